@@ -1,0 +1,49 @@
+"""The networks by name."""
+
+import fnmatch
+
+from keras_cnns._model import did_you_mean
+from keras_cnns.googlenet import GoogLeNet, InceptionV1
+from keras_cnns.resnet import ResNet18, ResNet34, ResNet50, ResNet101, ResNet152
+
+BUILDERS = (
+    GoogLeNet,
+    InceptionV1,
+    ResNet18,
+    ResNet34,
+    ResNet50,
+    ResNet101,
+    ResNet152,
+)
+
+
+def list_models(pattern="*"):
+    """The names of the networks, in the lecture's order.
+
+    Args:
+        pattern: Only names like this, upper and lower case alike; * stands for anything.
+
+    Example:
+        >>> keras_cnns.list_models("resnet1*")
+        ['ResNet18', 'ResNet101', 'ResNet152']
+    """
+    return [b.__name__ for b in BUILDERS if fnmatch.fnmatch(b.__name__.lower(), pattern.lower())]
+
+
+def builder(name):
+    """The builder of a network by its name.
+
+    Args:
+        name: A name from `list_models`, upper and lower case alike.
+
+    Raises:
+        ValueError: There is no such network; the message names those that come near.
+
+    Example:
+        >>> keras_cnns.builder("resnet50") is keras_cnns.ResNet50
+        True
+    """
+    for candidate in BUILDERS:
+        if candidate.__name__.lower() == name.lower():
+            return candidate
+    raise ValueError(f"There is no network {name!r}.{did_you_mean(name, list_models())}")

@@ -1,0 +1,109 @@
+"""What a network costs: trainable parameters, multiply-adds and activations, counted from the functional model."""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import keras
+
+
+class LayerComplexity(NamedTuple):
+    """What one layer costs, for one image."""
+
+    name: str
+    output_shape: tuple[int, ...]  # without the batch
+    parameters: int  # trainable
+    multiply_adds: int  # of convolutions and dense layers, biases left out
+    activations: int  # elements of the output
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """What a network costs, for one image. Printing it gives a table by stage."""
+
+    layers: tuple[LayerComplexity, ...]
+
+    @property
+    def parameters(self) -> int:
+        """Trainable parameters; moving statistics are not among them."""
+        return sum(layer.parameters for layer in self.layers)
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiply-adds of convolutions and dense layers, as papers, torchvision and timm count them."""
+        return sum(layer.multiply_adds for layer in self.layers)
+
+    @property
+    def activations(self) -> int:
+        """Elements of the outputs of convolutions and dense layers, as timm and fvcore count them."""
+        return sum(layer.activations for layer in self.layers if layer.multiply_adds)
+
+    def __str__(self):
+        stages = {}
+        for layer in self.layers:
+            stages.setdefault(layer.name.partition("_")[0], []).append(layer)
+        rows = [
+            (name, " x ".join(map(str, group[-1].output_shape)), Complexity(tuple(group)))
+            for name, group in stages.items()
+        ]
+        rows.append(("all", "", self))
+        line = "{:<14}{:>18}{:>16}{:>20}{:>16}".format
+        return "\n".join(
+            [line("stage", "output", "parameters", "multiply-adds", "activations")]
+            + [
+                line(name, shape, f"{c.parameters:,}", f"{c.multiply_adds:,}", f"{c.activations:,}")
+                for name, shape, c in rows
+            ]
+        )
+
+
+def complexity(model, input_shape=None):
+    """Counts trainable parameters, multiply-adds and activations, layer by layer and in all, for one image.
+
+    A layer counts multiply-adds if it has a `kernel`, each of whose elements is used once at every position of the
+    output: convolutions, grouped and depthwise ones included, and dense layers.
+
+    Args:
+        model: A functional Keras model.
+        input_shape: (height, width, channels) to count for, needed where the model leaves height or width open.
+
+    Returns:
+        A `Complexity` with `parameters`, `multiply_adds`, `activations` and `layers`.
+
+    Raises:
+        ValueError: Height or width is open and `input_shape` does not say it.
+
+    Example:
+        >>> cost = keras_cnns.complexity(keras_cnns.ResNet50())
+        >>> cost.parameters, cost.multiply_adds
+        (25557032, 4089184256)
+    """
+    if input_shape is not None:
+        model = keras.models.clone_model(model, input_tensors=keras.Input(input_shape))
+    return Complexity(tuple(_layer_complexity(layer) for layer in _layers(model)))
+
+
+def _layers(model):
+    """The layers of a model, those of nested models in their place."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _layers(layer)
+        else:
+            yield layer
+
+
+def _layer_complexity(layer):
+    shape = layer.output.shape[1:]
+    if None in shape:
+        raise ValueError(
+            f"The output of {layer.name} is {shape}: height or width is open. Pass input_shape, as (224, 224, 3)."
+        )
+    kernel = getattr(layer, "kernel", None)
+    positions = math.prod(shape[:-1])  # of a dense layer's output (batch, units): one
+    return LayerComplexity(
+        name=layer.name,
+        output_shape=tuple(shape),
+        parameters=sum(math.prod(variable.shape) for variable in layer.trainable_variables),
+        multiply_adds=positions * math.prod(kernel.shape) if kernel is not None else 0,
+        activations=math.prod(shape),
+    )
