@@ -6,9 +6,9 @@ positions, and a file that does not fit is refused before a single variable has 
 
 import os
 
-import numpy as np
 import safetensors
 import safetensors.numpy
+from keras import ops
 
 # The auxiliary heads and the classifier: a file may hold them for a model that was built without them.
 DETACHABLE = (("aux1_", "aux2_"), ("head_",))
@@ -27,7 +27,7 @@ def save_weights(model, path, metadata=None):
         >>> keras_cnns.save_weights(model, "resnet18.safetensors")
         >>> same = keras_cnns.ResNet18(classes=10, weights="resnet18.safetensors")
     """
-    arrays = {variable.path: np.ascontiguousarray(variable) for variable in model.weights}
+    arrays = {variable.path: ops.convert_to_numpy(variable) for variable in model.weights}
     if len(arrays) != len(model.weights):
         raise ValueError(f"{model.name} has two variables of one name; give its layers different names.")
     safetensors.numpy.save_file(arrays, path, metadata)

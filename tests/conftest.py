@@ -1,0 +1,17 @@
+"""What all tests share: a quiet TensorFlow, and Keras's global settings as they were before each test."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow reads it when it is imported
+
+import keras
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def keras_settings():
+    """Puts the precision policy and the image data format back, whatever the test did to them."""
+    policy, data_format = keras.config.dtype_policy(), keras.config.image_data_format()
+    yield
+    keras.config.set_dtype_policy(policy)
+    keras.config.set_image_data_format(data_format)

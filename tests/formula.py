@@ -1,0 +1,61 @@
+"""Weights and images drawn by a formula, so that two implementations can have the same without a file between them.
+
+The golden files hold only what an independent implementation answers to these weights and images. NumPy's RandomState
+is the generator because NumPy promises that its stream never changes.
+"""
+
+import math
+import re
+import zlib
+
+import numpy as np
+
+
+def draw(name, shape, seed=0):
+    """Draws a variable so that activations neither vanish nor explode and no value is a default one.
+
+    Args:
+        name: Path of the variable in our network, as "stage1_block1_conv1_conv/kernel".
+        shape: Its shape in our layout: (height, width, in, out) for a convolution, (in, out) for a dense layer.
+        seed: Another seed gives other weights.
+
+    Returns:
+        A float32 array.
+    """
+    normal = _normal(name, shape, seed)
+    kind = name.rpartition("/")[2]
+    if kind == "kernel":  # He et al. 2015: a ReLU behind it keeps the energy
+        values = normal * math.sqrt(2 / math.prod(shape[:-1]))
+    elif kind in ("bias", "beta", "moving_mean"):
+        values = 0.2 * normal
+    elif kind == "gamma":
+        # Every residual block adds to the energy; without damping its branch, 16 blocks would make it 10^6 times larger
+        # and drown all biases.
+        damping = 0.7 if re.search(r"block\d+_conv\d", name) else 1
+        values = damping * (1 + 0.2 * normal)
+    elif kind == "moving_variance":
+        values = np.exp(0.3 * normal)
+    else:
+        raise ValueError(f"{name}: there is no formula for a variable called {kind!r}.")
+    return values.astype("float32")
+
+
+def set_formula_weights(model, seed=0):
+    """Sets every variable of a Keras model by the formula."""
+    for variable in model.weights:
+        variable.assign(draw(variable.path, tuple(variable.shape), seed))
+
+
+def image(name, shape, seed=0):
+    """Draws images (batch, height, width, channels) within the range of normalised pixels, in float32.
+
+    Patches of 32 pixels under noise: pure noise would be the same to a network in every image, for it averages.
+    """
+    batch, height, width, channels = shape
+    patches = _normal(f"{name}/patches", (batch, -(-height // 32), -(-width // 32), channels), seed)
+    patches = patches.repeat(32, axis=1).repeat(32, axis=2)[:, :height, :width]
+    return np.clip(patches + 0.5 * _normal(name, shape, seed), -2.1, 2.6).astype("float32")
+
+
+def _normal(name, shape, seed):
+    return np.random.RandomState(zlib.crc32(name.encode()) ^ seed).standard_normal(shape)

@@ -1,0 +1,60 @@
+"""What the networks must count to: typed by hand from the papers and from other implementations, never from this code.
+
+Trainable parameters and multiply-adds (convolutions and dense layers, biases left out, one image of 224 x 224) are
+those of torchvision 0.29.1, counted there. Activations are the output elements of every Conv2d and Linear of the same
+networks, summed by a forward hook on each for one image. Depth is the number of weighted layers on the longest path,
+which the papers put into the networks' names. Rows that torchvision does not have are derived below.
+
+GoogLeNet with its 5x5, from torchvision's, which has a 3x3 there: (25 - 9) * n5x5reduce * n5x5 * positions more
+multiply-adds,
+    16 * ( (16*32 + 32*96) * 28*28                                      3a, 3b         2,809,856
+         + (16*48 + 24*64 + 24*64 + 32*64 + 32*128) * 14*14             4a to 4e       1,956,864
+         + (32*128 + 48*128) * 7*7 )                                    5a, 5b           501,760
+    = 16 * 5,268,480 = 84,295,680;  1,498,376,192 + 84,295,680 = 1,582,671,872.
+Same sizes, so the same activations.
+
+GoogLeNet's heads, on 4a (512 channels) and 4d (528), pooled to 4x4, with biases:
+    parameters     c*128 + 128 + 2048*1024 + 1024 + 1024*1000 + 1000 = 3,188,840 and 3,190,888;
+                   6,998,552 + 3,188,840 + 3,190,888 = 13,378,280
+    multiply-adds  4*4*c*128 + 2048*1024 + 1024*1000 = 4,169,728 and 4,202,496;
+                   1,582,671,872 + 8,372,224 = 1,591,044,096
+    activations    4*4*128 + 1024 + 1000 = 4,072 each;  3,227,160 + 8,144 = 3,235,304
+
+Version 1 of the bottleneck ResNets: the first 1x1 of stages 2 to 4 works on a quarter of the positions,
+    multiply-adds  3/4 * (256*128 * 56*56 + 512*256 * 28*28 + 1024*512 * 14*14) = 3 * 77,070,336 = 231,211,008 fewer:
+                   50: 4,089,184,256, 101: 7,801,405,440, 152: 11,513,626,624 become
+                   3,857,973,248, 7,570,194,432 and 11,282,415,616
+    activations    3/4 * (128 * 56*56 + 256 * 28*28 + 512 * 14*14) = 526,848 fewer:
+                   11,114,984, 16,232,936 and 22,555,112 become 10,588,136, 15,706,088 and 22,028,264
+"""
+
+from typing import NamedTuple
+
+
+class Row(NamedTuple):
+    """What one network counts to."""
+
+    name: str
+    arguments: dict
+    parameters: int  # trainable
+    multiply_adds: float  # in G, 1e9
+    activations: int
+    depth: int  # weighted layers on the longest path
+
+
+# fmt: off
+ROWS = (
+    Row("GoogLeNet",   {},                  6_998_552,  1.583,  3_227_160,  22),
+    Row("GoogLeNet",   {"aux_heads": True}, 13_378_280, 1.591,  3_235_304,  22),
+    Row("InceptionV1", {},                  6_624_904,  1.498,  3_227_160,  22),
+    Row("InceptionV1", {"aux_heads": True}, 13_004_888, 1.507,  3_235_304,  22),
+    Row("ResNet18",    {},                  11_689_512, 1.814,  2_484_712,  18),
+    Row("ResNet34",    {},                  21_797_672, 3.664,  3_739_112,  34),
+    Row("ResNet50",    {},                  25_557_032, 4.089,  11_114_984, 50),
+    Row("ResNet50",    {"version": "1"},    25_557_032, 3.858,  10_588_136, 50),
+    Row("ResNet101",   {},                  44_549_160, 7.801,  16_232_936, 101),
+    Row("ResNet101",   {"version": "1"},    44_549_160, 7.570,  15_706_088, 101),
+    Row("ResNet152",   {},                  60_192_808, 11.514, 22_555_112, 152),
+    Row("ResNet152",   {"version": "1"},    60_192_808, 11.282, 22_028_264, 152),
+)
+# fmt: on

@@ -1,0 +1,491 @@
+"""What every network promises, whatever its paper: its names, its inputs, its outputs, its files and its errors.
+
+Each network stands here with a small table, so that the same promises can be tried on all of them in seconds.
+"""
+
+import functools
+import inspect
+import re
+
+import keras
+import numpy as np
+import pytest
+import safetensors.numpy
+import tensorflow as tf
+
+import keras_cnns
+from keras_cnns import googlenet, resnet
+from keras_cnns.googlenet import Inception, MaxPool
+from keras_cnns.resnet import Stage
+
+STAGES = tuple(Stage(filters, 1) for filters in (8, 8, 16, 16))
+MODULES = (
+    Inception("inception3a", 16, 8, 16, 8, 8, 8),
+    MaxPool("pool3", 3, 2),
+    Inception("inception4a", 16, 8, 16, 8, 8, 8),
+    Inception("inception4d", 8, 8, 16, 8, 16, 8),
+    MaxPool("pool4", 3, 2),
+    Inception("inception5a", 16, 8, 16, 8, 8, 8),
+)
+SMALL = {
+    "GoogLeNet": lambda **kw: googlenet.googlenet(MODULES, **kw),
+    "InceptionV1": lambda **kw: googlenet.googlenet(
+        MODULES, stem=googlenet.stem_v1, module=googlenet.inception_v1, head=googlenet.auxiliary_head_v1, **kw
+    ),
+    "ResNet18": lambda **kw: resnet.resnet(STAGES, block=resnet.basic_block, **kw),
+    "ResNet34": lambda **kw: resnet.resnet((Stage(8, 2), *STAGES[1:]), block=resnet.basic_block, **kw),
+    "ResNet50": lambda **kw: resnet.resnet(STAGES, block=resnet.bottleneck, **kw),
+    "ResNet101": lambda **kw: resnet.resnet((*STAGES[:2], Stage(8, 2), Stage(8, 1)), block=resnet.bottleneck, **kw),
+    "ResNet152": lambda **kw: resnet.resnet(STAGES, block=resnet.bottleneck, version="1", **kw),
+}
+WITH_HEADS = ("GoogLeNet", "InceptionV1")
+HEAD_WEIGHTS = {"main": 1.0, "aux1": 0.3, "aux2": 0.3}
+every_network = pytest.mark.parametrize("name", SMALL)
+every_output = pytest.mark.parametrize(
+    ("name", "arguments"), [(name, {}) for name in SMALL] + [(name, {"aux_heads": True}) for name in WITH_HEADS]
+)
+
+
+def build(name, **arguments):
+    """A small network at 64 pixels and 10 classes, if not said otherwise."""
+    sizes = {} if {"input_shape", "input_tensor"} & arguments.keys() else {"input_shape": (64, 64, 3)}
+    return SMALL[name](**({"classes": 10} | sizes | arguments))
+
+
+@functools.cache
+def network(name, **arguments):
+    """A small network for tests that change nothing."""
+    return shaken(build(name, **arguments))
+
+
+def shaken(model):
+    """Moves every weight off its initial value, so that none can get lost unseen."""
+    random = np.random.default_rng(0)
+    for variable in model.weights:
+        variable.assign_add(random.uniform(0, 0.1, variable.shape))
+    return model
+
+
+def same_weights(model, source):
+    """Gives a model the weights of another by their paths."""
+    values = {variable.path: variable for variable in source.weights}
+    for variable in model.weights:
+        variable.assign(values[variable.path])
+    return model
+
+
+def images(*shape):
+    return np.random.default_rng(1).normal(size=shape).astype("float32")
+
+
+def outputs(model, x):
+    """The outputs in inference as a dictionary of arrays; that of a network without heads is "main"."""
+    out = model(x, training=False)
+    return {key: np.asarray(value) for key, value in (out if isinstance(out, dict) else {"main": out}).items()}
+
+
+def assert_same_outputs(model, other, x, **tolerance):
+    ours, theirs = outputs(model, x), outputs(other, x)
+    assert ours.keys() == theirs.keys()
+    for key, value in ours.items():
+        np.testing.assert_allclose(value, theirs[key], err_msg=key, **tolerance)
+
+
+def test_every_network_is_here():
+    assert list(SMALL) == keras_cnns.list_models()
+
+
+# ---------------------------------------------------------------------------------------------------- the signature
+
+
+@every_network
+def test_signature(name):
+    """keras.applications' spelling and defaults, all of it visible, and one's own name for the model."""
+    shared = {
+        "include_top": True,
+        "weights": None,
+        "input_tensor": None,
+        "input_shape": None,
+        "pooling": None,
+        "classes": 1000,
+        "classifier_activation": "softmax",
+    }
+    parameters = inspect.signature(keras_cnns.builder(name)).parameters
+    assert {key: parameters[key].default for key in shared} == shared
+    assert parameters["name"].default == name.lower()
+    assert {parameter.kind for parameter in parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}
+
+
+@every_network
+def test_builders_pass_on_every_argument(name):
+    """At full size, since it is the public builder's own call that could forget one."""
+    image = keras.Input((32, 48, 4))
+    model = keras_cnns.builder(name)(
+        input_tensor=image, input_shape=(32, 48, 4), classes=3, classifier_activation=None, name="mine"
+    )
+    assert model.name == "mine" and model.input is image and model.output_shape == (None, 3)
+    assert model.layers[-1].activation is keras.activations.linear
+    features = keras_cnns.builder(name)(include_top=False, pooling="max")
+    assert features.input_shape == (None, None, None, 3)
+    assert isinstance(features.layers[-1], keras.layers.GlobalMaxPooling2D)
+
+
+# ---------------------------------------------------------------------------------------------------- names
+
+
+def producers(model):
+    """The layer that makes a tensor, by the tensor's id."""
+    return {id(layer.output): layer.name for layer in model.layers}
+
+
+@every_output
+def test_names_are_levels(name, arguments):
+    names = [layer.name for layer in network(name, **arguments).layers]
+    assert all(re.fullmatch(r"[a-z0-9]+(_[a-z0-9]+)*", layer) for layer in names)
+    assert not [(a, b) for a in names for b in names if b.startswith(f"{a}_")]
+
+
+@every_output
+def test_two_builds_have_the_same_names(name, arguments):
+    keras.layers.Dense(1), keras.layers.ReLU()  # moves Keras's counters for layers without a name
+    first, second = build(name, **arguments), build(name, **arguments)
+    assert [layer.name for layer in first.layers] == [layer.name for layer in second.layers]
+    assert [variable.path for variable in first.weights] == [variable.path for variable in second.weights]
+
+
+@every_network
+def test_every_block_ends_in_out(name):
+    """What leaves a block is its last tensor, whose name ends in _out."""
+    model = network(name)
+    made_by = producers(model)
+    block = {
+        layer.name: match[0]
+        for layer in model.layers
+        if (match := re.match(r"(stage\d+_block\d+|inception\d[a-z])(?=_)", layer.name))
+    }
+    leaving = {
+        source
+        for layer in model.layers
+        for source in (made_by[id(tensor)] for tensor in keras.tree.flatten(layer.input))
+        if source in block and block.get(layer.name) != block[source]
+    }
+    assert leaving == {f"{name}_out" for name in set(block.values())} and leaving
+
+
+@every_output
+def test_normalization_and_activation_are_named_as_their_convolution(name, arguments):
+    """conv1_conv -> conv1_bn -> conv1_relu."""
+    model = network(name, **arguments)
+    made_by = producers(model)
+    chains = {layer.name: made_by[id(layer.input)] for layer in model.layers if layer.name.endswith(("_bn", "_relu"))}
+    assert chains
+    for layer, source in chains.items():
+        assert layer.rpartition("_")[0] == source.rpartition("_")[0]
+        assert source.rpartition("_")[2] in {"bn": ("conv",), "relu": ("bn", "conv")}[layer.rpartition("_")[2]]
+
+
+# ---------------------------------------------------------------------------------------------------- serialization
+
+
+@every_output
+def test_keras_file_round_trip(name, arguments, tmp_path):
+    model = network(name, **arguments)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert [layer.name for layer in loaded.layers] == [layer.name for layer in model.layers]
+    assert_same_outputs(loaded, model, images(2, 64, 64, 3), rtol=1e-6, atol=1e-7)
+
+
+@every_output
+def test_config_round_trip(name, arguments):
+    model = network(name, **arguments)
+    copy = type(model).from_config(model.get_config())
+    copy.set_weights(model.get_weights())
+    assert_same_outputs(copy, model, images(2, 64, 64, 3), rtol=1e-6, atol=1e-7)
+
+
+# ---------------------------------------------------------------------------------------------------- outputs
+
+
+@every_output
+def test_outputs_are_probabilities_of_each_image(name, arguments):
+    for head, out in outputs(network(name, **arguments), images(2, 64, 64, 3)).items():
+        assert out.shape == (2, 10) and out.dtype == np.float32, head
+        assert np.all(out >= 0)
+        np.testing.assert_allclose(out.sum(axis=1), 1, rtol=1e-5)
+        assert not np.allclose(out[0], out[1], rtol=1e-6)
+
+
+@every_output
+def test_no_activation_gives_logits(name, arguments):
+    model, x = network(name, **arguments), images(2, 64, 64, 3)
+    logits = outputs(same_weights(build(name, classifier_activation=None, **arguments), model), x)
+    for head, probabilities in outputs(model, x).items():
+        np.testing.assert_allclose(tf.nn.softmax(logits[head]), probabilities, rtol=1e-4, atol=1e-6)
+
+
+@every_output
+def test_classes(name, arguments):
+    """Seven of them, and one, which is a sigmoid: the softmax of one logit is always 1."""
+    assert {out.shape for out in outputs(build(name, classes=7, **arguments), images(1, 64, 64, 3)).values()} == {
+        (1, 7)
+    }
+    model, x = shaken(build(name, classes=1, **arguments)), images(2, 64, 64, 3)
+    logits = outputs(same_weights(build(name, classes=1, classifier_activation=None, **arguments), model), x)
+    for head, out in outputs(model, x).items():
+        assert out.shape == (2, 1)
+        np.testing.assert_allclose(out, 1 / (1 + np.exp(-logits[head])), rtol=1e-5, atol=1e-7)
+
+
+@every_network
+def test_without_top(name):
+    x, model = images(2, 64, 64, 3), network(name)
+    parts = {p: same_weights(build(name, include_top=False, pooling=p), model) for p in (None, "avg", "max")}
+    maps = np.asarray(parts[None](x))
+    assert maps.shape[:3] == (2, 2, 2) and parts[None].output_shape == (None, *maps.shape[1:])
+    np.testing.assert_allclose(parts["avg"](x), maps.mean((1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(parts["max"](x), maps.max((1, 2)), rtol=1e-5)
+    # The classifier stands on the average: the backbone's features are those that the whole network sees.
+    kernel, bias = model.get_layer("head_dense").get_weights()
+    np.testing.assert_allclose(tf.nn.softmax(maps.mean((1, 2)) @ kernel + bias), model(x), rtol=1e-4, atol=1e-6)
+
+
+# ---------------------------------------------------------------------------------------------------- inputs
+
+
+@every_network
+def test_any_size(name):
+    """A network whose size is open equals the one whose size is fixed, at odd and oblong sizes too."""
+    model = build(name, input_shape=(None, None, 3))
+    assert model.input_shape == (None, None, None, 3)
+    for height, width in ((33, 47), (64, 40)):
+        fixed = same_weights(build(name, input_shape=(height, width, 3)), model)
+        assert fixed.input_shape == (None, height, width, 3)
+        assert_same_outputs(model, fixed, images(2, height, width, 3), rtol=1e-5, atol=1e-7)
+        assert fixed(images(2, height, width, 3)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("name", WITH_HEADS)
+@pytest.mark.parametrize("size", [(32, 32), (33, 47), (64, 40), (100, 79)])
+def test_any_size_with_heads(name, size):
+    out = outputs(build(name, input_shape=(*size, 3), aux_heads=True), images(2, *size, 3))
+    assert {key: value.shape for key, value in out.items()} == dict.fromkeys(HEAD_WEIGHTS, (2, 10))
+    assert all(np.isfinite(value).all() for value in out.values())
+
+
+@every_network
+@pytest.mark.parametrize("channels", [1, 4])
+def test_any_number_of_channels(name, channels):
+    model = build(name, input_shape=(32, 32, channels))
+    first = next(layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D))
+    assert first.kernel.shape[2] == channels
+    assert np.isfinite(model(images(2, 32, 32, channels))).all()
+
+
+@every_network
+@pytest.mark.filterwarnings("error:The structure of `inputs`")
+def test_input_tensor(name):
+    """A tensor to build on: an input of one's own, or what one's own layers make of it."""
+    own, model, x = keras.Input((64, 64, 3), name="photo"), network(name), images(2, 64, 64, 3)
+    on_input = same_weights(build(name, input_tensor=own), model)
+    assert on_input.input is own
+    assert_same_outputs(on_input, model, x, rtol=1e-6, atol=1e-7)
+    on_layer = same_weights(build(name, input_tensor=keras.layers.Rescaling(0.5, name="half")(own)), model)
+    assert on_layer.input is own
+    np.testing.assert_allclose(on_layer(x), model(0.5 * x), rtol=1e-5, atol=1e-7)
+
+
+# ---------------------------------------------------------------------------------------------------- numbers
+
+
+@every_output
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_head_is_float32_in_half_precision(name, arguments, policy):
+    keras.config.set_dtype_policy(policy)
+    model = build(name, **arguments)
+    half = policy.removeprefix("mixed_")
+    dense = [layer for layer in model.layers if layer.name.endswith("_dense")]
+    assert len(dense) == (3 if arguments else 1) and {layer.compute_dtype for layer in dense} == {"float32"}
+    convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    assert {layer.compute_dtype for layer in convolutions} == {half}
+    assert {variable.dtype for variable in model.weights} == {"float32"}
+    for out in outputs(model, images(2, 64, 64, 3)).values():
+        assert out.dtype == np.float32 and np.isfinite(out).all()
+    features = build(name, include_top=False, pooling="avg")
+    assert features.output.dtype == "float32"
+
+
+@every_output
+def test_every_variable_has_a_gradient(name, arguments):
+    keras.utils.set_random_seed(0)
+    model = build(name, **arguments)
+    labels = np.array([0, 3, 6, 9])
+    with tf.GradientTape() as tape:
+        out = model(images(4, 64, 64, 3), training=True)
+        heads = out if arguments else {"main": out}
+        losses = {key: keras.losses.sparse_categorical_crossentropy(labels, value) for key, value in heads.items()}
+        loss = sum(HEAD_WEIGHTS[key] * tf.reduce_mean(value) for key, value in losses.items())
+    variables = [variable.value for variable in model.trainable_variables]
+    for variable, gradient in zip(model.trainable_variables, tape.gradient(loss, variables), strict=True):
+        assert gradient is not None, variable.path
+        assert np.isfinite(gradient).all() and np.any(gradient), variable.path
+
+
+# ---------------------------------------------------------------------------------------------------- weight files
+
+
+@every_output
+def test_weight_file_round_trip(name, arguments, tmp_path):
+    model, path = network(name, **arguments), tmp_path / "weights.safetensors"
+    keras_cnns.save_weights(model, path, {"epoch": "3"})
+    loaded = build(name, weights=str(path), **arguments)
+    for ours, theirs in zip(loaded.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs, err_msg=ours.path)
+    assert keras_cnns.load_weights(build(name, **arguments), path) == {"epoch": "3"}
+
+
+@every_network
+@pytest.mark.parametrize("pooling", [None, "avg", "max"])
+def test_a_backbone_passes_over_the_classifiers_weights(name, pooling, tmp_path):
+    model, path = network(name), tmp_path / "weights.safetensors"
+    keras_cnns.save_weights(model, path)
+    backbone = build(name, include_top=False, pooling=pooling, weights=path)
+    values = {variable.path: variable for variable in model.weights}
+    for variable in backbone.weights:
+        np.testing.assert_array_equal(variable, values[variable.path])
+
+
+@pytest.mark.parametrize("name", WITH_HEADS)
+def test_a_network_without_heads_passes_over_their_weights(name, tmp_path):
+    model, path, x = network(name, aux_heads=True), tmp_path / "weights.safetensors", images(2, 64, 64, 3)
+    keras_cnns.save_weights(model, path)
+    np.testing.assert_allclose(build(name, weights=path)(x), model(x)["main"], rtol=1e-6)
+    keras_cnns.save_weights(network(name), path)
+    with pytest.raises(ValueError, match=r"variables are missing, as aux1_"):
+        build(name, weights=path, aux_heads=True)
+
+
+def write(arrays, path):
+    safetensors.numpy.save_file(arrays, path)
+
+
+def drop(arrays, path):
+    write({key: array for key, array in arrays.items() if key != "stem_bn/moving_mean"}, path)
+
+
+def reshape(arrays, path):  # the last variable of the model, so that all others would already be in
+    write(arrays | {"head_dense/bias": np.zeros(11, "float32")}, path)
+
+
+def transpose(arrays, path):  # of as many elements
+    write(arrays | {"head_dense/kernel": np.ascontiguousarray(arrays["head_dense/kernel"].T)}, path)
+
+
+# What is done to a good file, and what the error says: what, where and the mend.
+SPOILED = {
+    "missing": (drop, r"1 variables are missing, as stem_bn/moving_mean\. Build the network that the file was written"),
+    "unexpected": (
+        lambda a, p: write(a | {"stem_bn/extra": np.ones(1)}, p),
+        r"1 are not in the model, as stem_bn/extra",
+    ),
+    "wrong shape": (reshape, r"head_dense/bias is \(11,\) in the file and \(10,\) in the model\. Pass the classes"),
+    "transposed": (transpose, r"head_dense/kernel is \(10, 64\) in the file and \(64, 10\) in the model"),
+    "no safetensors": (lambda a, p: p.write_bytes(b"PK\x03\x04 something else"), "not a whole safetensors file"),
+    "cut off": (lambda a, p: (write(a, p), p.write_bytes(p.read_bytes()[:-9])), r"not a whole safetensors .* Write it"),
+    "no file": (lambda a, p: None, r"weights\.safetensors': there is no such file\. Pass the path of a safetensors"),
+}
+
+
+@pytest.mark.parametrize("fault", SPOILED)
+def test_a_file_that_does_not_fit_changes_nothing(fault, tmp_path):
+    spoil, message = SPOILED[fault]
+    path = tmp_path / "weights.safetensors"
+    spoil({variable.path: np.asarray(variable) for variable in network("ResNet50").weights}, path)
+    model = build("ResNet50")
+    before = model.get_weights()
+    with pytest.raises(ValueError, match=message):
+        keras_cnns.load_weights(model, path)
+    for variable, value in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(variable, value, err_msg=variable.path)
+
+
+def test_two_variables_of_one_name_are_not_saved(tmp_path):
+    image = keras.Input((4,))
+    twice = keras.Model(image, keras.Sequential([keras.layers.Dense(4, name="a")], name="b")(image))
+    model = keras.Model(image, keras.Sequential([keras.layers.Dense(4, name="a")], name="b")(twice(image)))
+    if len({variable.path for variable in model.weights}) == len(model.weights):
+        pytest.skip("Keras gives the two different paths")
+    with pytest.raises(ValueError, match="two variables of one name"):
+        keras_cnns.save_weights(model, tmp_path / "weights.safetensors")
+
+
+# ---------------------------------------------------------------------------------------------------- errors
+
+ERRORS = [
+    # builder, arguments, what the message must hold: what happened, where and the mend
+    ("ResNet50", {"input_shape": (20, 20, 3)}, ["resnet50", "input_shape=(20, 20, 3)", "at least 32", "larger input_"]),
+    ("GoogLeNet", {"input_shape": (31, 64, 3)}, ["(31, 64, 3)", "at least 32", "divides them by 32", "larger input_"]),
+    ("GoogLeNet", {"input_shape": (3, 224, 224)}, ["input_shape=(3, 224, 224)", "(height, width, channels)"]),
+    ("ResNet18", {"input_shape": (224, 224)}, ["input_shape=(224, 224)", "(height, width, channels)", "(224, 224, 3)"]),
+    ("ResNet18", {"input_shape": (1, 224, 224, 3)}, ["input_shape=(1, 224, 224, 3)", "(height, width, channels)"]),
+    ("ResNet18", {"input_shape": (224, 224, None)}, ["(224, 224, None)", "with the number of channels"]),
+    ("ResNet18", {"pooling": "average"}, ["pooling='average'", '"avg" or "max"']),
+    ("ResNet18", {"classes": 0}, ["classes=0", "at least 1"]),
+    ("ResNet18", {"classes": 2.5}, ["classes=2.5", "whole number"]),
+    ("ResNet50", {"version": "2"}, ["version='2'", '"1.5"', '"1"']),
+    ("GoogLeNet", {"aux_heads": True, "include_top": False}, ["aux_heads=True", "include_top=True", "Leave one"]),
+    (
+        "GoogLeNet",
+        {"aux_heads": True, "input_shape": (None, None, 3)},
+        ["googlenet", "(None, None, 3)", "cannot be None", "flatten", "Pass them, as (224, 224, 3)"],
+    ),
+    ("ResNet18", {"weights": "imagenet"}, ['weights="imagenet"', "no published weights", "safetensors file"]),
+    ("ResNet18", {"weights": "nowhere"}, ["weights='nowhere'", "no such file", "or None"]),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments", "words"), ERRORS, ids=[f"{name}-{kw}" for name, kw, _ in ERRORS])
+def test_errors_say_what_and_where_and_the_mend(name, arguments, words):
+    with pytest.raises(ValueError) as error:
+        keras_cnns.builder(name)(**arguments)
+    assert [word for word in words if word not in str(error.value)] == [], str(error.value)
+
+
+def test_input_tensor_and_shape_that_disagree():
+    with pytest.raises(
+        ValueError, match=r"input_shape=\(32, 32, 3\) and an input_tensor of shape \(64, 64, 3\)\. Pass"
+    ):
+        keras_cnns.ResNet18(input_tensor=keras.Input((64, 64, 3)), input_shape=(32, 32, 3))
+
+
+@pytest.mark.parametrize(
+    "tensor", [np.zeros((1, 64, 64, 3)), keras.KerasTensor((None, 64, 3))], ids=["array", "rank 3"]
+)
+def test_input_tensor_that_is_none(tensor):
+    with pytest.raises(ValueError, match=r"must be a Keras tensor \(batch, height, width, channels\)\. Make one with"):
+        keras_cnns.ResNet18(input_tensor=tensor)
+
+
+def test_input_tensor_that_is_too_small():
+    with pytest.raises(ValueError, match=r"input_tensor of shape \(20, 64, 3\); .* at least 32 .* larger input_tensor"):
+        keras_cnns.ResNet18(input_tensor=keras.Input((20, 64, 3)))
+
+
+@every_network
+def test_unknown_argument(name):
+    with pytest.raises(TypeError, match=rf"{name} got the argument 'clases', .* Did you mean classes\?"):
+        keras_cnns.builder(name)(clases=10)
+
+
+@every_network
+def test_channels_first_setting(name):
+    keras.config.set_image_data_format("channels_first")
+    with pytest.raises(
+        ValueError, match=r"needs channels-last .* Call keras.config.set_image_data_format\('channels_l"
+    ):
+        keras_cnns.builder(name)()
+
+
+def test_unknown_network():
+    with pytest.raises(ValueError, match=r"no network 'resnet5'\. Did you mean .*ResNet50"):
+        keras_cnns.builder("resnet5")

@@ -1,0 +1,267 @@
+"""Data sources: what becomes train, validation and test, in which order, and what is said when the data are bad."""
+
+import collections
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from sklearn.datasets import load_digits
+
+from training import data as d
+from training.errors import DataError, UserError
+from training.recipe import Recipe
+
+RECIPE = Recipe(image_size=32, batch_size=16)
+
+
+def contents(split, order=None):
+    """What identifies each image of a split, in its order."""
+    return [bytes(image) for image, _ in split.load(order).as_numpy_iterator()]
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return d.load_data(RECIPE)
+
+
+def write_images(root, classes=("cat", "dog"), count=10, suffix="png", channels=3):
+    """A folder with one folder a class; each image has a colour of its own."""
+    random = np.random.RandomState(0)
+    for name in classes:
+        (root / name).mkdir(parents=True)
+        for index in range(count):
+            image = np.broadcast_to(random.randint(0, 256, channels), (6, 9, channels)).astype(np.uint8)
+            encode = {"png": tf.io.encode_png, "jpg": tf.io.encode_jpeg}[suffix]
+            (root / name / f"{index}.{suffix}").write_bytes(encode(image).numpy())
+    return root
+
+
+def from_folder(root, **fields):
+    return d.load_data(Recipe(data=f"folder:{root}", image_size=8, **{"batch_size": 2} | fields))
+
+
+def test_digits_are_scikit_learns_split_1293_144_360(digits):
+    assert (digits.train.size, digits.validation.size, digits.test.size) == (1293, 144, 360)
+    assert digits.class_names == tuple("0123456789")
+    parts = [contents(split) for split in (digits.train, digits.validation, digits.test)]
+    originals = collections.Counter(
+        tf.io.encode_png(np.round(image * 255 / 16).astype(np.uint8)[..., None]).numpy()
+        for image in load_digits().images
+    )
+    decoded = collections.Counter(tf.io.encode_png(tf.io.decode_png(image)).numpy() for part in parts for image in part)
+    assert decoded == originals
+
+
+def test_each_digit_has_its_share_of_the_test_split(digits):
+    everything = collections.Counter(load_digits().target.tolist())
+    test = collections.Counter(digits.test.labels().tolist())
+    for digit, count in everything.items():
+        assert abs(test[digit] - count * 360 / 1797) < 1
+
+
+@pytest.mark.parametrize("source", ["digits", "folder"])
+def test_the_order_is_a_function_of_the_seed_alone(source, digits, tmp_path):
+    split = digits.train if source == "digits" else from_folder(write_images(tmp_path / "f")).train
+    first, again, other = contents(split, 1), contents(split, 1), contents(split, 2)
+    assert first == again
+    assert first != other
+    assert sorted(first) == sorted(other) == sorted(contents(split))
+
+
+def test_epochs_and_seeds_have_orders_of_their_own(digits):
+    def labels(seed, epoch):
+        recipe = Recipe(image_size=32, batch_size=1293, seed=seed)
+        return next(iter(d.batches(digits.train, recipe, epoch=epoch)))[1].numpy().tolist()
+
+    assert labels(0, 0) == labels(0, 0)
+    assert labels(0, 0) != labels(0, 1)
+    assert labels(0, 1) != labels(1, 0)
+
+
+def test_batches_are_rgb_of_the_recipes_size(digits):
+    images, labels = next(iter(d.batches(digits.validation, RECIPE)))
+    assert images.shape == (16, 32, 32, 3)
+    assert images.dtype == tf.float32
+    assert labels.dtype == tf.int64
+    assert 0 <= images.numpy().min() < 1
+    assert 200 < images.numpy().max() <= 255
+    np.testing.assert_array_equal(images[..., 0], images[..., 2])  # grey became RGB
+
+
+def test_training_has_full_batches_only_and_evaluation_everything(digits):
+    assert [len(labels) for _, labels in d.batches(digits.train, RECIPE, epoch=0)] == [16] * (1293 // 16)
+    assert sum(len(labels) for _, labels in d.batches(digits.test, RECIPE)) == 360
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 40), (20, 60), (61, 17), (5, 5)])
+def test_resize_keeps_the_aspect_ratio_and_the_middle(height, width):
+    # A horizontal and a vertical ramp around the middle: after any scaling their middle is zero, and they stay ramps.
+    rows, columns = np.arange(height) - (height - 1) / 2, np.arange(width) - (width - 1) / 2
+    image = np.stack(np.broadcast_arrays(rows[:, None], columns[None, :], 0.0), axis=-1)
+    resized = d.resize(tf.constant(image, tf.float32), 10).numpy()
+    scale = min(height, width) / 10
+    expected = (np.arange(10) - 4.5) * scale
+    inner = slice(1, 9)  # the border is blurred by the clamped edge
+    tolerance = 0.51 * scale * 1.1 + 0.51  # the crop falls between pixels
+    np.testing.assert_allclose(resized[inner, 5, 0], expected[inner], atol=tolerance)
+    np.testing.assert_allclose(resized[5, inner, 1], expected[inner], atol=tolerance)
+
+
+@pytest.mark.parametrize("encode", ["png", "jpeg", "gif", "bmp"])
+def test_every_format_decodes_to_rgb(encode):
+    grey = np.full((4, 6, 1), 100, np.uint8)
+    encoded = {
+        "png": tf.io.encode_png(grey).numpy(),
+        "jpeg": tf.io.encode_jpeg(grey).numpy(),
+        "gif": bytes.fromhex("47494638396101000100800000646464ffffff21f90400000000002c00000000010001000002024401003b"),
+        "bmp": b"BM"
+        + (62).to_bytes(4, "little")
+        + bytes(4)
+        + (54).to_bytes(4, "little")
+        + (40).to_bytes(4, "little")
+        + (1).to_bytes(4, "little") * 2
+        + b"\x01\x00\x18\x00"
+        + bytes(24)
+        + b"\x64\x64\x64\x00",
+    }[encode]
+    image = d.decode(tf.constant(encoded)).numpy()
+    assert image.dtype == np.uint8
+    assert image.shape[-1] == 3
+    assert (image == 100).all()
+
+
+@pytest.mark.parametrize(("suffix", "channels"), [("png", 1), ("png", 3), ("png", 4), ("jpg", 1), ("jpg", 3)])
+def test_a_folder_of_classes_is_split_by_class(tmp_path, suffix, channels):
+    data = from_folder(write_images(tmp_path / "images", count=20, suffix=suffix, channels=channels))
+    assert data.class_names == ("cat", "dog")
+    for split, size in ((data.train, 28), (data.validation, 4), (data.test, 8)):
+        assert split.size == size
+        assert collections.Counter(split.labels().tolist()) == {0: size // 2, 1: size // 2}
+    everything = [file for split in (data.train, data.validation, data.test) for file in split.files]
+    assert len(set(everything)) == 40
+    assert all(
+        ("dog" in file) == bool(label) for file, label in zip(data.train.files, data.train.labels(), strict=True)
+    )
+
+
+def test_the_labels_of_a_shuffled_folder_stay_with_their_images(tmp_path):
+    data = from_folder(write_images(tmp_path / "images"))
+    by_content = {Path(file).read_bytes(): "dog" in file for file in data.train.files}
+    for image, label in data.train.load(5).as_numpy_iterator():
+        assert by_content[image] == label
+
+
+def test_a_folder_of_parts_is_used_as_it_is(tmp_path):
+    for part, count in (("train", 6), ("val", 3), ("test", 4)):
+        write_images(tmp_path / part, count=count)
+    data = from_folder(tmp_path)
+    assert (data.train.size, data.validation.size, data.test.size) == (12, 6, 8)
+
+
+def test_without_a_test_part_val_is_the_test_and_train_validates(tmp_path):
+    write_images(tmp_path / "train", count=10)
+    write_images(tmp_path / "val", count=3)
+    data = from_folder(tmp_path)
+    assert (data.train.size, data.validation.size, data.test.size) == (18, 2, 6)
+    assert all("val" in file.split("/") for file in data.test.files)
+
+
+@pytest.mark.parametrize(
+    ("names", "specs"),
+    [
+        (["train", "test"], ("train[10%:]", "train[:10%]", "test")),
+        (["train", "validation"], ("train[10%:]", "train[:10%]", "validation")),
+        (["train", "validation", "test"], ("train", "validation", "test")),
+        (["train"], ("train[28%:]", "train[20%:28%]", "train[:20%]")),
+    ],
+)
+def test_splits_of_tfds(names, specs):
+    assert d.split_specs(names) == specs
+
+
+def test_synthetic_images_are_the_same_every_time():
+    split = d.load_data(Recipe(data="synthetic", image_size=8)).test
+    first, again = (np.stack([image for image, _ in split.load(None).take(3)]) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert first.shape == (3, 8, 8, 3)
+    assert not np.array_equal(first[0], first[1])
+
+
+def break_image(root):
+    (root / "dog" / "3.png").write_bytes((root / "dog" / "3.png").read_bytes()[:40])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "words"),
+    [
+        (lambda root: None, UserError, "there is no such folder; .* is the last part that exists"),
+        (lambda root: root.mkdir(), DataError, "no images in class folders; it has nothing"),
+        (lambda root: (write_images(root.parent / "other") / "cat").rename(root), DataError, r"it has 0\.png, 1\.png"),
+        (lambda root: (write_images(root) / "empty").mkdir(), DataError, "empty has no images"),
+        (lambda root: (write_images(root) / "cat" / "0.png").write_bytes(b""), DataError, r"cat/0\.png is empty"),
+        (
+            lambda root: (write_images(root) / "cat" / "0.png").write_text("<html>"),
+            DataError,
+            r"cat/0\.png is not a JPEG, PNG, GIF or BMP image.*Remove it",
+        ),
+        (lambda root: write_images(root, count=2), DataError, "class cat has 2 images.*needs 3"),
+        (
+            lambda root: (write_images(root / "train"), write_images(root / "test", ("cat", "cow"))),
+            DataError,
+            "classes of test and train differ in cow, dog",
+        ),
+    ],
+)
+def test_a_bad_folder_is_told_what_and_where(tmp_path, spoil, error, words):
+    spoil(tmp_path / "images")
+    with pytest.raises(error, match=words):
+        from_folder(tmp_path / "images")
+
+
+def test_a_truncated_image_is_found_by_name(tmp_path):
+    root = write_images(tmp_path / "images")
+    break_image(root)
+    data = from_folder(root)
+    broken = [d.first_broken_file(split) for split in (data.train, data.validation, data.test)]
+    assert [file for file, _ in filter(None, broken)] == [str(root / "dog" / "3.png")]
+
+
+def test_labels_outside_the_classes_are_refused_before_training():
+    for labels in ([0, 10], [-1, 3]):
+        split = d.Split(2, None, lambda labels=labels: np.array(labels))
+        with pytest.raises(DataError, match=rf"train split has the label {labels[0] or labels[1]}, but there are 10"):
+            d.check_split(split, "train", 10)
+
+
+def test_an_empty_split_is_refused():
+    with pytest.raises(DataError, match="test split has no images"):
+        d.check_split(d.Split(0, None, lambda: np.array([])), "test", 10)
+
+
+def test_a_batch_larger_than_the_data_is_refused(tmp_path):
+    with pytest.raises(UserError, match="0 steps per epoch"):
+        from_folder(write_images(tmp_path / "images"), batch_size=100)
+
+
+def test_a_tfds_data_set_that_is_not_there_is_never_downloaded(tmp_path, monkeypatch):
+    import tensorflow_datasets as tfds
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("tried to download")
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", refuse)
+    with pytest.raises(UserError, match=r"'mnist' is not in .*Add --download"):
+        d.load_data(Recipe(data="mnist", data_dir=str(tmp_path)))
+    with pytest.raises(AssertionError, match="tried to download"):
+        d.load_data(Recipe(data="mnist", data_dir=str(tmp_path)), download=True)
+
+
+def test_a_wrong_name_of_a_data_set_gets_a_suggestion(tmp_path):
+    with pytest.raises(UserError, match=r"Did you mean .*cifar10"):
+        d.load_data(Recipe(data="cifar_10", data_dir=str(tmp_path)))
+
+
+def test_a_data_set_of_something_else_is_refused(tmp_path):
+    with pytest.raises(UserError, match="not a data set of images with one class each"):
+        d.load_data(Recipe(data="imdb_reviews", data_dir=str(tmp_path)))

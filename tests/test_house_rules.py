@@ -1,0 +1,170 @@
+"""House rules, read from the source: who may import whom, nothing at import time, every public name documented."""
+
+import ast
+import doctest
+import inspect
+import re
+import sys
+from pathlib import Path
+
+import keras
+import numpy
+import pytest
+
+import keras_cnns
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = ("keras_cnns", "training", "tuning", "tests")  # a folder may import those before it, and itself
+PACKAGE = ROOT / "keras_cnns"
+
+# Which modules of keras_cnns a module of keras_cnns may import. One that is not listed here is a paper.
+HELPERS = {
+    "layers": {"layers"},
+    "_blocks": {"layers"},
+    "_model": {"checkpoints"},
+    "checkpoints": set(),
+    "complexity": set(),
+    "preprocessing": set(),
+}
+PAPERS = {path.stem for path in PACKAGE.glob("*.py")} - HELPERS.keys() - {"__init__", "catalogue"}
+PARENTS = {"senet": {"resnet", "googlenet"}, "deformable": {"resnet"}}
+MAY_IMPORT = (
+    HELPERS
+    | {paper: {"layers", "_blocks", "_model"} | PARENTS.get(paper, set()) for paper in PAPERS}
+    | {"catalogue": {"_model"} | PAPERS, "__init__": {"catalogue"} | HELPERS.keys() | PAPERS}
+)
+
+
+def sources(*folders):
+    return [
+        pytest.param(path, id=str(path.relative_to(ROOT))) for f in folders for path in sorted((ROOT / f).rglob("*.py"))
+    ]
+
+
+def imports(nodes):
+    """The dotted names that import statements bring in: "a.b" for `import a.b` and for `from a import b`."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"line {node.lineno}: write the import in full"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def everywhere(path):
+    return ast.walk(ast.parse(path.read_text()))
+
+
+def at_import(node):
+    """The nodes that run when the module is imported: all but the bodies of functions."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield from at_import(child)
+
+
+@pytest.mark.parametrize("path", sources(*FOLDERS))
+def test_folders_are_imported_one_way(path):
+    folder = path.relative_to(ROOT).parts[0]
+    later = FOLDERS[FOLDERS.index(folder) + 1 :]
+    assert not [name for name in imports(everywhere(path)) if name.split(".")[0] in later]
+
+
+@pytest.mark.parametrize("path", sources("keras_cnns"))
+def test_modules_of_the_networks_are_imported_one_way(path):
+    module = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    ours = {name.split(".")[1] for name in imports(everywhere(path)) if name.startswith("keras_cnns.")}
+    assert ours <= MAY_IMPORT[module]
+
+
+@pytest.mark.parametrize("path", sources("keras_cnns"))
+def test_the_networks_need_only_keras_numpy_and_safetensors(path):
+    roots = {name.split(".")[0] for name in imports(at_import(ast.parse(path.read_text())))}
+    assert roots <= {"keras_cnns", "keras", "numpy", "safetensors"} | sys.stdlib_module_names
+    anywhere = {name.split(".")[0] for name in imports(everywhere(path))}
+    assert anywhere <= roots | {"tensorflow"} | sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("path", sources("training", "tuning"))
+def test_only_public_names_cross_a_folder(path):
+    folder = path.relative_to(ROOT).parts[0]
+    nodes = list(everywhere(path))
+    used = {name for name in imports(nodes) if name.split(".")[0] in FOLDERS and name.split(".")[0] != folder}
+    used |= {
+        f"keras_cnns.{node.attr}"
+        for node in nodes
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "keras_cnns"
+    }
+    public = {"keras_cnns"} | {f"keras_cnns.{name}" for name in keras_cnns.__all__}
+    public |= {f"keras_cnns.layers.{name}" for name in keras_cnns.layers.__all__}
+    assert {name for name in used if name.startswith("keras_cnns")} <= public
+    assert not [name for name in used if "._" in name]
+
+
+# A __main__.py is a program: nobody imports it.
+@pytest.mark.parametrize("path", [p for p in sources(*FOLDERS[:3]) if not p.id.endswith("__main__.py")])
+def test_nothing_happens_at_import_time(path):
+    module = ast.parse(path.read_text())
+    passive = (ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.FunctionDef, ast.ClassDef)
+    for node in module.body:
+        is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        is_main = isinstance(node, ast.If) and ast.unparse(node.test).startswith("__name__ ")
+        assert isinstance(node, passive) or is_docstring or is_main, f"line {node.lineno}: {ast.unparse(node)[:80]}"
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            calls = [ast.unparse(n.func) for n in at_import(node) if isinstance(n, ast.Call)]
+            assert not [call for call in calls if call.split(".")[0] in ("keras", "tf", "tfds", "open", "print")]
+
+
+@pytest.mark.parametrize("path", sources(*FOLDERS[:3]))
+def test_no_lambda_layer(path):
+    """A Lambda layer cannot be saved safely: its code travels in the file."""
+    assert not [n.lineno for n in everywhere(path) if "Lambda" in (getattr(n, "attr", ""), getattr(n, "id", ""))]
+    assert not [name for name in imports(everywhere(path)) if name.endswith(".Lambda")]
+
+
+@pytest.mark.parametrize("path", [*sources(*FOLDERS[:3]), pytest.param(ROOT / "README.md", id="README.md")])
+def test_no_path_of_one_machine(path):
+    assert not re.findall(r"(?<![\w~.])/(?:work|root|tmp)\b.*", path.read_text())
+
+
+@pytest.mark.parametrize("paper", sorted(PAPERS))
+def test_papers_are_cited_and_deviations_listed(paper):
+    doc = ast.get_docstring(ast.parse((PACKAGE / f"{paper}.py").read_text()))
+    assert re.search(r"arXiv:\d{4}\.\d{4,5}|\b[A-Z][A-Za-z]{3,} (19|20)\d\d\b", doc)
+    assert "Deviations" in doc
+
+
+PUBLIC = {name: getattr(keras_cnns, name) for name in keras_cnns.__all__ if name != "layers"}
+PUBLIC |= {f"layers.{name}": getattr(keras_cnns.layers, name) for name in keras_cnns.layers.__all__}
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_names_are_documented(name):
+    thing = PUBLIC[name]
+    doc = inspect.getdoc(thing)
+    described, example = doc.partition("Args:")[2].partition("Example:")[::2]
+    arguments = [p.name for p in inspect.signature(thing).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    assert not [argument for argument in arguments if not re.search(rf"^\s+{argument}: \S", described, re.MULTILINE)]
+    assert ">>> " in example
+    if "raise " in inspect.getsource(inspect.unwrap(thing)):
+        assert "Raises:" in doc
+
+
+def test_every_public_layer_is_on_the_menu():
+    modules = [ast.parse(path.read_text()) for path in (PACKAGE / "layers").glob("*.py")]
+    classes = {node.name for module in modules for node in module.body if isinstance(node, ast.ClassDef)}
+    assert {name for name in classes if not name.startswith("_")} == set(keras_cnns.layers.__all__)
+
+
+# Every builder's example is made by the same function; two of them stand for all.
+EXAMPLES = [name for name in PUBLIC if name not in keras_cnns.list_models()] + ["GoogLeNet", "ResNet18"]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_examples_run(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {"keras_cnns": keras_cnns, "keras": keras, "numpy": numpy}
+    example = doctest.DocTestParser().get_doctest(inspect.getdoc(PUBLIC[name]), names, name, None, None)
+    report = []
+    result = doctest.DocTestRunner().run(example, out=report.append)
+    assert result.attempted and not result.failed, "".join(report)

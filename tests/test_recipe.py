@@ -1,0 +1,95 @@
+"""The recipe: ranges, names, JSON, identity."""
+
+import dataclasses
+import json
+
+import pytest
+
+from training.errors import UserError
+from training.recipe import Recipe
+from training.recipes import RECIPES
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"image_size": 0}, "image_size=0: it must be at least 1 pixel"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"epochs": 0}, "epochs=0"),
+        ({"learning_rate": 0.0}, "learning_rate=0.0: it must be above 0"),
+        ({"momentum": 1.0}, "momentum=1.0"),
+        ({"epochs": 2, "warmup_epochs": 3.0}, "warmup_epochs=3.0"),
+        ({"aux_weight": -0.1}, "aux_weight=-0.1"),
+        ({"seed": -1}, "seed=-1"),
+        ({"name": "a/b"}, "name='a/b'"),
+        ({"model": "GoogNet"}, "Did you mean GoogLeNet"),
+        ({"model_args": {"aux_head": True}}, "GoogLeNet takes aux_heads"),
+        ({"model_args": {"classes": 3}}, "the data give it"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_name_and_the_mend(values, words):
+    with pytest.raises(UserError, match=words.replace("(", r"\(")):
+        Recipe(**values)
+
+
+def test_json_round_trip_keeps_the_identity():
+    recipe = Recipe(model="resnet50", model_args={"version": "1"})
+    same = Recipe.from_json(recipe.to_json(), "recipe.json")
+    assert same == recipe
+    assert same.digest == recipe.digest
+    assert same.model == "ResNet50"
+
+
+@pytest.mark.parametrize("text", ["{", '{"epochs": 0}', '{"epoch": 3}', "[]"])
+def test_a_damaged_recipe_file_is_named(text):
+    with pytest.raises(UserError, match=r"broken\.json|epochs=0"):
+        Recipe.from_json(text, "broken.json")
+
+
+def test_every_field_changes_the_identity():
+    base = Recipe()
+    others = {
+        "name": "other",
+        "model": "ResNet18",
+        "model_args": {"aux_heads": True},
+        "data": "mnist",
+        "data_dir": "data",
+        "optimizer": "adam",
+        "momentum": 0.5,
+        "warmup_epochs": 0.5,
+        "schedule": "constant",
+        "precision": "float32",
+        "jit": True,
+        "deterministic": True,
+    }
+    digests = {base.digest}
+    for field in dataclasses.fields(Recipe):
+        value = others[field.name] if field.name in others else getattr(base, field.name) + 1
+        digests.add(dataclasses.replace(base, **{field.name: value}).digest)
+    assert len(digests) == 1 + len(dataclasses.fields(Recipe))
+
+
+def test_resolving_decides_every_auto_and_nothing_else():
+    recipe = Recipe().resolved()
+    values = dataclasses.asdict(recipe)
+    assert "auto" not in values.values()
+    assert {name for name, value in dataclasses.asdict(Recipe()).items() if value != values[name]} == {
+        "precision",
+        "jit",
+        "deterministic",
+    }
+    assert recipe.resolved() == recipe
+
+
+def test_recipes_are_known_by_their_names_and_are_plain_json():
+    for name, recipe in RECIPES.items():
+        assert recipe.name == name
+        assert json.loads(recipe.to_json())["name"] == name
+
+
+def test_a_network_for_use_has_one_output_and_takes_any_size():
+    recipe = RECIPES["googlenet_digits"]
+    assert sorted(recipe.build(10).output) == ["aux1", "aux2", "main"]
+    network = recipe.build(10, for_use=True)
+    assert network.input_shape == (None, None, None, 3)
+    assert network.output_shape == (None, 10)

@@ -1,0 +1,119 @@
+"""What is special about the ResNets: Table 1, where the strides are, what the shortcuts carry."""
+
+import functools
+
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_cnns
+from keras_cnns import resnet
+
+
+@functools.cache
+def network(name, **arguments):
+    return keras_cnns.builder(name)(**arguments)
+
+
+def blocks(model):
+    """The names of the residual blocks, in order."""
+    return [layer.name.removesuffix("_add") for layer in model.layers if isinstance(layer, layers.Add)]
+
+
+def test_blocks_of_table_1():
+    """Table 1 of He et al., typed by hand: blocks in conv2_x to conv5_x."""
+    assert {key: tuple(stage.blocks for stage in stages) for key, stages in resnet.TABLE_1.items()} == {
+        "18-layer": (2, 2, 2, 2),
+        "34-layer": (3, 4, 6, 3),
+        "50-layer": (3, 4, 6, 3),
+        "101-layer": (3, 4, 23, 3),
+        "152-layer": (3, 8, 36, 3),
+    }
+    counts = enumerate((3, 4, 6, 3), 1)
+    names = [f"stage{stage}_block{block}" for stage, count in counts for block in range(1, count + 1)]
+    assert blocks(network("ResNet50")) == names
+
+
+@pytest.mark.parametrize(("name", "widening"), [("ResNet18", 1), ("ResNet50", 4)])
+def test_output_sizes_of_table_1(name, widening):
+    model = network(name)
+    assert model.get_layer("stem_relu").output.shape[1:] == (112, 112, 64)
+    assert model.get_layer("stem_pool_max").output.shape[1:] == (56, 56, 64)
+    for block in blocks(model):
+        stage = int(block[len("stage")])
+        size, filters = {1: (56, 64), 2: (28, 128), 3: (14, 256), 4: (7, 512)}[stage]
+        assert model.get_layer(f"{block}_out").output.shape[1:] == (size, size, widening * filters)
+
+
+# Of the first block of conv3_x, by hand: height, width, channels in, channels out.
+KERNELS = {
+    "ResNet18": {"conv1": (3, 3, 64, 128), "conv2": (3, 3, 128, 128), "shortcut": (1, 1, 64, 128)},
+    "ResNet50": {
+        "conv1": (1, 1, 256, 128),
+        "conv2": (3, 3, 128, 128),
+        "conv3": (1, 1, 128, 512),
+        "shortcut": (1, 1, 256, 512),
+    },
+}
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernels_of_figure_5(name):
+    model = network(name)
+    prefix = "stage2_block1_"
+    convolutions = [layer for layer in model.layers if layer.name.startswith(prefix) and layer.name.endswith("_conv")]
+    kernels = {layer.name.removeprefix(prefix).removesuffix("_conv"): layer.kernel.shape for layer in convolutions}
+    assert kernels == KERNELS[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "strided"),
+    [
+        ("ResNet18", {}, "conv1"),
+        ("ResNet18", {"version": "1"}, "conv1"),
+        ("ResNet50", {}, "conv2"),
+        ("ResNet50", {"version": "1.5"}, "conv2"),
+        ("ResNet50", {"version": "1"}, "conv1"),
+    ],
+)
+def test_strides(name, arguments, strided):
+    """The stem, and in the first block of conv3_x to conv5_x the shortcut and one convolution of the branch."""
+    convolutions = [layer for layer in network(name, **arguments).layers if isinstance(layer, layers.Conv2D)]
+    firsts = [f"stage{stage}_block1" for stage in (2, 3, 4)]
+    expected = {"stem_conv"} | {f"{first}_{part}_conv" for first in firsts for part in ("shortcut", strided)}
+    assert {layer.name for layer in convolutions if layer.strides == (2, 2)} == expected
+    assert {layer.strides for layer in convolutions if layer.name not in expected} == {(1, 1)}
+
+
+# Two 3x3 keep 64 channels, so that conv2_x of 18 and 34 layers needs no projection; a bottleneck makes 256 of them.
+@pytest.mark.parametrize(("name", "stages"), [("ResNet18", "234"), ("ResNet34", "234"), ("ResNet50", "1234")])
+def test_projections_only_where_the_shape_changes(name, stages):
+    projections = [layer.name for layer in network(name).layers if layer.name.endswith("_shortcut_conv")]
+    assert sorted(projections) == [f"stage{stage}_block1_shortcut_conv" for stage in stages]
+
+
+@pytest.mark.parametrize(("name", "last"), [("ResNet18", "conv2"), ("ResNet50", "conv3")])
+def test_every_block_adds_its_branch_and_its_shortcut(name, last):
+    model = network(name)
+    names = {layer.name for layer in model.layers}
+    x = model.get_layer("stem_pool_max").output
+    for block in blocks(model):
+        shortcut = x
+        if f"{block}_shortcut_conv" in names:
+            assert model.get_layer(f"{block}_shortcut_conv").input is x
+            shortcut = model.get_layer(f"{block}_shortcut_bn").output
+        add = model.get_layer(f"{block}_add")
+        assert list(map(id, add.input)) == [id(model.get_layer(f"{block}_{last}_bn").output), id(shortcut)]
+        assert model.get_layer(f"{block}_out").input is add.output
+        x = model.get_layer(f"{block}_out").output
+    assert model.get_layer("head_pool").input is x
+
+
+def test_a_block_with_a_silent_branch_is_its_shortcut():
+    """F(x) + x: with the last scale of the branch at zero, what is left is x, or its projection, behind a ReLU."""
+    table = (resnet.Stage(4, 2),) * 4
+    model = resnet.resnet(table, block=resnet.basic_block, include_top=False, input_shape=(32, 32, 3))
+    model.get_layer("stage1_block2_conv2_bn").gamma.assign(np.zeros(4))
+    parts = type(model)(model.input, [model.get_layer(f"stage1_block{block}_out").output for block in (1, 2)])
+    before, after = parts(np.random.default_rng(0).normal(size=(1, 32, 32, 3)))
+    assert np.any(before) and np.array_equal(before, after)

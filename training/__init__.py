@@ -1,0 +1,1 @@
+"""One run: recipe, data, model, loop, logs, checkpoints, evaluation, export. Use `python -m training`."""

@@ -1,0 +1,150 @@
+"""The command line: python -m training fit|recipes|evaluate|predict|export."""
+
+import os
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow reads it when it is imported
+
+import argparse
+import difflib
+from pathlib import Path
+
+import tensorflow as tf
+from jsonargparse import ArgumentParser, Namespace
+
+from training import run as runs
+from training.errors import ResourceError, TrainingError, UserError
+from training.recipe import Recipe
+from training.recipes import RECIPES
+
+
+def parser(defaults=None):
+    """The parser of every command; `fit` has the fields of Recipe as options, with a recipe's values as defaults."""
+    fit = ArgumentParser(description="Train a recipe, evaluate its best epoch and export it. The same call goes on.")
+    fit.add_argument("recipe", help="a name from `python -m training recipes`, or a recipe.json")
+    fit.add_argument("--run", help="the run folder (default: runs/NAME-DIGEST)")
+    fit.add_argument("--download", action="store_true", help="let TFDS download what is missing")
+    fit.add_argument("--overwrite", action="store_true", help="start anew where the folder has a run")
+    fit.add_class_arguments(Recipe)
+    if defaults:
+        fit.set_defaults({name: getattr(defaults, name) for name in Recipe.__dataclass_fields__})
+
+    recipes = ArgumentParser(description="List the named recipes.")
+
+    evaluate = ArgumentParser(description="Evaluate the best epoch of a run, class by class.")
+    evaluate.add_argument("run", help="a run folder")
+    evaluate.add_argument("--split", choices=("train", "validation", "test"), default="test")
+
+    predict = ArgumentParser(description="Classify image files: the five most probable classes of each.")
+    predict.add_argument("run", help="a run folder")
+    predict.add_argument("images", nargs="+", help="JPEG, PNG, GIF or BMP files")
+
+    export = ArgumentParser(description="Write the SavedModel of a run.")
+    export.add_argument("run", help="a run folder")
+
+    commands = ArgumentParser(prog="python -m training", description=__doc__, exit_on_error=False)
+    commands.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    subcommands = commands.add_subcommands()
+    for name, command in (
+        ("fit", fit),
+        ("recipes", recipes),
+        ("evaluate", evaluate),
+        ("predict", predict),
+        ("export", export),
+    ):
+        subcommands.add_subcommand(name, command)
+    return commands
+
+
+def find_recipe(name):
+    """A named recipe, or one from a JSON file."""
+    if name in RECIPES:
+        return RECIPES[name]
+    if Path(name).is_file():
+        return Recipe.from_json(Path(name).read_text(), name)
+    near = difflib.get_close_matches(name, RECIPES) or RECIPES
+    raise UserError(f"There is no recipe {name!r}. Did you mean {', '.join(near)}? A path to a recipe.json works too.")
+
+
+def parse(arguments):
+    """Parses the command line; for `fit` the recipe is looked up first, since its values are the defaults."""
+    words = [word for word in arguments if word != "--debug"]
+    defaults = None
+    if words[:1] == ["fit"] and len(words) > 1 and not words[1].startswith("-"):
+        defaults = find_recipe(words[1])
+    try:
+        return parser(defaults).parse_args(arguments)
+    except argparse.ArgumentError as error:
+        raise UserError(f"{error.message}{suggest_field(error.message)}") from error
+
+
+def suggest_field(message):
+    """For a message about an unknown option: the field of Recipe that comes near it."""
+    unknown = message.partition("--")[2].split(" ")[0].split("=")[0] if "unrecognized" in message.lower() else ""
+    near = difflib.get_close_matches(unknown, Recipe.__dataclass_fields__)
+    return f". Did you mean --{near[0]}?" if near else ""
+
+
+def main(arguments):
+    """Carries out a command line and returns its exit code."""
+    debug = "--debug" in arguments
+    try:
+        options = parse(arguments)
+        command = options.subcommand
+        COMMANDS[command](options[command])
+    except TrainingError as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except tf.errors.ResourceExhaustedError as error:
+        if debug:
+            raise
+        print(f"error: out of memory: {error.message.splitlines()[0]}. Try half the --batch_size.", file=sys.stderr)
+        return ResourceError.exit_code
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from the last finished epoch", file=sys.stderr)
+        return 130
+    return 0
+
+
+def fit(options: Namespace):
+    recipe = Recipe(**{name: options[name] for name in Recipe.__dataclass_fields__})
+    run = runs.fit(recipe, options.run, download=options.download, overwrite=options.overwrite)
+    print(runs.summary(run))
+
+
+def recipes(options: Namespace):
+    for recipe in RECIPES.values():
+        print(f"{recipe.name:<20} {recipe.model} on {recipe.data}, {recipe.image_size} px, {recipe.epochs} epochs")
+
+
+def evaluate(options: Namespace):
+    run = runs.Run.open(options.run)
+    evaluation = runs.evaluate(run, options.split)
+    print(evaluation.table(run.class_names))
+    print(
+        f"{evaluation.images} {options.split} images: accuracy {evaluation.accuracy:.2%}, "
+        f"top-5 {evaluation.top5:.2%}, loss {evaluation.loss:.4f}"
+    )
+
+
+def predict(options: Namespace):
+    predictions = runs.predict(runs.Run.open(options.run), options.images)
+    for file, classes in zip(options.images, predictions, strict=True):
+        print(file)
+        for name, probability in classes:
+            print(f"  {probability:7.2%}  {name}")
+
+
+def export(options: Namespace):
+    run = runs.Run.open(options.run)
+    runs.export_run(run)
+    print(run.export)
+
+
+COMMANDS = {"fit": fit, "recipes": recipes, "evaluate": evaluate, "predict": predict, "export": export}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,95 @@
+"""What a run shows in TensorBoard: a Keras callback that writes with tf.summary.
+
+Keras's own callback writes no graph that opens, no learning rate by step and no throughput.
+"""
+
+import time
+
+import keras
+import tensorflow as tf
+
+STEP_INTERVAL = 10  # steps between two points of the curves by step
+
+
+class Dashboards(keras.callbacks.Callback):
+    """Writes scalars by epoch and step, the network's graph grouped by stage, and texts.
+
+    Args:
+        folder: Where the event files go; one folder in it for train, one for validation.
+        batch_size: Images per step, for the throughput.
+        texts: {tag: Markdown}, written once.
+    """
+
+    def __init__(self, folder, batch_size, texts):
+        super().__init__()
+        self.folder, self.batch_size, self.texts = folder, batch_size, texts
+
+    def on_train_begin(self, logs=None):
+        self.writers = {
+            name: tf.summary.create_file_writer(str(self.folder / name)) for name in ("train", "validation")
+        }
+        with self.writers["train"].as_default(step=int(self.model.optimizer.iterations)):
+            tf.summary.graph(stage_graph(self.model))
+            for tag, text in self.texts.items():
+                tf.summary.text(tag, text)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.seconds, self.steps = 0.0, 0
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.started = time.perf_counter()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seconds += time.perf_counter() - self.started
+        self.steps += 1
+        step = int(self.model.optimizer.iterations)
+        if step % STEP_INTERVAL == 0:
+            with self.writers["train"].as_default(step=step):
+                tf.summary.scalar("by_step/learning_rate", self.model.optimizer.learning_rate)
+                tf.summary.scalar("by_step/loss", logs["loss"])
+
+    def on_epoch_end(self, epoch, logs=None):
+        scalars = {"train": {}, "validation": {}}
+        for name, value in logs.items():
+            split = "validation" if name.startswith("val_") else "train"
+            head, _, quantity = name.removeprefix("val_").rpartition("_")
+            # Without a head's name a loss is the total where there are several heads; an accuracy is the main head's.
+            head = head or ("total" if quantity == "loss" and "main_loss" in logs and split == "train" else "main")
+            scalars[split][f"{quantity}/{head}"] = value
+        scalars["train"] |= {
+            "learning_rate": float(self.model.optimizer.learning_rate),
+            "speed/images_per_second": self.steps * self.batch_size / self.seconds,
+            "speed/step_milliseconds": 1000 * self.seconds / self.steps,
+        }
+        for split, values in scalars.items():
+            with self.writers[split].as_default(step=epoch + 1):
+                for tag, value in values.items():
+                    tf.summary.scalar(tag, value)
+            self.writers[split].flush()
+
+    def on_train_end(self, logs=None):
+        for writer in self.writers.values():
+            writer.close()
+
+
+def write_scalars(folder, step, scalars):
+    """Writes {tag: value} as one point of each curve."""
+    with tf.summary.create_file_writer(str(folder)).as_default(step=step):
+        for tag, value in scalars.items():
+            tf.summary.scalar(tag, value)
+
+
+def stage_graph(model):
+    """The forward pass as a graph whose nodes are grouped as the layer names say: stage, block, layer.
+
+    Layer names have an underscore at every level, `stage3_block1_conv2_conv`; TensorBoard groups by slashes.
+    """
+    shape = model.inputs[0].shape
+    function = tf.function(lambda images: model(images, training=False))
+    graph = function.get_concrete_function(tf.TensorSpec(shape, tf.float32)).graph.as_graph_def()
+    slashed = {layer.name: layer.name.replace("_", "/") for layer in model.layers}
+    for node in graph.node:
+        node.name = "/".join(slashed.get(part, part) for part in node.name.split("/"))
+        for index, name in enumerate(node.input):
+            node.input[index] = "/".join(slashed.get(part, part) for part in name.split("/"))
+    return graph

@@ -1,0 +1,37 @@
+"""What can go wrong in a way that the user can mend, each kind with the exit code of the command line."""
+
+
+class TrainingError(Exception):
+    """Says what happened, where, and the mend; shown without a traceback."""
+
+    exit_code = 1
+
+
+class UserError(TrainingError):
+    """A wrong argument, name or path."""
+
+    exit_code = 2
+
+
+class DataError(TrainingError):
+    """Images or labels that cannot be trained on."""
+
+    exit_code = 3
+
+
+class ResourceError(TrainingError):
+    """Not enough memory or disk."""
+
+    exit_code = 4
+
+
+class StateError(TrainingError):
+    """A run folder that is damaged or not what the command needs."""
+
+    exit_code = 5
+
+
+class DivergedError(TrainingError):
+    """The loss is no longer a finite number."""
+
+    exit_code = 6

@@ -1,0 +1,72 @@
+"""How good a network is on a split: loss, accuracies and the confusion matrix, all of the main head."""
+
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import keras_cnns
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a network does on a split.
+
+    Attributes:
+        loss: Mean cross-entropy, in nats.
+        top5: Share of the images whose class is among the five most probable.
+        confusion: Counts (true class, predicted class).
+    """
+
+    loss: float
+    top5: float
+    confusion: np.ndarray
+
+    @property
+    def images(self):
+        """Number of images."""
+        return int(self.confusion.sum())
+
+    @property
+    def accuracy(self):
+        """Share of the images whose class is the most probable."""
+        return float(np.trace(self.confusion) / self.images)
+
+    def to_json(self):
+        """The figures as JSON values, without the confusion matrix."""
+        return {"loss": self.loss, "accuracy": self.accuracy, "top5_accuracy": self.top5, "images": self.images}
+
+    def table(self, class_names):
+        """A table of the classes: images, how many of them were found, and how many of the finds were right."""
+        width = max(map(len, (*class_names, "class")))
+        lines = [f"{'class':<{width}}  images  recall  precision"]
+        for index, name in enumerate(class_names):
+            images, found = self.confusion[index].sum(), self.confusion[:, index].sum()
+            right = self.confusion[index, index]
+            recall = f"{right / images:7.1%}" if images else f"{'-':>7}"
+            precision = f"{right / found:9.1%}" if found else f"{'-':>9}"
+            lines.append(f"{name:<{width}}  {images:6d} {recall}  {precision}")
+        return "\n".join(lines)
+
+
+def make_evaluation(model, classes, recipe):
+    """A function (batches) -> Evaluation of the main head of a model, compiled once."""
+    model = keras_cnns.main_output(model)
+
+    @tf.function(jit_compile=recipe.jit, reduce_retracing=True)
+    def step(images, labels):
+        logits = model(keras_cnns.preprocess_input(images), training=False)
+        losses = keras.ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+        return (
+            tf.reduce_sum(losses),
+            tf.reduce_sum(tf.cast(tf.math.in_top_k(labels, logits, min(5, classes)), tf.int64)),
+            tf.math.confusion_matrix(labels, tf.argmax(logits, axis=-1), classes, dtype=tf.int64),
+        )
+
+    def evaluate(batches):
+        steps = [step(images, labels) for images, labels in batches]
+        loss, top5, confusion = (sum(values).numpy() for values in zip(*steps, strict=True))
+        return Evaluation(float(loss / confusion.sum()), float(top5 / confusion.sum()), confusion)
+
+    return evaluate

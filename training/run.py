@@ -1,0 +1,228 @@
+"""A run: its folder, and what is done with it from the first step to the exported network."""
+
+import dataclasses
+import json
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import keras_cnns
+from training import checkpoint
+from training.dashboards import Dashboards, write_scalars
+from training.data import batches, decode, first_broken_file, load_data, resize
+from training.errors import DataError, StateError, UserError
+from training.evaluation import make_evaluation
+from training.export import export
+from training.loop import train
+from training.recipe import Recipe, prepare_machine
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder.
+
+    recipe.json        the recipe, every "auto" decided
+    environment.json   versions and device
+    classes.json       the class names, in the order of the outputs
+    best.safetensors   the weights of the best epoch; keras_cnns.load_weights reads them
+    last.safetensors   everything that training goes on from
+    metrics.json       written at the end: test figures, best epoch, history
+    tensorboard/       event files
+    export/            the SavedModel
+    """
+
+    folder: Path
+    recipe: Recipe
+
+    best = property(lambda self: self.folder / "best.safetensors")
+    last = property(lambda self: self.folder / "last.safetensors")
+    metrics = property(lambda self: self.folder / "metrics.json")
+    export = property(lambda self: self.folder / "export")
+
+    @classmethod
+    def open(cls, folder):
+        """Opens a folder that `fit` made."""
+        folder = Path(folder)
+        if not (folder / "recipe.json").is_file():
+            raise UserError(f"{folder} is no run folder: it has no recipe.json. `python -m training fit` makes one.")
+        return cls(folder, Recipe.from_json((folder / "recipe.json").read_text(), folder / "recipe.json"))
+
+    def write(self, name, text):
+        """Writes a text file of the run."""
+        with checkpoint.atomic(self.folder / name) as temporary:
+            temporary.write_text(text)
+
+    @property
+    def class_names(self):
+        """The class names, in the order of the outputs."""
+        return json.loads((self.folder / "classes.json").read_text())
+
+    def network(self):
+        """The trained network for use: logits of the main head, weights of the best epoch, images of any size.
+
+        It computes in float32 whatever the run's precision was, so that every machine gives the same answer.
+        """
+        if not self.best.exists():
+            raise StateError(f"{self.folder} has no weights yet. Train it with `python -m training fit`.")
+        keras.mixed_precision.set_global_policy("float32")
+        network = self.recipe.build(len(self.class_names), for_use=True)
+        keras_cnns.load_weights(network, self.best)
+        return network
+
+
+def fit(recipe, folder=None, *, download=False, overwrite=False, callbacks=()):
+    """Trains a recipe, evaluates its best epoch on the test split and exports it. The same call again goes on.
+
+    Args:
+        recipe: What to train.
+        folder: The run folder; by default runs/NAME-DIGEST.
+        download: Whether TFDS may download.
+        overwrite: Whether to start anew where the folder already has a run.
+        callbacks: Further Keras callbacks.
+
+    Returns:
+        The run.
+    """
+    recipe = recipe.resolved()
+    folder = Path(folder or f"runs/{recipe.name}-{recipe.digest}")
+    run = Run(folder, recipe)
+    if overwrite:
+        start_anew(folder)
+    if (folder / "recipe.json").exists():
+        check_same_recipe(run)
+    if run.metrics.exists():
+        return run
+    prepare_machine(recipe)
+    data = load_data(recipe, download=download)
+    model = recipe.build(len(data.class_names))
+    folder.mkdir(parents=True, exist_ok=True)
+    run.write("recipe.json", recipe.to_json())
+    run.write("environment.json", json.dumps(environment(), indent=2) + "\n")
+    run.write("classes.json", json.dumps(data.class_names) + "\n")
+    texts = {
+        "recipe": fenced(recipe.to_json()),
+        "environment": fenced(json.dumps(environment(), indent=2)),
+        "network": fenced(str(keras_cnns.complexity(model))),
+    }
+    dashboards = Dashboards(folder / "tensorboard", recipe.batch_size, texts)
+    try:
+        progress = train(model, data, recipe, run, (dashboards, *callbacks))
+        network = run.network()
+        test = make_evaluation(network, len(data.class_names), recipe)(batches(data.test, recipe))
+    except tf.errors.InvalidArgumentError as error:
+        raise data_error(data, error) from error
+    write_scalars(
+        folder / "tensorboard" / "test", progress["epoch"], {"loss/main": test.loss, "accuracy/main": test.accuracy}
+    )
+    export_run(run, network)
+    result = {"test": test.to_json(), "best_epoch": progress["best_epoch"], "history": progress["history"]}
+    run.write("metrics.json", json.dumps(result, indent=2) + "\n")
+    return run
+
+
+def check_same_recipe(run):
+    """Raises a UserError that lists the fields in which a run's recipe and the folder's differ."""
+    there, here = (dataclasses.asdict(recipe) for recipe in (Run.open(run.folder).recipe, run.recipe))
+    different = [f"{name}: {there[name]!r} there, {here[name]!r} now" for name in here if here[name] != there[name]]
+    if different:
+        raise UserError(
+            f"{run.folder} holds a run of another recipe ({'; '.join(different)}). Pass another --run, or --overwrite."
+        )
+
+
+def start_anew(folder):
+    """Removes a run folder, and nothing that is not one."""
+    if (folder / "recipe.json").exists():
+        shutil.rmtree(folder)
+    elif folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} holds files but no run; --overwrite leaves it alone. Pass another --run.")
+
+
+def data_error(data, error):
+    """What to raise for an error of TensorFlow in reading the data: the file that is broken, where there is one."""
+    for split in (data.train, data.validation, data.test):
+        broken = first_broken_file(split)
+        if broken:
+            return DataError(f"{broken[0]} cannot be decoded: {broken[1]}. Remove it, or save it again as an image.")
+    return DataError(f"The images cannot be read: {error.message}")
+
+
+def environment():
+    """Versions and device, as JSON values."""
+    gpus = [
+        tf.config.experimental.get_device_details(gpu)["device_name"] for gpu in tf.config.list_physical_devices("GPU")
+    ]
+    return {
+        "python": platform.python_version(),
+        "keras": keras.__version__,
+        "tensorflow": tf.__version__,
+        "devices": gpus or [f"CPU, {os.cpu_count()} cores"],
+    }
+
+
+def fenced(text):
+    """Text as a block of code in Markdown."""
+    return f"```\n{text}\n```"
+
+
+def evaluate(run, split="test"):
+    """Evaluates the best epoch of a run on one of its splits: "train", "validation" or "test"."""
+    data = load_data(run.recipe)
+    if list(data.class_names) != run.class_names:
+        raise DataError(f"{run.recipe.data} has other classes than the run: {', '.join(data.class_names)}.")
+    try:
+        return make_evaluation(run.network(), len(data.class_names), run.recipe)(
+            batches(getattr(data, split), run.recipe)
+        )
+    except tf.errors.InvalidArgumentError as error:
+        raise data_error(data, error) from error
+
+
+def predict(run, files, top=5):
+    """Classifies image files, each decoded and resized as in evaluation.
+
+    Returns:
+        For each file a list of (class name, probability), the most probable first.
+    """
+    network, names = run.network(), run.class_names
+    predictions = []
+    for file in files:
+        if not Path(file).is_file():
+            raise UserError(f"{file}: there is no such file.")
+        try:
+            image = resize(decode(tf.io.read_file(str(file))), run.recipe.image_size)
+        except tf.errors.InvalidArgumentError as error:
+            reason = error.message.splitlines()[0]
+            raise DataError(f"{file} cannot be decoded: {reason}. Pass a JPEG, PNG, GIF or BMP image.") from error
+        logits = network(keras_cnns.preprocess_input(image[tf.newaxis]), training=False)
+        probabilities = tf.nn.softmax(logits)[0].numpy()
+        best = np.argsort(-probabilities)[:top]
+        predictions.append([(names[index], float(probabilities[index])) for index in best])
+    return predictions
+
+
+def export_run(run, network=None):
+    """Writes the SavedModel of a run into its folder `export`."""
+    temporary = run.export.with_name(f"export.tmp-{os.getpid()}")
+    export(network or run.network(), run.class_names, run.recipe.image_size, temporary)
+    shutil.rmtree(run.export, ignore_errors=True)
+    os.replace(temporary, run.export)
+
+
+def summary(run):
+    """What a finished run tells at the end."""
+    metrics = json.loads(run.metrics.read_text())
+    test = metrics["test"]
+    return (
+        f"{run.recipe.model} on {run.recipe.data}: {test['accuracy']:.2%} of {test['images']} test images right "
+        f"(epoch {metrics['best_epoch']} of {run.recipe.epochs}, the best on the validation images)\n"
+        f"run folder   {run.folder}\n"
+        f"TensorBoard  tensorboard --logdir {run.folder.parent}\n"
+        f"SavedModel   {run.export}"
+    )
