@@ -232,7 +232,7 @@ def main_output(model):
     """
     if not isinstance(model.output, dict):
         return model
-    return keras.Model(model.inputs, model.output["main"], name=model.name)
+    return keras.Model(model.input, model.output["main"], name=model.name)
 
 
 def labels_for(model, labels):

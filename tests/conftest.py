@@ -15,3 +15,13 @@ def keras_settings():
     yield
     keras.config.set_dtype_policy(policy)
     keras.config.set_image_data_format(data_format)
+
+
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory):
+    """The folder of a short run of the default recipe, made with the command line."""
+    from training.__main__ import main
+
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    assert main(["fit", "googlenet_digits", "--epochs", "2", "--run", str(folder)]) == 0
+    return folder

@@ -184,7 +184,6 @@ def test_trains_with_plain_fit():
     history = model.fit(images, keras_cnns.labels_for(model, labels), epochs=20, verbose=0).history
     weighted = sum(weight * np.array(history[f"{head}_loss"]) for head, weight in weights.items())
     np.testing.assert_allclose(history["loss"], weighted, rtol=1e-5)
-    print(history)
     assert history["main_loss"][-1] < 0.3  # log 2 = 0.69 is chance
 
 

@@ -23,7 +23,8 @@ def depth(model):
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.name}({row.arguments or ''})")
 def test_network_counts_to_the_paper(row):
-    model = keras_cnns.builder(row.name)(**row.arguments)
+    model = keras_cnns.builder(row.name)(name="mine", classifier_activation=None, **row.arguments)
+    assert model.name == "mine" and model.get_layer("head_dense").activation is keras.activations.linear
     cost = keras_cnns.complexity(model)
     assert cost.parameters == row.parameters
     assert sum(variable.shape.num_elements() for variable in model.trainable_variables) == row.parameters

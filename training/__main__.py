@@ -20,7 +20,9 @@ from training.recipes import RECIPES
 
 def parser(defaults=None):
     """The parser of every command; `fit` has the fields of Recipe as options, with a recipe's values as defaults."""
-    fit = ArgumentParser(description="Train a recipe, evaluate its best epoch and export it. The same call goes on.")
+    fit = ArgumentParser(
+        description="Train a recipe, evaluate its best epoch and export it. The same call goes on.", allow_abbrev=False
+    )
     fit.add_argument("recipe", help="a name from `python -m training recipes`, or a recipe.json")
     fit.add_argument("--run", help="the run folder (default: runs/NAME-DIGEST)")
     fit.add_argument("--download", action="store_true", help="let TFDS download what is missing")
@@ -42,7 +44,7 @@ def parser(defaults=None):
     export = ArgumentParser(description="Write the SavedModel of a run.")
     export.add_argument("run", help="a run folder")
 
-    commands = ArgumentParser(prog="python -m training", description=__doc__, exit_on_error=False)
+    commands = ArgumentParser(prog="python -m training", description=__doc__, exit_on_error=False, allow_abbrev=False)
     commands.add_argument("--debug", action="store_true", help="show the traceback of an error")
     subcommands = commands.add_subcommands()
     for name, command in (

@@ -3,6 +3,7 @@
 Keras's own callback writes no graph that opens, no learning rate by step and no throughput.
 """
 
+import re
 import time
 
 import keras
@@ -84,12 +85,17 @@ def stage_graph(model):
 
     Layer names have an underscore at every level, `stage3_block1_conv2_conv`; TensorBoard groups by slashes.
     """
-    shape = model.inputs[0].shape
-    function = tf.function(lambda images: model(images, training=False))
-    graph = function.get_concrete_function(tf.TensorSpec(shape, tf.float32)).graph.as_graph_def()
-    slashed = {layer.name: layer.name.replace("_", "/") for layer in model.layers}
+    function = tf.function(lambda images: model(images, training=False), autograph=False)
+    graph = function.get_concrete_function(tf.TensorSpec(model.inputs[0].shape, tf.float32)).graph.as_graph_def()
+    groups = {layer.name: layer.name.replace("_", "/") for layer in model.layers} | {model.name: model.name}
+
+    def grouped(name):
+        control, name = name[: name.startswith("^")], name.removeprefix("^")
+        parts = name.split("/")
+        # Keras enters the scope of a layer twice, so that TensorFlow numbers the second: conv1_conv_1.
+        return control + "/".join(groups.get(part) or groups.get(re.sub(r"_\d+$", "", part), part) for part in parts)
+
     for node in graph.node:
-        node.name = "/".join(slashed.get(part, part) for part in node.name.split("/"))
-        for index, name in enumerate(node.input):
-            node.input[index] = "/".join(slashed.get(part, part) for part in name.split("/"))
+        node.name = grouped(node.name)
+        node.input[:] = map(grouped, node.input)
     return graph

@@ -40,7 +40,6 @@ def export(network, class_names, image_size, folder):
         return {"probabilities": result, "top_classes": tf.gather(names, indices), "top_probabilities": top}
 
     archive = keras.export.ExportArchive()
-    archive.track(network)
     shape = network.inputs[0].shape
     archive.add_endpoint("serving_default", serve, [tf.TensorSpec(shape, tf.float32, name="images")])
     archive.add_endpoint("serve_bytes", serve_bytes, [tf.TensorSpec((None,), tf.string, name="images")])

@@ -1,0 +1,84 @@
+"""The SavedModel, loaded by a process that knows nothing of this project."""
+
+import json
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from sklearn.datasets import load_digits
+
+from training.run import Run, predict
+
+CLIENT = """
+import json, sys
+import numpy as np, tensorflow as tf
+model = tf.saved_model.load(sys.argv[1])
+sent = np.load(sys.argv[2], allow_pickle=False)
+pixels = model.signatures["serving_default"](images=tf.constant(sent["pixels"]))
+small = model.signatures["serving_default"](images=tf.constant(sent["pixels"][:1, :, :48]))
+encoded = [open(file, "rb").read() for file in sys.argv[3:]]
+served = model.signatures["serve_bytes"](images=tf.constant(encoded))
+assert not {"keras_cnns", "training"} & set(sys.modules), "the client must not need them"
+print(json.dumps({
+    "pixels": pixels["probabilities"].numpy().tolist(),
+    "small": small["probabilities"].numpy().tolist(),
+    "served": served["probabilities"].numpy().tolist(),
+    "top": [[name.decode() for name in row] for row in served["top_classes"].numpy()],
+    "top_probabilities": served["top_probabilities"].numpy().tolist(),
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def answers(digits_run, tmp_path_factory):
+    """What the exported model says: the files it was asked, the pixels, and its answers."""
+    folder = tmp_path_factory.mktemp("client")
+    files = []
+    for index, (suffix, encode) in enumerate(
+        [("png", tf.io.encode_png), ("jpg", tf.io.encode_jpeg), ("png", tf.io.encode_png)]
+    ):
+        grey = np.round(load_digits().images[index] * 255 / 16).astype(np.uint8)[..., None]
+        grey = np.kron(grey, np.ones((9, 9 + index, 1), np.uint8))  # sizes of their own, none of them square but one
+        files.append(str(folder / f"{index}.{suffix}"))
+        tf.io.write_file(files[-1], encode(grey))
+    pixels = np.random.RandomState(0).uniform(0, 255, (2, 40, 56, 3)).astype("float32")
+    np.savez(folder / "sent.npz", pixels=pixels)
+    command = [sys.executable, "-c", CLIENT, str(digits_run / "export"), str(folder / "sent.npz"), *files]
+    environment = {**os.environ, "PYTHONPATH": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return files, pixels, json.loads(done.stdout)
+
+
+def test_float_pixels_give_the_networks_probabilities_at_any_size(digits_run, answers):
+    _, pixels, answer = answers
+    network = Run.open(digits_run).network()
+
+    def expected(images):
+        normalised = (images / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+        return keras.ops.softmax(network(normalised.astype("float32"), training=False)).numpy()
+
+    np.testing.assert_allclose(answer["pixels"], expected(pixels), atol=1e-5)
+    np.testing.assert_allclose(answer["small"], expected(pixels[:1, :, :48]), atol=1e-5)
+
+
+def test_encoded_images_give_names_and_probabilities(digits_run, answers):
+    files, _, answer = answers
+    predictions = predict(Run.open(digits_run), files)
+    assert np.shape(answer["served"]) == (3, 10)
+    np.testing.assert_allclose(np.sum(answer["served"], axis=1), 1, atol=1e-5)
+    assert answer["top"] == [[name for name, _ in row] for row in predictions]
+    expected = [[probability for _, probability in row] for row in predictions]
+    np.testing.assert_allclose(answer["top_probabilities"], expected, atol=1e-5)
+    for probabilities, names in zip(answer["served"], answer["top"], strict=True):
+        assert [int(name) for name in names] == np.argsort(probabilities)[::-1][:5].tolist()
+
+
+def test_the_export_has_the_main_networks_weights_once(digits_run):
+    saved = tf.train.list_variables(str(digits_run / "export" / "variables" / "variables"))
+    network = Run.open(digits_run).network()
+    assert sum(int(np.prod(shape)) for _, shape in saved if shape) == network.count_params() < 6_000_000
