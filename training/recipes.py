@@ -7,6 +7,7 @@ RECIPES = {
     for recipe in (
         # The default of `make train`: the network of the paper with its two heads (section 5: weight 0.3), on digits
         # enlarged from 8 to 32 pixels. Adam instead of the paper's asynchronous SGD, since 20 epochs are few.
+        # Measured: 99.44, 99.17, 99.44 % of the 360 test images with seeds 0, 1, 2.
         Recipe(
             name="googlenet_digits",
             model="GoogLeNet",
@@ -17,6 +18,43 @@ RECIPES = {
             epochs=20,
             optimizer="adam",
             learning_rate=1e-3,
+            warmup_epochs=1.0,
+        ),
+        # The batch-normalised network on the same digits.
+        Recipe(
+            name="inceptionv1_digits",
+            model="InceptionV1",
+            model_args={"aux_heads": True},
+            data="digits",
+            image_size=32,
+            batch_size=32,
+            epochs=10,
+            optimizer="adam",
+            learning_rate=1e-3,
+            warmup_epochs=1.0,
+        ),
+        Recipe(
+            name="resnet18_digits",
+            model="ResNet18",
+            data="digits",
+            image_size=32,
+            batch_size=32,
+            epochs=10,
+            optimizer="adam",
+            learning_rate=1e-3,
+            warmup_epochs=1.0,
+        ),
+        # A start for one's own photographs, --data folder:PATH; SGD as in He et al. 2016, section 3.4, with a cosine
+        # instead of steps and the learning rate scaled from 256 images a step to 32.
+        Recipe(
+            name="resnet18_photos",
+            model="ResNet18",
+            data="folder:photos",
+            image_size=224,
+            batch_size=32,
+            epochs=30,
+            optimizer="sgd",
+            learning_rate=0.0125,
             warmup_epochs=1.0,
         ),
     )
