@@ -87,12 +87,12 @@ def stage_graph(model):
     """
     function = tf.function(lambda images: model(images, training=False), autograph=False)
     graph = function.get_concrete_function(tf.TensorSpec(model.inputs[0].shape, tf.float32)).graph.as_graph_def()
-    groups = {layer.name: layer.name.replace("_", "/") for layer in model.layers} | {model.name: model.name}
+    groups = {layer.name: layer.name.replace("_", "/") for layer in model.layers}
 
     def grouped(name):
         control, name = name[: name.startswith("^")], name.removeprefix("^")
-        parts = name.split("/")
-        # Keras enters the scope of a layer twice, so that TensorFlow numbers the second: conv1_conv_1.
+        # Keras enters every scope twice, so that TensorFlow numbers the second: googlenet_1/conv1_conv_1.
+        parts = re.sub(rf"^{model.name}(_\d+)?/", "", name).split("/")
         return control + "/".join(groups.get(part) or groups.get(re.sub(r"_\d+$", "", part), part) for part in parts)
 
     for node in graph.node:
