@@ -7,16 +7,44 @@ from keras_cnns.checkpoints import load_weights, save_weights
 from keras_cnns.complexity import complexity
 from keras_cnns.googlenet import GoogLeNet, InceptionV1
 from keras_cnns.preprocessing import preprocess_input
-from keras_cnns.resnet import ResNet18, ResNet34, ResNet50, ResNet101, ResNet152
+from keras_cnns.resnet import (
+    PlainNet18,
+    PlainNet20,
+    PlainNet34,
+    PlainNet56,
+    PlainNetCIFAR,
+    ResNet18,
+    ResNet20,
+    ResNet32,
+    ResNet34,
+    ResNet44,
+    ResNet50,
+    ResNet56,
+    ResNet101,
+    ResNet110,
+    ResNet152,
+    ResNetCIFAR,
+)
 
 __all__ = [
     "GoogLeNet",
     "InceptionV1",
+    "PlainNet18",
+    "PlainNet20",
+    "PlainNet34",
+    "PlainNet56",
+    "PlainNetCIFAR",
     "ResNet18",
+    "ResNet20",
+    "ResNet32",
     "ResNet34",
+    "ResNet44",
     "ResNet50",
+    "ResNet56",
     "ResNet101",
+    "ResNet110",
     "ResNet152",
+    "ResNetCIFAR",
     "builder",
     "complexity",
     "labels_for",

@@ -2,6 +2,8 @@
 
 from keras import layers
 
+from keras_cnns.layers import BatchNormalization
+
 
 def conv(x, filters, kernel_size, strides=1, *, use_bias=True, initializer="he_normal", name):
     """A convolution padded by half its kernel on each side, (b, h, w, c) -> (b, ceil(h/strides), ..., filters).
@@ -31,12 +33,13 @@ def conv_relu(x, filters, kernel_size, strides=1, *, name):
 
 def batch_norm(x, *, epsilon=1e-5, name):
     """Batch normalization (Ioffe and Szegedy 2015) with the momentum that torch calls 0.1."""
-    return layers.BatchNormalization(momentum=0.9, epsilon=epsilon, name=f"{name}_bn")(x)
+    return BatchNormalization(momentum=0.9, epsilon=epsilon, name=f"{name}_bn")(x)
 
 
-def conv_bn(x, filters, kernel_size, strides=1, *, epsilon=1e-5, name):
+def conv_bn(x, filters, kernel_size, strides=1, *, epsilon=1e-5, initializer="he_normal", name):
     """Convolution without bias, which batch normalization would cancel, and batch normalization."""
-    return batch_norm(conv(x, filters, kernel_size, strides, use_bias=False, name=name), epsilon=epsilon, name=name)
+    x = conv(x, filters, kernel_size, strides, use_bias=False, initializer=initializer, name=name)
+    return batch_norm(x, epsilon=epsilon, name=name)
 
 
 def conv_bn_relu(x, filters, kernel_size, strides=1, *, epsilon=1e-5, name):

@@ -60,18 +60,20 @@ Raises:
 """
 
 
-def builder(function=None, *, family=None):
+def builder(function=None, *, family=None, **defaults):
     """Decorates a builder `f(*, ..., name, **shared)` with the shared arguments: signature, checks and docstring.
 
     Args:
         function: The builder.
         family: The family's builder, whose docstring describes the arguments of a variant with a one-line docstring.
+        defaults: Defaults of shared arguments that differ from keras.applications', as `classes=10` for CIFAR.
     """
     if function is None:
-        return functools.partial(builder, family=family)
+        return functools.partial(builder, family=family, **defaults)
+    defaults = DEFAULTS | defaults
     own = inspect.signature(function)
     parameters = [p for p in own.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    for key, default in DEFAULTS.items():
+    for key, default in defaults.items():
         annotation = SharedArguments.__annotations__[key]
         parameters.append(
             inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
@@ -86,7 +88,7 @@ def builder(function=None, *, family=None):
                     f"{function.__name__} got the argument {argument!r}, which it does not have."
                     f"{did_you_mean(argument, signature.parameters)}"
                 )
-        return function(*args, **(DEFAULTS | arguments))
+        return function(*args, **(defaults | arguments))
 
     build.__signature__ = signature
     build.__doc__ = _docstring(function, family, own.parameters)
@@ -105,7 +107,7 @@ def _docstring(function, family, own_parameters):
 
 def _described_arguments(function):
     """Reads the Args section of a docstring: {argument: its lines}."""
-    section = inspect.getdoc(function).partition("\nArgs:\n")[2].partition("\n\n")[0] + "\n"
+    section = inspect.getdoc(inspect.unwrap(function)).partition("\nArgs:\n")[2].partition("\n\n")[0] + "\n"
     entries = re.split(r"^(?=    \w+:)", section, flags=re.MULTILINE)
     return {entry.partition(":")[0].strip(): entry for entry in entries if entry.strip()}
 

@@ -4,7 +4,24 @@ import fnmatch
 
 from keras_cnns._model import did_you_mean
 from keras_cnns.googlenet import GoogLeNet, InceptionV1
-from keras_cnns.resnet import ResNet18, ResNet34, ResNet50, ResNet101, ResNet152
+from keras_cnns.resnet import (
+    PlainNet18,
+    PlainNet20,
+    PlainNet34,
+    PlainNet56,
+    PlainNetCIFAR,
+    ResNet18,
+    ResNet20,
+    ResNet32,
+    ResNet34,
+    ResNet44,
+    ResNet50,
+    ResNet56,
+    ResNet101,
+    ResNet110,
+    ResNet152,
+    ResNetCIFAR,
+)
 
 BUILDERS = (
     GoogLeNet,
@@ -14,6 +31,17 @@ BUILDERS = (
     ResNet50,
     ResNet101,
     ResNet152,
+    PlainNet18,
+    PlainNet34,
+    ResNetCIFAR,
+    ResNet20,
+    ResNet32,
+    ResNet44,
+    ResNet56,
+    ResNet110,
+    PlainNetCIFAR,
+    PlainNet20,
+    PlainNet56,
 )
 
 

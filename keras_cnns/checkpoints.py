@@ -22,6 +22,9 @@ def save_weights(model, path, metadata=None):
         path: The file to write.
         metadata: {str: str} that travels in the file's header.
 
+    Raises:
+        ValueError: Two variables have one name.
+
     Example:
         >>> model = keras_cnns.ResNet18(classes=10)
         >>> keras_cnns.save_weights(model, "resnet18.safetensors")

@@ -96,7 +96,8 @@ def _layer_complexity(layer):
     shape = layer.output.shape[1:]
     if None in shape:
         raise ValueError(
-            f"The output of {layer.name} is {shape}: height or width is open. Pass input_shape, as (224, 224, 3)."
+            f"The output of {layer.name} is {shape}: height or width is open. Pass input_shape, as (224, 224, 3); "
+            "a model inside the model has to be built with its size."
         )
     kernel = getattr(layer, "kernel", None)
     positions = math.prod(shape[:-1])  # of a dense layer's output (batch, units): one

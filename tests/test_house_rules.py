@@ -36,9 +36,8 @@ MAY_IMPORT = (
 
 
 def sources(*folders):
-    return [
-        pytest.param(path, id=str(path.relative_to(ROOT))) for f in folders for path in sorted((ROOT / f).rglob("*.py"))
-    ]
+    paths = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    return [pytest.param(path, id=str(path.relative_to(ROOT))) for path in paths]
 
 
 def imports(nodes):
@@ -73,7 +72,7 @@ def test_folders_are_imported_one_way(path):
 @pytest.mark.parametrize("path", sources("keras_cnns"))
 def test_modules_of_the_networks_are_imported_one_way(path):
     module = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    ours = {name.split(".")[1] for name in imports(everywhere(path)) if name.startswith("keras_cnns.")}
+    ours = {name.partition(".")[2].split(".")[0] for name in imports(everywhere(path)) if name.startswith("keras_cnns")}
     assert ours <= MAY_IMPORT[module]
 
 

@@ -1,5 +1,8 @@
 """Layers that Keras lacks."""
 
+from keras_cnns.layers.batch_normalization import BatchNormalization
+from keras_cnns.layers.grouped_conv2d import GroupedConv2D
 from keras_cnns.layers.local_response_normalization import LocalResponseNormalization
+from keras_cnns.layers.zero_pad_channels import ZeroPadChannels
 
-__all__ = ["LocalResponseNormalization"]
+__all__ = ["BatchNormalization", "GroupedConv2D", "LocalResponseNormalization", "ZeroPadChannels"]
