@@ -119,7 +119,7 @@ def did_you_mean(word, known):
     return f" Did you mean {', '.join(names)}?" if near else f" It has {', '.join(names)}."
 
 
-def image_input(network, shared, *, default_size, minimum, minimum_because, fixed_size_because=None):
+def image_input(network, shared, *, default_size, minimum, minimum_because, fixed_size_because=None, or_use=""):
     """Makes the input tensor of a network and checks that the network can take it.
 
     Args:
@@ -128,6 +128,7 @@ def image_input(network, shared, *, default_size, minimum, minimum_because, fixe
         default_size: Height and width in pixels when nothing is said.
         minimum: Smallest height and width in pixels.
         minimum_because: Why smaller ones do not work, continuing "because ...".
+        or_use: For images that are too small, what else to do, as ", or use ResNetCIFAR".
         fixed_size_because: Why height and width cannot be None, continuing "because ..."; None where they can.
 
     Returns:
@@ -167,7 +168,7 @@ def image_input(network, shared, *, default_size, minimum, minimum_because, fixe
     if any(size is not None and size < minimum for size in shape[:2]):
         raise ValueError(
             f"{got}; height and width must be at least {minimum} because {minimum_because}. "
-            f"Pass a larger {argument.split('=')[0].split()[0]}."
+            f"Pass a larger {argument.split('=')[0].split()[0]}, (height, width, channels){or_use}."
         )
     return keras.Input(shape, name="image") if tensor is None else tensor
 
@@ -209,9 +210,8 @@ def classifier_head(x, shared, *, dropout=0.0):
 
 def finish(image, outputs, shared, *, name):
     """Makes the model from its input and outputs and loads the weights if a file is given."""
-    tensor = shared["input_tensor"]
-    inputs = image if tensor is None else keras.utils.get_source_inputs(tensor)
-    model = keras.Model(inputs, outputs, name=name)
+    inputs = keras.utils.get_source_inputs(image)
+    model = keras.Model(inputs[0] if len(inputs) == 1 else inputs, outputs, name=name)
     if shared["weights"] is not None:
         checkpoints.load_weights(model, shared["weights"])
     return model

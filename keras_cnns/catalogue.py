@@ -52,8 +52,8 @@ def list_models(pattern="*"):
         pattern: Only names like this, upper and lower case alike; * stands for anything.
 
     Example:
-        >>> keras_cnns.list_models("resnet1*")
-        ['ResNet18', 'ResNet101', 'ResNet152']
+        >>> keras_cnns.list_models("inception*")
+        ['InceptionV1']
     """
     return [b.__name__ for b in BUILDERS if fnmatch.fnmatch(b.__name__.lower(), pattern.lower())]
 

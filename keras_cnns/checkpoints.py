@@ -71,9 +71,8 @@ def load_weights(model, path):
     except safetensors.SafetensorError as error:
         raise ValueError(f"weights={str(path)!r}: not a whole safetensors file ({error}). Write it again.") from error
     variables = {variable.path: variable for variable in model.weights}
-    present = {layer.name for layer in model.layers}
     for prefixes in DETACHABLE:
-        if not any(name.startswith(prefixes) for name in present):
+        if not any(key.startswith(prefixes) for key in variables):
             arrays = {key: array for key, array in arrays.items() if not key.startswith(prefixes)}
     _check_fit(model, path, variables, arrays)
     for key, variable in variables.items():

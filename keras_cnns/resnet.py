@@ -174,6 +174,7 @@ def resnet(
         default_size=default_size,
         minimum=divides_by,
         minimum_because=f"the network divides them by {divides_by}",
+        or_use=", or use ResNetCIFAR" if divides_by > 4 else "",
     )
     blocks = [block] * len(table) if callable(block) else block
     x = stem(image, table[0].filters)

@@ -26,6 +26,25 @@ Version 1 of the bottleneck ResNets: the first 1x1 of stages 2 to 4 works on a q
                    3,857,973,248, 7,570,194,432 and 11,282,415,616
     activations    3/4 * (128 * 56*56 + 256 * 28*28 + 512 * 14*14) = 526,848 fewer:
                    11,114,984, 16,232,936 and 22,555,112 become 10,588,136, 15,706,088 and 22,028,264
+
+Plain networks are the residual ones without their three projections (stages 2 to 4 of the 18 and 34 layer columns):
+    parameters     64*128 + 2*128 + 128*256 + 2*256 + 256*512 + 2*512 = 173,824 fewer
+    multiply-adds  64*128 * 28*28 + 128*256 * 14*14 + 256*512 * 7*7 = 3 * 6,422,528 = 19,267,584 fewer:
+                   1,814,073,344 and 3,663,761,408 become 1,794,805,760 and 3,644,493,824
+    activations    128 * 28*28 + 256 * 14*14 + 512 * 7*7 = 175,616 fewer
+
+CIFAR networks of depth 6n + 2 with option A, on 32 x 32 x 3 with 10 classes:
+    parameters     stem 27*16 + 2*16 = 464; classifier 64*10 + 10 = 650;
+                   stage 1: 2n * (9*16*16 + 2*16) = 2n * 2,336
+                   stage 2: 9*16*32 + 2*32 = 4,672 and (2n - 1) * (9*32*32 + 2*32) = (2n - 1) * 9,280
+                   stage 3: 9*32*64 + 2*64 = 18,560 and (2n - 1) * (9*64*64 + 2*64) = (2n - 1) * 36,992
+                   = 2n * 48,608 - 21,926:  n = 3: 269,722; 5: 464,154; 7: 658,586; 9: 853,018; 18: 1,727,962
+    multiply-adds  stem 27*16 * 1024 = 442,368; classifier 640; each convolution 9*16*16 * 1024 = 9*32*32 * 256
+                   = 9*64*64 * 64 = 2,359,296, but the first of stages 2 and 3 half of that
+                   = 443,008 + (6n - 1) * 2,359,296:  n = 3: 40,551,040; 5: 68,862,592; 7: 97,174,144;
+                   9: 125,485,696; 18: 252,887,680
+    activations    stem 16,384, classifier 10, stages 2n * (16,384 + 8,192 + 4,096) = 2n * 28,672:
+                   n = 3: 188,426; 5: 303,114; 7: 417,802; 9: 532,490; 18: 1,048,586
 """
 
 from typing import NamedTuple
@@ -37,7 +56,7 @@ class Row(NamedTuple):
     name: str
     arguments: dict
     parameters: int  # trainable
-    multiply_adds: float  # in G, 1e9
+    multiply_adds: float  # in G, 1e9, to three decimals
     activations: int
     depth: int  # weighted layers on the longest path
 
@@ -56,5 +75,16 @@ ROWS = (
     Row("ResNet101",   {"version": "1"},    44_549_160, 7.570,  15_706_088, 101),
     Row("ResNet152",   {},                  60_192_808, 11.514, 22_555_112, 152),
     Row("ResNet152",   {"version": "1"},    60_192_808, 11.282, 22_028_264, 152),
+    Row("PlainNet18",  {},                  11_515_688, 1.795,  2_309_096,  18),
+    Row("PlainNet34",  {},                  21_623_848, 3.644,  3_563_496,  34),
+    Row("ResNetCIFAR", {"depth": 8},        75_290,     0.012,  73_738,     8),
+    Row("ResNet20",    {},                  269_722,    0.041,  188_426,    20),
+    Row("ResNet32",    {},                  464_154,    0.069,  303_114,    32),
+    Row("ResNet44",    {},                  658_586,    0.097,  417_802,    44),
+    Row("ResNet56",    {},                  853_018,    0.125,  532_490,    56),
+    Row("ResNet110",   {},                  1_727_962,  0.253,  1_048_586,  110),
+    Row("PlainNetCIFAR", {"depth": 8},      75_290,     0.012,  73_738,     8),
+    Row("PlainNet20",  {},                  269_722,    0.041,  188_426,    20),
+    Row("PlainNet56",  {},                  853_018,    0.125,  532_490,    56),
 )
 # fmt: on

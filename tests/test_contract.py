@@ -29,6 +29,9 @@ MODULES = (
 V1 = {"stem": googlenet.stem_v1, "module": googlenet.inception_v1, "head": googlenet.auxiliary_head_v1}
 basic = functools.partial(resnet.resnet, STAGES, block=resnet.basic_block)
 bottleneck = functools.partial(resnet.resnet, STAGES, block=resnet.bottleneck)
+plain = functools.partial(resnet.resnet, STAGES, block=resnet.plain_block)
+cifar = functools.partial(keras_cnns.ResNetCIFAR, 8)
+plain_cifar = functools.partial(keras_cnns.PlainNetCIFAR, 8)
 # Networks that differ in their tables alone share a small one, which is then tried once.
 SMALL = {
     "GoogLeNet": lambda **kw: googlenet.googlenet(MODULES, **kw),
@@ -38,8 +41,20 @@ SMALL = {
     "ResNet50": bottleneck,
     "ResNet101": bottleneck,
     "ResNet152": bottleneck,
+    "PlainNet18": plain,
+    "PlainNet34": plain,
+    "ResNetCIFAR": cifar,
+    "ResNet20": cifar,
+    "ResNet32": cifar,
+    "ResNet44": cifar,
+    "ResNet56": cifar,
+    "ResNet110": cifar,
+    "PlainNetCIFAR": plain_cifar,
+    "PlainNet20": plain_cifar,
+    "PlainNet56": plain_cifar,
 }
 DISTINCT = [name for place, name in enumerate(SMALL) if list(SMALL.values()).index(SMALL[name]) == place]
+CIFAR = [name for name in SMALL if SMALL[name] in (cifar, plain_cifar)]
 WITH_HEADS = ("GoogLeNet", "InceptionV1")
 HEAD_WEIGHTS = {"main": 1.0, "aux1": 0.3, "aux2": 0.3}
 VARIANTS = [(name, {}) for name in DISTINCT]
@@ -113,13 +128,14 @@ def test_signature(name):
         "input_tensor": None,
         "input_shape": None,
         "pooling": None,
-        "classes": 1000,
+        "classes": 10 if name in CIFAR else 1000,
         "classifier_activation": "softmax",
     }
     parameters = inspect.signature(keras_cnns.builder(name)).parameters
     assert {key: parameters[key].default for key in shared} == shared
-    assert parameters["name"].default == name.lower()
-    assert {parameter.kind for parameter in parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}
+    assert parameters["name"].default == name.lower().replace("cifar", "_cifar")
+    keyword_only = [p for p in parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    assert [p.name for p in parameters.values() if p not in keyword_only] == ["depth"] * name.endswith("CIFAR")
 
 
 # --- names
@@ -232,7 +248,8 @@ def test_without_top(name):
     x, model = images(2, 64, 64, 3), network(name)
     parts = {p: same_weights(build(name, include_top=False, pooling=p), model) for p in (None, "avg", "max")}
     maps = np.asarray(parts[None](x))
-    assert maps.shape[:3] == (2, 2, 2) and parts[None].output_shape == (None, *maps.shape[1:])
+    size = 64 // 4 if name in CIFAR else 64 // 32
+    assert maps.shape[:3] == (2, size, size) and parts[None].output_shape == (None, *maps.shape[1:])
     np.testing.assert_allclose(parts["avg"](x), maps.mean((1, 2)), rtol=1e-5)
     np.testing.assert_allclose(parts["max"](x), maps.max((1, 2)), rtol=1e-5)
     # The classifier stands on the average: the backbone's features are those that the whole network sees.
