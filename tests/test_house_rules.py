@@ -141,7 +141,7 @@ PUBLIC |= {f"layers.{name}": getattr(keras_cnns.layers, name) for name in keras_
 def test_public_names_are_documented(name):
     thing = PUBLIC[name]
     doc = inspect.getdoc(thing)
-    described, example = doc.partition("Args:")[2].partition("Example:")[::2]
+    described, example = doc.partition("Args:")[2], doc.partition("Example:")[2]
     inherited = inspect.isclass(thing) and "__init__" not in vars(
         thing
     )  # and described by the parent, which is Keras's
