@@ -5,6 +5,8 @@ from keras_cnns._model import labels_for, main_output
 from keras_cnns.catalogue import builder, list_models
 from keras_cnns.checkpoints import load_weights, save_weights
 from keras_cnns.complexity import complexity
+from keras_cnns.decoding import decode_predictions
+from keras_cnns.features import features
 from keras_cnns.googlenet import GoogLeNet, InceptionV1
 from keras_cnns.preprocessing import preprocess_input
 from keras_cnns.resnet import (
@@ -47,6 +49,8 @@ __all__ = [
     "ResNetCIFAR",
     "builder",
     "complexity",
+    "decode_predictions",
+    "features",
     "labels_for",
     "layers",
     "list_models",

@@ -1,8 +1,8 @@
 """GoogLeNet: Szegedy et al., "Going Deeper with Convolutions", CVPR 2015 (arXiv:1409.4842).
 
-Table 1 is `TABLE_1`; Figure 2b is `inception`; section 5's auxiliary networks are `auxiliary_head`; Figure 3, the whole
-network, is `googlenet`. `InceptionV1` is the batch-normalised network of TF-Slim and torchvision, which has the same
-table (Ioffe and Szegedy, arXiv:1502.03167, is where batch normalization came in).
+Table 1 is `TABLE_1`; Figure 2a is `inception_naive`, Figure 2b `inception`; section 5's auxiliary networks are
+`auxiliary_head`; Figure 3, the whole network, is `googlenet`. `InceptionV1` is the batch-normalised one of TF-Slim and
+torchvision, which has the same table (batch normalization came in with Ioffe and Szegedy, arXiv:1502.03167).
 
 Deviations from the paper, of GoogLeNet:
 - The paper names local response normalization without its constants: these are those of Caffe's bvlc_googlenet.
@@ -101,6 +101,19 @@ def inception(x, row, *, convolution=conv_relu, kernel_5x5=5):
     return layers.Concatenate(name=f"{name}_out")([branch_1x1, branch_3x3, branch_5x5, branch_pool])
 
 
+def inception_naive(x, row):
+    """Figure 2a: no 1x1 reduces or projects, so that the pool passes all channels on and modules grow without end.
+
+    (b, h, w, c) -> (b, h, w, n1x1 + n3x3 + n5x5 + c).
+    """
+    name = row.name
+    branch_1x1 = conv_relu(x, row.n1x1, 1, name=f"{name}_1x1")
+    branch_3x3 = conv_relu(x, row.n3x3, 3, name=f"{name}_3x3")
+    branch_5x5 = conv_relu(x, row.n5x5, 5, name=f"{name}_5x5")
+    branch_pool = layers.MaxPooling2D(3, 1, "same", name=f"{name}_pool")(x)
+    return layers.Concatenate(name=f"{name}_out")([branch_1x1, branch_3x3, branch_5x5, branch_pool])
+
+
 def auxiliary_head(x, shared, *, name):
     """Section 5: average pool 5x5/3, 1x1 to 128, dense 1024, dropout 0.7, classifier; (b, h, w, c) -> (b, classes)."""
     height, width = x.shape[1:3]
@@ -137,6 +150,7 @@ def googlenet(
         module: A function (x, row) -> x that builds an inception module.
         head: A function (x, shared, *, name) -> (batch, classes) that builds an auxiliary head.
         dropout: Fraction of the pooled features dropped in training.
+        naive: Whether the modules are those of Figure 2a, without the 1x1 bottlenecks, to see what these save.
         aux_heads: Whether to build the auxiliary heads as well. The outputs are then a dictionary with the keys
             "main", "aux1" and "aux2", each (batch, classes); training weighs them 1, 0.3 and 0.3 and
             `keras_cnns.main_output` gives the network without them. GoogLeNet's heads flatten their maps, so that
@@ -167,9 +181,10 @@ def googlenet(
 
 
 @builder(family=googlenet)
-def GoogLeNet(*, aux_heads=False, name="googlenet", **shared: Unpack[SharedArguments]):
-    """GoogLeNet, Table 1 to the letter: 6,998,552 parameters (13,378,280 with heads), 1.58 G multiply-adds."""
-    return googlenet(TABLE_1, aux_heads=aux_heads, name=name, **shared)
+def GoogLeNet(*, naive=False, aux_heads=False, name="googlenet", **shared: Unpack[SharedArguments]):
+    """GoogLeNet, Table 1 to the letter: 6,998,552 parameters (13,378,280 with heads), 1.583 G multiply-adds."""
+    module = inception_naive if naive else inception
+    return googlenet(TABLE_1, module=module, aux_heads=aux_heads, name=name, **shared)
 
 
 # What TF-Slim and torchvision build: a batch-normalised convolution (epsilon 0.001) everywhere.

@@ -20,6 +20,23 @@ GoogLeNet's heads, on 4a (512 channels) and 4d (528), pooled to 4x4, with biases
                    1,582,671,872 + 8,372,224 = 1,591,044,096
     activations    4*4*128 + 1024 + 1000 = 4,072 each;  3,227,160 + 8,144 = 3,235,304
 
+GoogLeNet of Figure 2a, without 1x1 bottlenecks: on c channels a module has the kernel elements
+k = n1x1 + 9 * n3x3 + 25 * n5x5 for each of them, n = n1x1 + n3x3 + n5x5 biases, and passes c + n channels on:
+            c      k      n      positions  parameters c*k + n   multiply-adds c*k * positions
+    3a      192    2,016  224    784           387,296              303,464,448
+    3b      416    4,256  416    784         1,770,912            1,388,068,864
+    4a      832    3,264  448    196         2,716,096              532,267,008
+    4b    1,280    3,776  448    196         4,833,728              947,322,880
+    4c    1,728    4,032  448    196         6,967,744            1,365,590,016
+    4d    2,176    4,304  464    196         9,365,968            1,835,638,784
+    4e    2,640    6,336  704    196        16,727,744            3,278,499,840
+    5a    3,344    6,336  704     49        21,188,288            1,038,191,616
+    5b    4,048    7,040  896     49        28,498,816            1,396,398,080
+    with the stem (124,416 and 477,675,520) and the classifier on 4,944 channels (4,945,000 and 4,944,000):
+    97,526,008 parameters and 12,568,061,056 multiply-adds, 14 and 8 times those with bottlenecks.
+    Activations: stem 2 * 802,816, modules n * positions, classifier 1,000: 2,679,144. Without reductions the longest
+    path has a layer less in each module.
+
 Version 1 of the bottleneck ResNets: the first 1x1 of stages 2 to 4 works on a quarter of the positions,
     multiply-adds  3/4 * (256*128 * 56*56 + 512*256 * 28*28 + 1024*512 * 14*14) = 3 * 77,070,336 = 231,211,008 fewer:
                    50: 4,089,184,256, 101: 7,801,405,440, 152: 11,513,626,624 become
@@ -65,6 +82,7 @@ class Row(NamedTuple):
 ROWS = (
     Row("GoogLeNet",   {},                  6_998_552,  1.583,  3_227_160,  22),
     Row("GoogLeNet",   {"aux_heads": True}, 13_378_280, 1.591,  3_235_304,  22),
+    Row("GoogLeNet",   {"naive": True},     97_526_008, 12.568, 2_679_144,  13),
     Row("InceptionV1", {},                  6_624_904,  1.498,  3_227_160,  22),
     Row("InceptionV1", {"aux_heads": True}, 13_004_888, 1.507,  3_235_304,  22),
     Row("ResNet18",    {},                  11_689_512, 1.814,  2_484_712,  18),

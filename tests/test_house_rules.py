@@ -24,6 +24,8 @@ HELPERS = {
     "_model": {"checkpoints"},
     "checkpoints": set(),
     "complexity": set(),
+    "decoding": set(),
+    "features": {"_model"},
     "preprocessing": set(),
 }
 PAPERS = {path.stem for path in PACKAGE.glob("*.py")} - HELPERS.keys() - {"__init__", "catalogue"}

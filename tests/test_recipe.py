@@ -23,7 +23,7 @@ from training.recipes import RECIPES
         ({"seed": -1}, "seed=-1"),
         ({"name": "a/b"}, "name='a/b'"),
         ({"model": "GoogNet"}, "Did you mean GoogLeNet"),
-        ({"model_args": {"aux_head": True}}, "GoogLeNet takes aux_heads"),
+        ({"model_args": {"aux_head": True}}, "GoogLeNet takes naive, aux_heads"),
         ({"model_args": {"classes": 3}}, "the data give it"),
     ],
 )

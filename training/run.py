@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 import keras_cnns
@@ -201,9 +200,7 @@ def predict(run, files, top=5):
             reason = error.message.splitlines()[0]
             raise DataError(f"{file} cannot be decoded: {reason}. Pass a JPEG, PNG, GIF or BMP image.") from error
         logits = network(keras_cnns.preprocess_input(image[tf.newaxis]), training=False)
-        probabilities = tf.nn.softmax(logits)[0].numpy()
-        best = np.argsort(-probabilities)[:top]
-        predictions.append([(names[index], float(probabilities[index])) for index in best])
+        predictions += keras_cnns.decode_predictions(tf.nn.softmax(logits), names, top)
     return predictions
 
 

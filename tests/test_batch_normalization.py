@@ -1,0 +1,138 @@
+"""The fused batch normalization is Keras's, number for number, in less time."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_cnns
+from keras_cnns.layers import BatchNormalization
+
+MAPS = np.random.RandomState(0).normal(3.0, 2.0, (4, 5, 6, 8)).astype("float32")
+
+
+def pair(shape=MAPS.shape, **arguments):
+    """Keras's layer and ours with the same variables, none of them at its initial value."""
+    layers = [cls(momentum=0.9, **arguments) for cls in (keras.layers.BatchNormalization, BatchNormalization)]
+    for layer in layers:
+        layer.build(shape)
+    random = np.random.RandomState(1)
+    for theirs, ours in zip(layers[0].weights, layers[1].weights, strict=True):
+        value = random.uniform(0.5, 1.5, theirs.shape)
+        theirs.assign(value)
+        ours.assign(value)
+    return layers
+
+
+def gradients(layer, x, training):
+    """The outputs, the gradients to input, gamma and beta of a sum that none of them leaves out, and the statistics."""
+    x = tf.constant(x)
+    direction = tf.constant(np.random.RandomState(2).normal(size=x.shape).astype("float32"))
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = layer(x, training=training)
+        total = tf.reduce_sum(tf.cast(y, tf.float32) * direction)
+    variables = [variable.value for variable in layer.trainable_variables]
+    return [y, *tape.gradient(total, [x, *variables]), *layer.non_trainable_variables]
+
+
+def assert_close(ours, theirs, tolerance):
+    for one, other in zip(ours, theirs, strict=True):
+        one, other = (np.asarray(keras.ops.cast(value, "float64")) for value in (one, other))
+        np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance * np.abs(other).max())
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("arguments", [{}, {"scale": False}, {"center": False}, {"epsilon": 0.1}])
+@pytest.mark.parametrize(
+    ("policy", "tolerance"), [("float32", 1e-5), ("mixed_float16", 2e-3), ("mixed_bfloat16", 2e-2), ("float64", 1e-10)]
+)
+def test_results_gradients_and_statistics_are_kerass(policy, tolerance, arguments, training):
+    keras.config.set_dtype_policy(policy)
+    theirs, ours = pair(**arguments)
+    maps = MAPS.astype("float64") if policy == "float64" else MAPS
+    assert_close(gradients(ours, maps, training), gradients(theirs, maps, training), tolerance)
+    assert ours(maps).dtype == theirs(maps).dtype
+
+
+def test_the_fused_kernel_is_taken():
+    _, ours = pair()
+    function = tf.function(lambda x: ours(x, training=True)).get_concrete_function(tf.TensorSpec(MAPS.shape))
+    assert "FusedBatchNormV3" in {node.op for node in function.graph.as_graph_def().node}
+
+
+def test_the_moving_variance_is_the_mean_square_and_not_bessels():
+    _, ours = pair()
+    before = np.asarray(ours.moving_variance)
+    ours(MAPS, training=True)
+    np.testing.assert_allclose(ours.moving_variance, 0.9 * before + 0.1 * MAPS.var((0, 1, 2)), rtol=1e-5)
+
+
+def test_one_element_in_a_channel_has_no_variance():
+    _, ours = pair((1, 1, 1, 8))
+    before = np.asarray(ours.moving_variance)
+    ours(MAPS[:1, :1, :1], training=True)
+    np.testing.assert_allclose(ours.moving_variance, 0.9 * before, rtol=1e-6)
+
+
+def test_frozen_it_uses_and_keeps_the_moving_statistics():
+    theirs, ours = pair()
+    theirs.trainable = ours.trainable = False
+    before = [np.asarray(variable) for variable in ours.weights]
+    np.testing.assert_allclose(ours(MAPS, training=True), theirs(MAPS, training=True), rtol=1e-5, atol=1e-6)
+    for old, variable in zip(before, ours.weights, strict=True):
+        np.testing.assert_array_equal(old, variable)
+
+
+@pytest.mark.parametrize("shape", [(6, 8), (4, 5, 8), (2, 3, 4, 5, 8)])
+def test_other_ranks_are_left_to_keras(shape):
+    theirs, ours = pair(shape)
+    x = np.random.RandomState(3).normal(size=shape).astype("float32")
+    assert_close(gradients(ours, x, True), gradients(theirs, x, True), 1e-6)
+
+
+def test_another_axis_is_left_to_keras():
+    theirs, ours = pair(axis=1)
+    assert_close(gradients(ours, MAPS, True), gradients(theirs, MAPS, True), 1e-6)
+
+
+def test_weights_of_one_fit_the_other(tmp_path):
+    networks = []
+    for cls in (keras.layers.BatchNormalization, BatchNormalization):
+        image = keras.Input(MAPS.shape[1:])
+        networks.append(keras.Model(image, cls(name="norm")(image)))
+    theirs, ours = networks
+    for variable in theirs.weights:
+        variable.assign(np.random.RandomState(4).uniform(0.5, 1.5, variable.shape))
+    keras_cnns.save_weights(theirs, tmp_path / "weights.safetensors")
+    keras_cnns.load_weights(ours, tmp_path / "weights.safetensors")
+    np.testing.assert_allclose(ours(MAPS), theirs(MAPS), rtol=1e-5, atol=1e-6)
+
+
+def test_it_is_saved_and_loaded_with_its_arguments():
+    layer = BatchNormalization(momentum=0.7, epsilon=0.2, synchronized=True, name="norm")
+    same = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
+    assert isinstance(same, BatchNormalization)
+    assert same.get_config() == layer.get_config()
+
+
+def test_synchronized_replicas_share_their_statistics():
+    devices = tf.config.list_logical_devices("CPU")
+    if len(devices) < 2:  # a machine's CPU can be divided only before TensorFlow has looked at it
+        pytest.fail("tests/conftest.py has to make two logical CPUs")
+    strategy = tf.distribute.MirroredStrategy([device.name for device in devices[:2]])
+    with strategy.scope():
+        layer = BatchNormalization(momentum=0.9, synchronized=True)
+        layer.build(MAPS.shape)
+    halves = iter([MAPS[:2], MAPS[2:]])
+    per_replica = strategy.experimental_distribute_values_from_function(lambda _: tf.constant(next(halves)))
+
+    @tf.function
+    def step(x):
+        return strategy.run(lambda part: layer(part, training=True), (x,))
+
+    outputs = np.concatenate([np.asarray(value) for value in strategy.experimental_local_results(step(per_replica))])
+    whole = BatchNormalization(momentum=0.9)
+    np.testing.assert_allclose(outputs, whole(MAPS, training=True), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(layer.moving_mean.value, whole.moving_mean.value, rtol=1e-5)
+    np.testing.assert_allclose(layer.moving_variance.value, whole.moving_variance.value, rtol=1e-4)

@@ -1,0 +1,88 @@
+"""Networks as backbones, and names for their answers."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_cnns
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("GoogLeNet", ["norm2_lrn", "inception3b_out", "inception4e_out", "inception5b_out"]),
+        ("InceptionV1", ["conv2_main_relu", "inception3b_out", "inception4e_out", "inception5b_out"]),
+        ("ResNet18", ["stage1_block2_out", "stage2_block2_out", "stage3_block2_out", "stage4_block2_out"]),
+        ("ResNet50", ["stage1_block3_out", "stage2_block4_out", "stage3_block6_out", "stage4_block3_out"]),
+    ],
+)
+def test_each_stride_has_the_end_of_its_last_block(name, layers):
+    model = keras_cnns.builder(name)(include_top=False, input_shape=(64, 96, 3))
+    maps = keras_cnns.features(model)
+    assert [tensor is model.get_layer(layer).output for tensor, layer in zip(maps.outputs, layers, strict=True)] == [
+        True
+    ] * 4
+    assert [shape[1:3] for shape in maps.output_shape] == [(16, 24), (8, 12), (4, 6), (2, 3)]
+    assert maps.name == f"{name.lower()}_features"
+
+
+def test_the_maps_are_the_networks_own_at_any_size():
+    model = keras_cnns.ResNet18(include_top=False)
+    maps = keras_cnns.features(model, strides=(2, 32))
+    x = np.random.RandomState(0).normal(size=(1, 64, 32, 3)).astype("float32")
+    half, last = maps(x)
+    assert half.shape == (1, 32, 16, 64)
+    np.testing.assert_allclose(last, model(x), rtol=1e-5, atol=1e-5)
+
+
+def test_cifar_networks_have_other_strides():
+    maps = keras_cnns.features(keras_cnns.ResNet20(), strides=(1, 2, 4))
+    assert maps.output_shape == [(None, 32, 32, 16), (None, 16, 16, 32), (None, 8, 8, 64)]
+
+
+def test_heads_are_no_part_of_a_backbone():
+    model = keras_cnns.GoogLeNet(aux_heads=True, input_shape=(224, 224, 3))
+    maps = keras_cnns.features(model, strides=(16,))
+    last = maps(np.zeros((1, 224, 224, 3), "float32"))
+    assert last.shape == (1, 14, 14, 832)
+    assert not any(layer.name.startswith(("aux", "head")) for layer in maps.layers)
+
+
+def test_a_stride_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match=r"resnet18 has no feature map at stride 64\. Its strides are 2, 4, 8, 16, 32"):
+        keras_cnns.features(keras_cnns.ResNet18(), strides=(8, 64))
+
+
+def test_a_segmentation_network_trains_on_a_backbone():
+    """The README's: every map is brought to the size of the finest, added up, and classified pixel by pixel."""
+    backbone = keras_cnns.features(keras_cnns.ResNet18(include_top=False, input_shape=(64, 64, 3)))
+    finest, *coarser = backbone.outputs
+    total = keras.layers.Conv2D(16, 1)(finest)
+    for factor, tensor in zip((2, 4, 8), coarser, strict=True):
+        tensor = keras.layers.Conv2D(16, 1)(tensor)
+        total = keras.layers.Add()([total, keras.layers.UpSampling2D(factor, interpolation="bilinear")(tensor)])
+    logits = keras.layers.UpSampling2D(4, interpolation="bilinear")(keras.layers.Conv2D(2, 1)(total))
+    network = keras.Model(backbone.inputs, logits)
+    network.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    keras.utils.set_random_seed(0)
+    images = np.random.RandomState(0).normal(size=(8, 64, 64, 3)).astype("float32")
+    images[:, :, 32:] += 2.0
+    masks = np.zeros((8, 64, 64), "int32")
+    masks[:, :, 32:] = 1
+    losses = network.fit(images, masks, batch_size=4, epochs=5, verbose=0).history["loss"]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_predictions_get_names_and_an_order():
+    probabilities = np.array([[0.1, 0.2, 0.7], [0.5, 0.4, 0.1]])
+    assert keras_cnns.decode_predictions(probabilities, ["a", "b", "c"], top=2) == [
+        [("c", 0.7), ("b", 0.2)],
+        [("a", 0.5), ("b", 0.4)],
+    ]
+    assert [len(row) for row in keras_cnns.decode_predictions(keras.ops.ones((1, 3)), ["a", "b", "c"])] == [3]
+
+
+@pytest.mark.parametrize("predictions", [np.ones((1, 4)), np.ones(3)])
+def test_names_must_fit_the_predictions(predictions):
+    with pytest.raises(ValueError, match=r"and 3 class names; pass probabilities \(batch, classes\)"):
+        keras_cnns.decode_predictions(predictions, ["a", "b", "c"])
