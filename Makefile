@@ -1,7 +1,7 @@
 # make train      trains GoogLeNet with its heads on the embedded digits, evaluates it, exports it
-# make test       runs the tests;  make lint  checks the style
+# make test       runs the tests;  make test-all  the slow ones too;  make lint  checks the style
 # make tensorboard   shows the runs
-.PHONY: train test lint tensorboard clean
+.PHONY: train test test-all lint tensorboard clean
 SHELL := /bin/sh
 VENV := .venv
 # The first Python of a version that TensorFlow supports.
@@ -13,6 +13,9 @@ train: $(VENV)/installed
 
 test: $(VENV)/installed-test
 	$(VENV)/bin/python -m pytest
+
+test-all: $(VENV)/installed-test
+	$(VENV)/bin/python -m pytest -m "slow or not slow"
 
 lint: $(VENV)/installed-test
 	$(VENV)/bin/ruff check .
