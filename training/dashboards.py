@@ -35,13 +35,10 @@ class Dashboards(keras.callbacks.Callback):
                 tf.summary.text(tag, text)
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.seconds, self.steps = 0.0, 0
-
-    def on_train_batch_begin(self, batch, logs=None):
-        self.started = time.perf_counter()
+        self.started, self.steps = time.perf_counter(), 0
 
     def on_train_batch_end(self, batch, logs=None):
-        self.seconds += time.perf_counter() - self.started
+        self.seconds = time.perf_counter() - self.started  # of the epoch so far, waiting for images included
         self.steps += 1
         step = int(self.model.optimizer.iterations)
         if step % STEP_INTERVAL == 0:

@@ -50,6 +50,11 @@ class Evaluation:
         return "\n".join(lines)
 
 
+def cross_entropy(labels, logits):
+    """Cross-entropy of each image, (batch,), in nats."""
+    return keras.ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+
+
 def make_evaluation(model, classes, recipe):
     """A function (batches) -> Evaluation of the main head of a model, compiled once."""
     model = keras_cnns.main_output(model)
@@ -57,9 +62,8 @@ def make_evaluation(model, classes, recipe):
     @tf.function(jit_compile=recipe.jit, reduce_retracing=True)
     def step(images, labels):
         logits = model(keras_cnns.preprocess_input(images), training=False)
-        losses = keras.ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
         return (
-            tf.reduce_sum(losses),
+            tf.reduce_sum(cross_entropy(labels, logits)),
             tf.reduce_sum(tf.cast(tf.math.in_top_k(labels, logits, min(5, classes)), tf.int64)),
             tf.math.confusion_matrix(labels, tf.argmax(logits, axis=-1), classes, dtype=tf.int64),
         )

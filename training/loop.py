@@ -10,7 +10,7 @@ import keras_cnns
 from training import checkpoint
 from training.data import batches
 from training.errors import DivergedError
-from training.evaluation import make_evaluation
+from training.evaluation import cross_entropy, make_evaluation
 from training.optimization import make_optimizer
 
 
@@ -84,11 +84,6 @@ def heads(outputs):
 def accuracy_of(head):
     """The name of a head's accuracy in the logs; the main one's is the network's."""
     return "accuracy" if head == "main" else f"{head}_accuracy"
-
-
-def cross_entropy(labels, logits):
-    """Cross-entropy of each image, (batch,)."""
-    return keras.ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
 
 
 def make_train_step(model, recipe):
