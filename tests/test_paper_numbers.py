@@ -13,11 +13,11 @@ def test_every_network_has_a_row():
 
 
 def depth(model):
-    """The number of weighted layers on the longest path from the image to an output."""
+    """The number of weighted layers on the longest path from the image to an output, not counting those of gates."""
     depths = {}
     for layer in model.layers:  # parents come before children
         below = max((depths[id(tensor)] for tensor in keras.tree.flatten(layer.input)), default=0)
-        depths[id(layer.output)] = below + hasattr(layer, "kernel")
+        depths[id(layer.output)] = below + (hasattr(layer, "kernel") and "_gate_" not in layer.name)
     return max(depths.values())
 
 
