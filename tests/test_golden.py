@@ -18,6 +18,11 @@ NETWORKS = {
     "resnet50": keras_cnns.ResNet50,
     "resnet50_version1": functools.partial(keras_cnns.ResNet50, version="1"),
     "inceptionv1": functools.partial(keras_cnns.InceptionV1, aux_heads=True),
+    "seresnet18": keras_cnns.SEResNet18,
+    "seresnet50": keras_cnns.SEResNet50,
+    "seresnet50_version1": functools.partial(keras_cnns.SEResNet50, version="1"),
+    "seresnext50": keras_cnns.SEResNeXt50,
+    "senet154": keras_cnns.SENet154,
 }
 SIZES = ("2x224x224", "1x149x193")  # batch x height x width
 
