@@ -25,6 +25,7 @@ NETWORKS = {
     "senet154": keras_cnns.SENet154,
 }
 SIZES = ("2x224x224", "1x149x193")  # batch x height x width
+SLOW = ("senet154",)  # more than 100 million parameters
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +50,7 @@ def assert_equal(ours, theirs):
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in NETWORKS])
 def test_network_equals_its_peer(name, size):
     images = image("image", (*map(int, size.split("x")), 3))
     model = NETWORKS[name](input_shape=images.shape[1:], classifier_activation=None)

@@ -163,7 +163,10 @@ def torch_googlenet(images):
 
 
 def timm_seresnet18(images):
-    """timm's gates of ResNet-18 are rounded up to multiples of 8 channels unless told not to be."""
+    """timm's gates are rounded up to multiples of 8 channels unless told not to be.
+
+    Its legacy_seresnet18 rounds nothing, but has a ReLU between the branch and the gate, which Figure 3 has not.
+    """
     gate = functools.partial(timm.layers.SEModule, rd_divisor=1)
     return {"main": run_torch(timm.create_model("seresnet18", block_args={"attn_layer": gate}), TIMM_SENET, images)}
 
