@@ -27,6 +27,18 @@ from keras_cnns.resnet import (
     ResNet152,
     ResNetCIFAR,
 )
+from keras_cnns.senet import (
+    SEInceptionV1,
+    SENet154,
+    SEResNet18,
+    SEResNet34,
+    SEResNet50,
+    SEResNet101,
+    SEResNet152,
+    SEResNeXt50,
+    SEResNeXt101,
+    squeeze_and_excitation,
+)
 
 __all__ = [
     "GoogLeNet",
@@ -47,6 +59,15 @@ __all__ = [
     "ResNet110",
     "ResNet152",
     "ResNetCIFAR",
+    "SEInceptionV1",
+    "SENet154",
+    "SEResNeXt50",
+    "SEResNeXt101",
+    "SEResNet18",
+    "SEResNet34",
+    "SEResNet50",
+    "SEResNet101",
+    "SEResNet152",
     "builder",
     "complexity",
     "decode_predictions",
@@ -58,4 +79,5 @@ __all__ = [
     "main_output",
     "preprocess_input",
     "save_weights",
+    "squeeze_and_excitation",
 ]

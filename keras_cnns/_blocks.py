@@ -1,11 +1,13 @@
 """The few blocks that several papers share: convolution with its padding, batch normalization and activation."""
 
+import functools
+
 from keras import layers
 
-from keras_cnns.layers import BatchNormalization
+from keras_cnns.layers import BatchNormalization, GroupedConv2D
 
 
-def conv(x, filters, kernel_size, strides=1, *, use_bias=True, initializer="he_normal", name):
+def conv(x, filters, kernel_size, strides=1, *, groups=1, use_bias=True, initializer="he_normal", name):
     """A convolution padded by half its kernel on each side, (b, h, w, c) -> (b, ceil(h/strides), ..., filters).
 
     The papers, Caffe and torch pad both sides alike; TensorFlow's "same" pads a strided convolution of an even size on
@@ -15,7 +17,8 @@ def conv(x, filters, kernel_size, strides=1, *, use_bias=True, initializer="he_n
     if strides > 1 and kernel_size > 1:
         x = layers.ZeroPadding2D(kernel_size // 2, name=f"{name}_pad")(x)
         padding = "valid"
-    return layers.Conv2D(
+    layer = layers.Conv2D if groups == 1 else functools.partial(GroupedConv2D, groups=groups)
+    return layer(
         filters,
         kernel_size,
         strides,
@@ -36,9 +39,9 @@ def batch_norm(x, *, epsilon=1e-5, name):
     return BatchNormalization(momentum=0.9, epsilon=epsilon, name=f"{name}_bn")(x)
 
 
-def conv_bn(x, filters, kernel_size, strides=1, *, epsilon=1e-5, initializer="he_normal", name):
+def conv_bn(x, filters, kernel_size, strides=1, *, groups=1, epsilon=1e-5, initializer="he_normal", name):
     """Convolution without bias, which batch normalization would cancel, and batch normalization."""
-    x = conv(x, filters, kernel_size, strides, use_bias=False, initializer=initializer, name=name)
+    x = conv(x, filters, kernel_size, strides, groups=groups, use_bias=False, initializer=initializer, name=name)
     return batch_norm(x, epsilon=epsilon, name=name)
 
 

@@ -22,6 +22,17 @@ from keras_cnns.resnet import (
     ResNet152,
     ResNetCIFAR,
 )
+from keras_cnns.senet import (
+    SEInceptionV1,
+    SENet154,
+    SEResNet18,
+    SEResNet34,
+    SEResNet50,
+    SEResNet101,
+    SEResNet152,
+    SEResNeXt50,
+    SEResNeXt101,
+)
 
 BUILDERS = (
     GoogLeNet,
@@ -42,6 +53,15 @@ BUILDERS = (
     PlainNetCIFAR,
     PlainNet20,
     PlainNet56,
+    SEResNet18,
+    SEResNet34,
+    SEResNet50,
+    SEResNet101,
+    SEResNet152,
+    SEResNeXt50,
+    SEResNeXt101,
+    SEInceptionV1,
+    SENet154,
 )
 
 

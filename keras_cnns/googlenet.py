@@ -81,7 +81,7 @@ def normalize(x, *, name):
     return LocalResponseNormalization(5, alpha=1e-4 / 5, beta=0.75, bias=1.0, name=f"{name}_lrn")(x)
 
 
-def inception(x, row, *, convolution=conv_relu, kernel_5x5=5):
+def inception(x, row, *, convolution=conv_relu, kernel_5x5=5, last="out"):
     """Figure 2b: four branches side by side, (b, h, w, c) -> (b, h, w, n1x1 + n3x3 + n5x5 + pool_proj).
 
     Args:
@@ -89,6 +89,7 @@ def inception(x, row, *, convolution=conv_relu, kernel_5x5=5):
         row: The filters of each convolution.
         convolution: Builds a convolution and what follows it; `conv_relu` or `conv_bn_relu`.
         kernel_5x5: Kernel of the branch that Table 1 calls 5x5.
+        last: What the concatenation is called; a child whose module goes on behind it calls it otherwise.
     """
     name = row.name
     branch_1x1 = convolution(x, row.n1x1, 1, name=f"{name}_1x1")
@@ -98,7 +99,7 @@ def inception(x, row, *, convolution=conv_relu, kernel_5x5=5):
     branch_5x5 = convolution(branch_5x5, row.n5x5, kernel_5x5, name=f"{name}_5x5")
     branch_pool = layers.MaxPooling2D(3, 1, "same", name=f"{name}_pool")(x)
     branch_pool = convolution(branch_pool, row.pool_proj, 1, name=f"{name}_poolproj")
-    return layers.Concatenate(name=f"{name}_out")([branch_1x1, branch_3x3, branch_5x5, branch_pool])
+    return layers.Concatenate(name=f"{name}_{last}")([branch_1x1, branch_3x3, branch_5x5, branch_pool])
 
 
 def inception_naive(x, row):

@@ -130,7 +130,11 @@ def add_relu(x, shortcut, *, name):
 
 def stem(x, filters):
     """conv1 and the pool of conv2_x: 7x7 with stride 2, 3x3 max pool with stride 2."""
-    x = conv_bn_relu(x, filters, 7, strides=2, name="stem")
+    return stem_pool(conv_bn_relu(x, filters, 7, strides=2, name="stem"))
+
+
+def stem_pool(x):
+    """The pool of conv2_x: 3x3 with stride 2, (b, h, w, c) -> (b, ceil(h/2), ceil(w/2), c)."""
     x = layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
     return layers.MaxPooling2D(3, 2, name="stem_pool_max")(x)
 

@@ -62,6 +62,18 @@ CIFAR networks of depth 6n + 2 with option A, on 32 x 32 x 3 with 10 classes:
                    9: 125,485,696; 18: 252,887,680
     activations    stem 16,384, classifier 10, stages 2n * (16,384 + 8,192 + 4,096) = 2n * 28,672:
                    n = 3: 188,426; 5: 303,114; 7: 417,802; 9: 532,490; 18: 1,048,586
+
+Networks with squeeze and excitation were counted on timm 1.0.31, in the same way, the gates' own layers included:
+version 1 on legacy_seresnet18 to 152, version 1.5 on seresnet50 to 152, the others on legacy_seresnext50_32x4d,
+legacy_seresnext101_32x4d and legacy_senet154. Depth leaves the gates out, as the papers' names do.
+
+SE-InceptionV1 is InceptionV1 and behind every module of c channels a gate with r = c // 16 inside, in the order of
+c and r: 256, 16 (3a); 480, 30 (3b); 512, 32 (4a to 4c); 528, 33 (4d); 832, 52 (4e, 5a); 1024, 64 (5b):
+    parameters     2cr + r + c = 8,464 + 29,310 + 3 * 33,312 + 35,409 + 2 * 87,412 + 132,160 = 480,103 more;
+                   6,624,904 + 480,103 = 7,105,007, with heads 13,004,888 + 480,103 = 13,484,991
+    multiply-adds  2cr = 8,192 + 28,800 + 3 * 32,768 + 34,848 + 2 * 86,528 + 131,072 = 474,272 more;
+                   1,498,376,192 + 474,272 = 1,498,850,464, with heads (above) 1,507,222,688
+    activations    r + c = 272 + 510 + 3 * 544 + 561 + 2 * 884 + 1,088 = 5,831 more: 3,232,991 and 3,241,135
 """
 
 from typing import NamedTuple
@@ -75,7 +87,7 @@ class Row(NamedTuple):
     parameters: int  # trainable
     multiply_adds: float  # in G, 1e9, to three decimals
     activations: int
-    depth: int  # weighted layers on the longest path
+    depth: int  # weighted layers on the longest path, those of gates left out
 
 
 # fmt: off
@@ -104,5 +116,18 @@ ROWS = (
     Row("PlainNetCIFAR", {"depth": 8},      75_290,     0.012,  73_738,     8),
     Row("PlainNet20",  {},                  269_722,    0.041,  188_426,    20),
     Row("PlainNet56",  {},                  853_018,    0.125,  532_490,    56),
+    Row("SEResNet18",  {},                  11_778_592, 1.814,  2_486_752,  18),
+    Row("SEResNet34",  {},                  21_958_868, 3.664,  3_743_124,  34),
+    Row("SEResNet50",  {},                  28_088_024, 4.092,  11_131_032, 50),
+    Row("SEResNet50",  {"version": "1"},    28_088_024, 3.860,  10_604_184, 50),
+    Row("SEResNet101", {},                  49_326_872, 7.806,  16_267_480, 101),
+    Row("SEResNet101", {"version": "1"},    49_326_872, 7.575,  15_740_632, 101),
+    Row("SEResNet152", {},                  66_821_848, 11.520, 22_605_976, 152),
+    Row("SEResNet152", {"version": "1"},    66_821_848, 11.289, 22_079_128, 152),
+    Row("SEResNeXt50", {},                  27_559_896, 4.233,  14_417_560, 50),
+    Row("SEResNeXt101", {},                 48_955_416, 7.975,  21_259_992, 101),
+    Row("SEInceptionV1", {},                7_105_007,  1.499,  3_232_991,  22),
+    Row("SEInceptionV1", {"aux_heads": True}, 13_484_991, 1.507, 3_241_135, 22),
+    Row("SENet154",    {},                  115_088_984, 20.688, 38_687_384, 154),
 )
 # fmt: on

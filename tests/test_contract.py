@@ -14,7 +14,7 @@ import safetensors.numpy
 import tensorflow as tf
 
 import keras_cnns
-from keras_cnns import googlenet, resnet
+from keras_cnns import googlenet, resnet, senet
 from keras_cnns.googlenet import Inception, MaxPool
 from keras_cnns.resnet import Stage
 
@@ -31,6 +31,12 @@ basic = functools.partial(resnet.resnet, STAGES, block=resnet.basic_block)
 bottleneck = functools.partial(resnet.resnet, STAGES, block=resnet.bottleneck)
 plain = functools.partial(resnet.resnet, STAGES, block=resnet.plain_block)
 cifar = functools.partial(keras_cnns.ResNetCIFAR, 8)
+se_basic = functools.partial(senet.senet, STAGES, block=resnet.basic_block, ratio=2)
+se_bottleneck = functools.partial(senet.senet, STAGES, block=resnet.bottleneck, ratio=2)
+STAGES_OF_GROUPS = (Stage(32, 1),) * 4  # 64 channels between the 1x1 convolutions, in up to 64 groups
+resnext = functools.partial(senet.senet, STAGES_OF_GROUPS, block=senet.resnext_bottleneck)
+V1_GATED = V1 | {"module": functools.partial(senet.se_inception, ratio=2)}
+SENET154 = {"block": senet.wide_bottleneck, "stem": senet.stem_3x3, "dropout": 0.2}
 plain_cifar = functools.partial(keras_cnns.PlainNetCIFAR, 8)
 # Networks that differ in their tables alone share a small one, which is then tried once.
 SMALL = {
@@ -52,13 +58,24 @@ SMALL = {
     "PlainNetCIFAR": plain_cifar,
     "PlainNet20": plain_cifar,
     "PlainNet56": plain_cifar,
+    "SEResNet18": se_basic,
+    "SEResNet34": se_basic,
+    "SEResNet50": se_bottleneck,
+    "SEResNet101": se_bottleneck,
+    "SEResNet152": se_bottleneck,
+    "SEResNeXt50": resnext,
+    "SEResNeXt101": resnext,
+    "SEInceptionV1": lambda **kw: googlenet.googlenet(MODULES, **V1_GATED, **kw),
+    "SENet154": lambda **kw: senet.senet(STAGES_OF_GROUPS, **SENET154, **kw),
 }
 DISTINCT = [name for place, name in enumerate(SMALL) if list(SMALL.values()).index(SMALL[name]) == place]
 CIFAR = [name for name in SMALL if SMALL[name] in (cifar, plain_cifar)]
-WITH_HEADS = ("GoogLeNet", "InceptionV1")
+WITH_HEADS = ("GoogLeNet", "InceptionV1", "SEInceptionV1")
 HEAD_WEIGHTS = {"main": 1.0, "aux1": 0.3, "aux2": 0.3}
 VARIANTS = [(name, {}) for name in DISTINCT]
-VARIANTS += [(name, {"aux_heads": True}) for name in WITH_HEADS] + [("ResNet50", {"version": "1"})]
+VARIANTS += [(name, {"aux_heads": True}) for name in WITH_HEADS] + [
+    (name, {"version": "1"}) for name in ("ResNet50", "SEResNet50")
+]
 
 every_builder = pytest.mark.parametrize("name", keras_cnns.list_models())
 every_network = pytest.mark.parametrize("name", DISTINCT)
@@ -436,6 +453,8 @@ ERRORS = [
     ("ResNet18", {"classes": 0}, ["classes=0", "at least 1"]),
     ("ResNet18", {"classes": 2.5}, ["classes=2.5", "whole number"]),
     ("ResNet50", {"version": "2"}, ["version='2'", '"1.5"', '"1"']),
+    ("SEResNet18", {"ratio": 0}, ["ratio=0", "at least 1", "the paper's 16"]),
+    ("SEInceptionV1", {"ratio": 0.5}, ["ratio=0.5", "whole number"]),
     ("GoogLeNet", {"aux_heads": True, "include_top": False}, ["aux_heads=True", "include_top=True", "Leave one"]),
     (
         "GoogLeNet",

@@ -18,8 +18,14 @@ NETWORKS = {
     "resnet50": keras_cnns.ResNet50,
     "resnet50_version1": functools.partial(keras_cnns.ResNet50, version="1"),
     "inceptionv1": functools.partial(keras_cnns.InceptionV1, aux_heads=True),
+    "seresnet18": keras_cnns.SEResNet18,
+    "seresnet50": keras_cnns.SEResNet50,
+    "seresnet50_version1": functools.partial(keras_cnns.SEResNet50, version="1"),
+    "seresnext50": keras_cnns.SEResNeXt50,
+    "senet154": keras_cnns.SENet154,
 }
 SIZES = ("2x224x224", "1x149x193")  # batch x height x width
+SLOW = ("senet154",)  # more than 100 million parameters
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +50,7 @@ def assert_equal(ours, theirs):
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in NETWORKS])
 def test_network_equals_its_peer(name, size):
     images = image("image", (*map(int, size.split("x")), 3))
     model = NETWORKS[name](input_shape=images.shape[1:], classifier_activation=None)

@@ -1,16 +1,19 @@
-"""Makes the golden files beside it: what torchvision, torch and keras.applications answer to formula-drawn weights.
+"""Makes the golden files beside it: what torchvision, timm and keras.applications answer to formula-drawn weights.
 
     pip install -r requirements-parity.txt
     python -m tests.golden.make_golden          # from the root of the repository; overwrites tests/golden/*.npz
+    python -m tests.golden.make_golden senet154 # overwrites those named
 
 No network of ours runs here. Weights are drawn by our names and in our layout (tests/formula.py) and carried to the
 peer: a table per family renames, transposition gives the peer's layout. A file holds float32 arrays, each under its
 output's name and the size of its images, as "main_2x224x224", and the versions of the packages that made it.
 """
 
+import functools
 import os
 import pathlib
 import re
+import sys
 
 # TensorFlow and torch can crash in one process, and keras.applications is the same network on either backend. On the
 # CPU, because a GPU may round float32 to 10 bits.
@@ -18,6 +21,7 @@ os.environ.update(KERAS_BACKEND="torch", CUDA_VISIBLE_DEVICES="")
 
 import keras
 import numpy as np
+import timm
 import torch
 import torchvision
 from torch import nn
@@ -25,7 +29,7 @@ from torch import nn
 from tests.formula import draw, image
 
 FOLDER = pathlib.Path(__file__).parent
-VERSIONS = [f"{package.__name__} {package.__version__}" for package in (torch, torchvision, keras, np)]
+VERSIONS = [f"{package.__name__} {package.__version__}" for package in (torch, torchvision, timm, keras, np)]
 # Batch x height x width: the usual one, and one whose feature maps are odd and even, and never square.
 SIZES = ("2x224x224", "1x149x193")
 
@@ -38,6 +42,15 @@ TORCH_RESNET = (
     (r"_downsample\.1$", "_shortcut_bn"),
     (r"^fc$", "head_dense"),
 )
+# Both of timm's SENets: the one calls a gate `se`, the other `se_module` and its stem `layer0`.
+TIMM_SENET = (
+    *TORCH_RESNET,
+    (r"_se(_module)?\.fc1$", "_gate_reduce_conv"),
+    (r"_se(_module)?\.fc2$", "_gate_expand_conv"),
+    (r"^layer0\.(conv|bn)1$", r"stem_\1"),
+    (r"^last_linear$", "head_dense"),
+)
+TIMM_SENET154 = ((r"^layer0\.(conv|bn)(\d)$", r"stem_conv\2_\1"), *TIMM_SENET)  # three convolutions in its stem
 TORCH_GOOGLENET = (
     (r"^conv2\.", "conv2_reduce."),
     (r"^conv3\.", "conv2_main."),
@@ -149,6 +162,22 @@ def torch_googlenet(images):
     return {"main": outputs.logits, "aux1": outputs.aux_logits1, "aux2": outputs.aux_logits2}
 
 
+def timm_seresnet18(images):
+    """timm's gates are rounded up to multiples of 8 channels unless told not to be.
+
+    Its legacy_seresnet18 rounds nothing, but has a ReLU between the branch and the gate, which Figure 3 has not.
+    """
+    gate = functools.partial(timm.layers.SEModule, rd_divisor=1)
+    return {"main": run_torch(timm.create_model("seresnet18", block_args={"attn_layer": gate}), TIMM_SENET, images)}
+
+
+def timm_senet(name, images, table=TIMM_SENET):
+    peer = timm.create_model(name)
+    if hasattr(peer, "pool0"):  # Caffe's, with no border on the left; ours is ResNet's
+        peer.pool0 = nn.MaxPool2d(3, 2, 1)
+    return {"main": run_torch(peer, table, images)}
+
+
 def keras_resnet50(images):
     peer = keras.applications.ResNet50(weights=None, classifier_activation=None, input_shape=images.shape[1:])
     set_keras_weights(peer, KERAS_RESNET)
@@ -161,6 +190,11 @@ PEERS = {
     "resnet50": torch_resnet50,
     "resnet50_version1": keras_resnet50,
     "inceptionv1": torch_googlenet,
+    "seresnet18": timm_seresnet18,
+    "seresnet50": functools.partial(timm_senet, "seresnet50"),
+    "seresnet50_version1": functools.partial(timm_senet, "legacy_seresnet50"),
+    "seresnext50": functools.partial(timm_senet, "legacy_seresnext50_32x4d"),
+    "senet154": functools.partial(timm_senet, "legacy_senet154", table=TIMM_SENET154),
 }
 
 
@@ -179,16 +213,28 @@ def save(name, arrays):
     print(name, *(f"{key}: largest {np.abs(array).max():.4g}" for key, array in arrays.items()), sep="\n  ")
 
 
-def main():
-    for name, peer in PEERS.items():
-        arrays = {}
-        for size in SIZES:
-            images = image("image", (*map(int, size.split("x")), 3))
-            arrays |= {f"{output}_{size}": logits for output, logits in peer(images).items()}
-        save(name, arrays)
+def network(name):
+    """The logits of a peer at every size."""
+    arrays = {}
+    for size in SIZES:
+        images = image("image", (*map(int, size.split("x")), 3))
+        arrays |= {f"{output}_{size}": logits for output, logits in PEERS[name](images).items()}
+    return arrays
+
+
+def local_response_normalization():
     caffe = response_normalization(size=5, alpha=1e-4, beta=0.75, k=1.0)
     strong = response_normalization(size=3, alpha=0.5, beta=0.6, k=2.0)
-    save("local_response_normalization", caffe | strong)
+    return caffe | strong
+
+
+FILES = {name: functools.partial(network, name) for name in PEERS}
+FILES["local_response_normalization"] = local_response_normalization
+
+
+def main():
+    for name in sys.argv[1:] or FILES:
+        save(name, FILES[name]())
 
 
 if __name__ == "__main__":
