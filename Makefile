@@ -1,7 +1,7 @@
 # make train      trains GoogLeNet with its heads on the embedded digits, evaluates it, exports it
-# make test       runs the tests;  make lint  checks the style
+# make test       runs the tests;  make test-all  the slow ones too;  make lint  checks the style
 # make tensorboard   shows the runs
-.PHONY: train test lint tensorboard clean
+.PHONY: train test test-all lint tensorboard clean
 SHELL := /bin/sh
 VENV := .venv
 # The first Python of a version that TensorFlow supports.
@@ -12,6 +12,9 @@ train: $(VENV)/installed
 	$(VENV)/bin/python -m training fit googlenet_digits
 
 test: $(VENV)/installed-test
+	$(VENV)/bin/python -m pytest -m "not slow"
+
+test-all: $(VENV)/installed-test
 	$(VENV)/bin/python -m pytest
 
 lint: $(VENV)/installed-test

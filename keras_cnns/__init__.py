@@ -29,6 +29,10 @@ from keras_cnns.resnet import (
 from keras_cnns.vgg import VGG11, VGG13, VGG16, VGG19
 
 __all__ = [
+    "VGG11",
+    "VGG13",
+    "VGG16",
+    "VGG19",
     "AlexNet",
     "AlexNetOneTower",
     "FixedSizeError",
@@ -50,10 +54,6 @@ __all__ = [
     "ResNet110",
     "ResNet152",
     "ResNetCIFAR",
-    "VGG11",
-    "VGG13",
-    "VGG16",
-    "VGG19",
     "builder",
     "complexity",
     "labels_for",

@@ -11,8 +11,8 @@ Deviations from the paper, of AlexNet:
 - Kernels start as He et al. 2015 have them and biases at zero; the paper's start at N(0, 0.01) and many biases at 1.
 
 of AlexNetOneTower:
-- The filters are torchvision's, 256 in conv4, where TF-Slim, for one, has 384. Dropout stands behind the dense layers as in the 2012 paper;
-  torchvision's stands before them, which is the same network in use.
+- The filters are torchvision's, 256 in conv4, where TF-Slim, for one, has 384.
+- Dropout follows the dense layers as in the 2012 paper. torchvision's precedes them, which in use is the same network.
 """
 
 from typing import NamedTuple, Unpack

@@ -1,9 +1,10 @@
 """What the networks must count to: typed by hand from the papers and from other implementations, never from this code.
 
-Trainable parameters and multiply-adds (convolutions and dense layers, biases left out, one image of the default size) are
-those of torchvision 0.29.1, counted there. Activations are the output elements of every Conv2d and Linear of the same
-networks, summed by a forward hook on each for one image. Depth is the number of weighted layers on the longest path,
-which the papers put into the networks' names. Rows that torchvision does not have are derived below.
+Trainable parameters and multiply-adds (convolutions and dense layers, biases left out, one image of 224 x 224 where
+nothing else is said) are those of torchvision 0.29.1, counted there. Activations are the output elements of every
+Conv2d and Linear of the same networks, summed by a forward hook on each for one image. Depth is the number of weighted
+layers on the longest path, which the papers put into the networks' names. Rows that torchvision does not have are
+derived below.
 
 AlexNet of 2012, Figure 2 at 227 x 227; each kernel of conv2, conv4 and conv5 sees half of the channels below it:
            positions   filters    kernel              activations  parameters    multiply-adds
