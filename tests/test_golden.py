@@ -56,6 +56,7 @@ def assert_equal(ours, theirs):
     assert np.abs(ours - theirs).max() <= 1e-4 * np.abs(theirs).max()
 
 
+@pytest.mark.usefixtures("zeros_for_kernels")
 @pytest.mark.parametrize(("name", "size"), CASES)
 def test_network_equals_its_peer(name, size):
     images = image("image", (*map(int, size.split("x")), 3))

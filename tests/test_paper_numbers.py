@@ -1,7 +1,5 @@
 """Every network counts to what its paper says, and the counting is right on models small enough to do by hand."""
 
-import gc
-
 import keras
 import pytest
 from keras import layers
@@ -21,15 +19,6 @@ def depth(model):
         below = max((depths[id(tensor)] for tensor in keras.tree.flatten(layer.input)), default=0)
         depths[id(layer.output)] = below + hasattr(layer, "kernel")
     return max(depths.values())
-
-
-@pytest.fixture
-def zeros_for_kernels(monkeypatch):
-    """Counting needs no random numbers, of which VGG would draw 140 million."""
-    zeros = keras.initializers.Zeros()
-    monkeypatch.setattr(keras.initializers.HeNormal, "__call__", lambda _, shape, dtype=None: zeros(shape, dtype))
-    yield
-    gc.collect()  # a model is part of a cycle, and VGG's weights are half a gigabyte
 
 
 @pytest.mark.usefixtures("zeros_for_kernels")
