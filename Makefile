@@ -12,6 +12,9 @@ train: $(VENV)/installed
 	$(VENV)/bin/python -m training fit googlenet_digits
 
 test: $(VENV)/installed-test
+	$(VENV)/bin/python -m pytest -m "not slow"
+
+test-all: $(VENV)/installed-test
 	$(VENV)/bin/python -m pytest
 
 test-all: $(VENV)/installed-test

@@ -1,7 +1,8 @@
 """The classic convolutional networks in Keras, each as its paper has it."""
 
 from keras_cnns import layers
-from keras_cnns._model import labels_for, main_output
+from keras_cnns._model import FixedSizeError, labels_for, main_output
+from keras_cnns.alexnet import AlexNet, AlexNetOneTower
 from keras_cnns.catalogue import builder, list_models
 from keras_cnns.checkpoints import load_weights, save_weights
 from keras_cnns.complexity import complexity
@@ -39,8 +40,16 @@ from keras_cnns.senet import (
     SEResNeXt101,
     squeeze_and_excitation,
 )
+from keras_cnns.vgg import VGG11, VGG13, VGG16, VGG19
 
 __all__ = [
+    "VGG11",
+    "VGG13",
+    "VGG16",
+    "VGG19",
+    "AlexNet",
+    "AlexNetOneTower",
+    "FixedSizeError",
     "GoogLeNet",
     "InceptionV1",
     "PlainNet18",

@@ -60,6 +60,20 @@ Raises:
 """
 
 
+class FixedSizeError(ValueError):
+    """A network whose height and width must be given was asked to take images of any size.
+
+    Networks that flatten their last map are of this kind when they end with their classifier.
+
+    Example:
+        >>> try:
+        ...     keras_cnns.VGG16(input_shape=(None, None, 3))
+        ... except keras_cnns.FixedSizeError:
+        ...     print("needs its size")
+        needs its size
+    """
+
+
 def builder(function=None, *, family=None, **defaults):
     """Decorates a builder `f(*, ..., name, **shared)` with the shared arguments: signature, checks and docstring.
 
@@ -153,15 +167,15 @@ def image_input(network, shared, *, default_size, minimum, minimum_because, fixe
             )
         shape, argument = tuple(tensor.shape[1:]), "input_tensor of shape "
     elif shape is None:
-        free = not shared["include_top"] and fixed_size_because is None
-        shape, argument = (None, None, 3) if free else (default_size, default_size, 3), "input_shape="
+        size = default_size if shared["include_top"] else None
+        shape, argument = (size, size, 3), "input_shape="
     else:
         shape, argument = tuple(shape), "input_shape="
     got = f"{network} got {argument}{shape}"
     if len(shape) != 3 or not isinstance(shape[2], int) or shape[2] < 1:
         raise ValueError(f"{got}; it must be (height, width, channels) with the number of channels, as (224, 224, 3).")
     if None in shape[:2] and fixed_size_because and shared["include_top"]:
-        raise ValueError(
+        raise FixedSizeError(
             f"{got}; with include_top=True height and width cannot be None because {fixed_size_because}. "
             f"Pass them, as ({default_size}, {default_size}, {shape[2]}), or pass include_top=False."
         )
@@ -189,19 +203,27 @@ def dense_classifier(x, shared, *, name):
     return keras.layers.Dense(classes, activation=activation, dtype="float32", name=name)(x)
 
 
-def classifier_head(x, shared, *, dropout=0.0):
+def classifier_head(x, shared, *, dropout=0.0, fully_connected=()):
     """Ends a network after its last feature map: global average, dropout, classifier, or what `include_top=False` asks.
 
     Args:
         x: The last feature map (batch, height, width, channels).
         shared: The shared arguments.
-        dropout: Fraction of the pooled features dropped in training.
+        dropout: Fraction of the pooled features, or of each dense layer's output, dropped in training.
+        fully_connected: Widths of dense layers on the flattened map, which the first networks had instead of the
+            global average.
     """
     include_top, pooling = shared["include_top"], shared["pooling"]
     if pooling not in (None, "avg", "max"):
         raise ValueError(f'pooling={pooling!r}; it must be None, "avg" or "max".')
     if not include_top:
         return x if pooling is None else global_pool(x, pooling, name="head_pool")
+    if fully_connected:
+        x = keras.layers.Flatten(name="head_flatten")(x)
+        for index, units in enumerate(fully_connected, 1):
+            x = keras.layers.Dense(units, "relu", kernel_initializer="he_normal", name=f"head_fc{index}")(x)
+            x = keras.layers.Dropout(dropout, name=f"head_dropout{index}")(x)
+        return dense_classifier(x, shared, name="head_dense")
     x = global_pool(x, "avg", name="head_pool")
     if dropout:
         x = keras.layers.Dropout(dropout, dtype="float32", name="head_dropout")(x)

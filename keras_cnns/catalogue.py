@@ -3,6 +3,7 @@
 import fnmatch
 
 from keras_cnns._model import did_you_mean
+from keras_cnns.alexnet import AlexNet, AlexNetOneTower
 from keras_cnns.googlenet import GoogLeNet, InceptionV1
 from keras_cnns.resnet import (
     PlainNet18,
@@ -33,8 +34,15 @@ from keras_cnns.senet import (
     SEResNeXt50,
     SEResNeXt101,
 )
+from keras_cnns.vgg import VGG11, VGG13, VGG16, VGG19
 
 BUILDERS = (
+    AlexNet,
+    AlexNetOneTower,
+    VGG11,
+    VGG13,
+    VGG16,
+    VGG19,
     GoogLeNet,
     InceptionV1,
     ResNet18,

@@ -1,5 +1,6 @@
 """What all tests share: a quiet TensorFlow, and Keras's global settings as they were before each test."""
 
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow reads it when it is imported
@@ -21,6 +22,15 @@ def keras_settings():
     yield
     keras.config.set_dtype_policy(policy)
     keras.config.set_image_data_format(data_format)
+
+
+@pytest.fixture
+def zeros_for_kernels(monkeypatch):
+    """For tests that count weights or replace them: VGG would draw 140 million random numbers first."""
+    zeros = keras.initializers.Zeros()
+    monkeypatch.setattr(keras.initializers.HeNormal, "__call__", lambda _, shape, dtype=None: zeros(shape, dtype))
+    yield
+    gc.collect()  # a model is part of a cycle, and VGG's weights are half a gigabyte
 
 
 @pytest.fixture(scope="session")

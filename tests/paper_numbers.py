@@ -1,9 +1,30 @@
 """What the networks must count to: typed by hand from the papers and from other implementations, never from this code.
 
-Trainable parameters and multiply-adds (convolutions and dense layers, biases left out, one image of 224 x 224) are
-those of torchvision 0.29.1, counted there. Activations are the output elements of every Conv2d and Linear of the same
-networks, summed by a forward hook on each for one image. Depth is the number of weighted layers on the longest path,
-which the papers put into the networks' names. Rows that torchvision does not have are derived below.
+Trainable parameters and multiply-adds (convolutions and dense layers, biases left out, one image of 224 x 224 where
+nothing else is said) are those of torchvision 0.29.1, counted there. Activations are the output elements of every
+Conv2d and Linear of the same networks, summed by a forward hook on each for one image. Depth is the number of weighted
+layers on the longest path, which the papers put into the networks' names. Rows that torchvision does not have are
+derived below.
+
+AlexNet of 2012, Figure 2 at 227 x 227; each kernel of conv2, conv4 and conv5 sees half of the channels below it:
+           positions   filters    kernel              activations  parameters    multiply-adds
+    conv1  55*55    *  96      *  11*11*3   =   363       290,400      34,944      105,415,200
+    conv2  27*27    *  256     *  5*5*48    = 1,200       186,624     307,456      223,948,800
+    conv3  13*13    *  384     *  3*3*256   = 2,304        64,896     885,120      149,520,384
+    conv4  13*13    *  384     *  3*3*192   = 1,728        64,896     663,936      112,140,288
+    conv5  13*13    *  256     *  3*3*192   = 1,728        43,264     442,624       74,760,192
+    fc                 4096    *  6*6*256   = 9,216         4,096  37,752,832       37,748,736
+    fc                 4096    *  4096                      4,096  16,781,312       16,777,216
+    fc                 1000    *  4096                      1,000   4,097,000        4,096,000
+                                                          659,272  60,965,224      724,406,816
+The activations are the caption of Figure 2 ("186,624-64,896-64,896-43,264-4096-4096-1000"), but for its 253,440 of
+conv1, which is not 55*55*96, the size that the figure shows.
+
+VGG-13, by hand: in a block of maps of 224 / 2^n pixels the second convolution has
+9*64*64 * 224*224 = 1,849,688,064 and the first, with half the channels below it, half of that; block 1 begins with
+9*3*64 * 224*224 = 86,704,128 and block 5 has twice 9*512*512 * 14*14 = 462,422,016; the dense layers have
+25,088*4096 + 4096*4096 + 4096*1000 = 123,633,664:
+    86,704,128 + 4 * 1,849,688,064 + 3 * 924,844,032 + 2 * 462,422,016 + 123,633,664 = 11,308,466,176
 
 GoogLeNet with its 5x5, from torchvision's, which has a 3x3 there: (25 - 9) * n5x5reduce * n5x5 * positions more
 multiply-adds,
@@ -92,6 +113,16 @@ class Row(NamedTuple):
 
 # fmt: off
 ROWS = (
+    Row("AlexNet",     {},                  60_965_224, 0.724,  659_272,    8),
+    Row("AlexNetOneTower", {},              61_100_840, 0.714,  494_184,    8),
+    Row("VGG11",       {},                  132_863_336, 7.609, 7_435_240,  11),
+    Row("VGG11",       {"batch_norm": True}, 132_868_840, 7.609, 7_435_240, 11),
+    Row("VGG13",       {},                  133_047_848, 11.308, 12_252_136, 13),
+    Row("VGG13",       {"batch_norm": True}, 133_053_736, 11.308, 12_252_136, 13),
+    Row("VGG16",       {},                  138_357_544, 15.470, 13_556_712, 16),
+    Row("VGG16",       {"batch_norm": True}, 138_365_992, 15.470, 13_556_712, 16),
+    Row("VGG19",       {},                  143_667_240, 19.632, 14_861_288, 19),
+    Row("VGG19",       {"batch_norm": True}, 143_678_248, 19.632, 14_861_288, 19),
     Row("GoogLeNet",   {},                  6_998_552,  1.583,  3_227_160,  22),
     Row("GoogLeNet",   {"aux_heads": True}, 13_378_280, 1.591,  3_235_304,  22),
     Row("GoogLeNet",   {"naive": True},     97_526_008, 12.568, 2_679_144,  13),

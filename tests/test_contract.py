@@ -14,9 +14,11 @@ import safetensors.numpy
 import tensorflow as tf
 
 import keras_cnns
-from keras_cnns import googlenet, resnet, senet
+from keras_cnns import alexnet, googlenet, resnet, senet, vgg
+from keras_cnns.alexnet import Convolution
 from keras_cnns.googlenet import Inception, MaxPool
 from keras_cnns.resnet import Stage
+from keras_cnns.vgg import Block
 
 STAGES = tuple(Stage(filters, 1) for filters in (8, 8, 16, 16))
 MODULES = (
@@ -26,6 +28,18 @@ MODULES = (
     MaxPool("pool4", 3, 2),
     Inception("inception5a", 16, 8, 16, 8, 8, 8),
 )
+# fmt: off
+TWO_GPUS = (
+    Convolution( 8, 5, 2, 0, 1, True,  True),
+    Convolution(16, 5, 1, 2, 2, True,  True),
+    Convolution(16, 3, 1, 1, 1, False, False),
+)
+ONE_TOWER = (
+    Convolution( 8, 7, 2, 2, 1, False, True),
+    Convolution(16, 3, 1, 1, 1, False, True),
+)
+# fmt: on
+BLOCKS = (Block(8, 1), Block(8, 1), Block(16, 2), Block(16, 1), Block(16, 1))
 V1 = {"stem": googlenet.stem_v1, "module": googlenet.inception_v1, "head": googlenet.auxiliary_head_v1}
 basic = functools.partial(resnet.resnet, STAGES, block=resnet.basic_block)
 bottleneck = functools.partial(resnet.resnet, STAGES, block=resnet.bottleneck)
@@ -38,8 +52,17 @@ resnext = functools.partial(senet.senet, STAGES_OF_GROUPS, block=senet.resnext_b
 V1_GATED = V1 | {"module": functools.partial(senet.se_inception, ratio=2)}
 SENET154 = {"block": senet.wide_bottleneck, "stem": senet.stem_3x3, "dropout": 0.2}
 plain_cifar = functools.partial(keras_cnns.PlainNetCIFAR, 8)
+two_gpus = functools.partial(alexnet.alexnet, TWO_GPUS, fully_connected=(32, 16))
+one_tower = functools.partial(alexnet.alexnet, ONE_TOWER, fully_connected=(32, 16))
+vgg_blocks = functools.partial(vgg.vgg, BLOCKS, fully_connected=(32, 16))
 # Networks that differ in their tables alone share a small one, which is then tried once.
 SMALL = {
+    "AlexNet": two_gpus,
+    "AlexNetOneTower": one_tower,
+    "VGG11": vgg_blocks,
+    "VGG13": vgg_blocks,
+    "VGG16": vgg_blocks,
+    "VGG19": vgg_blocks,
     "GoogLeNet": lambda **kw: googlenet.googlenet(MODULES, **kw),
     "InceptionV1": lambda **kw: googlenet.googlenet(MODULES, **V1, **kw),
     "ResNet18": basic,
@@ -70,12 +93,15 @@ SMALL = {
 }
 DISTINCT = [name for place, name in enumerate(SMALL) if list(SMALL.values()).index(SMALL[name]) == place]
 CIFAR = [name for name in SMALL if SMALL[name] in (cifar, plain_cifar)]
+FLATTENING = [name for name in DISTINCT if SMALL[name] in (two_gpus, one_tower, vgg_blocks)]
+LAST_MAP = {"AlexNet": 6, "AlexNetOneTower": 7}  # of 64 pixels, where it is not 64 // 32: by hand
+LAST_MAP |= dict.fromkeys(CIFAR, 16)
 WITH_HEADS = ("GoogLeNet", "InceptionV1", "SEInceptionV1")
 HEAD_WEIGHTS = {"main": 1.0, "aux1": 0.3, "aux2": 0.3}
 VARIANTS = [(name, {}) for name in DISTINCT]
-VARIANTS += [(name, {"aux_heads": True}) for name in WITH_HEADS] + [
-    (name, {"version": "1"}) for name in ("ResNet50", "SEResNet50")
-]
+VARIANTS += [(name, {"aux_heads": True}) for name in WITH_HEADS]
+VARIANTS += [(name, {"version": "1"}) for name in ("ResNet50", "SEResNet50")]
+VARIANTS += [("VGG11", {"batch_norm": True})]
 
 every_builder = pytest.mark.parametrize("name", keras_cnns.list_models())
 every_network = pytest.mark.parametrize("name", DISTINCT)
@@ -178,16 +204,15 @@ def test_two_builds_have_the_same_names(name, arguments):
     assert [variable.path for variable in first.weights] == [variable.path for variable in second.weights]
 
 
-@every_network
+BLOCK = r"(stage\d+_block\d+|inception\d[a-z]|conv\d(?=_\d|_out))(?=_)"  # the last of them VGG's
+
+
+@pytest.mark.parametrize("name", [name for name in DISTINCT if not name.startswith("AlexNet")])  # it has no blocks
 def test_every_block_ends_in_out(name):
     """What leaves a block is its last tensor, whose name ends in _out."""
     model = network(name)
     made_by = producers(model)
-    block = {
-        layer.name: match[0]
-        for layer in model.layers
-        if (match := re.match(r"(stage\d+_block\d+|inception\d[a-z])(?=_)", layer.name))
-    }
+    block = {layer.name: match[0] for layer in model.layers if (match := re.match(BLOCK, layer.name))}
     leaving = {
         source
         for layer in model.layers
@@ -265,13 +290,18 @@ def test_without_top(name):
     x, model = images(2, 64, 64, 3), network(name)
     parts = {p: same_weights(build(name, include_top=False, pooling=p), model) for p in (None, "avg", "max")}
     maps = np.asarray(parts[None](x))
-    size = 64 // 4 if name in CIFAR else 64 // 32
+    size = LAST_MAP.get(name, 64 // 32)
     assert maps.shape[:3] == (2, size, size) and parts[None].output_shape == (None, *maps.shape[1:])
     np.testing.assert_allclose(parts["avg"](x), maps.mean((1, 2)), rtol=1e-5)
     np.testing.assert_allclose(parts["max"](x), maps.max((1, 2)), rtol=1e-5)
-    # The classifier stands on the average: the backbone's features are those that the whole network sees.
+    # The classifier stands on the average, or on dense layers on the whole map: the backbone's features are those that
+    # the whole network sees.
+    features = maps.reshape(2, -1) if name in FLATTENING else maps.mean((1, 2))
+    for fully_connected in ("head_fc1", "head_fc2") if name in FLATTENING else ():
+        kernel, bias = model.get_layer(fully_connected).get_weights()
+        features = np.maximum(features @ kernel + bias, 0)
     kernel, bias = model.get_layer("head_dense").get_weights()
-    np.testing.assert_allclose(tf.nn.softmax(maps.mean((1, 2)) @ kernel + bias), model(x), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(tf.nn.softmax(features @ kernel + bias), model(x), rtol=1e-4, atol=1e-6)
 
 
 # --- inputs
@@ -280,12 +310,24 @@ def test_without_top(name):
 @every_network
 def test_any_size(name):
     """A network whose size is open equals the one whose size is fixed, at odd and oblong sizes too."""
-    model = build(name, input_shape=(None, None, 3))
+    top = {"include_top": False, "pooling": "avg"} if name in FLATTENING else {}
+    model = build(name, input_shape=(None, None, 3), **top)
     assert model.input_shape == (None, None, None, 3)
     for height, width in ((33, 47), (64, 40)):
-        fixed = same_weights(build(name, input_shape=(height, width, 3)), model)
-        assert fixed.input_shape == (None, height, width, 3) and fixed.output_shape == (None, 10)
+        fixed = same_weights(build(name, input_shape=(height, width, 3), **top), model)
+        assert fixed.input_shape == (None, height, width, 3) and fixed.output_shape == model.output_shape
         assert_same_outputs(model, fixed, images(2, height, width, 3), rtol=1e-5, atol=1e-7)
+    assert build(name, include_top=False, input_shape=None).input_shape == (None, None, None, 3)
+
+
+@pytest.mark.parametrize("name", FLATTENING)
+def test_a_network_that_flattens_has_a_fixed_size(name):
+    for size in ((32, 32), (33, 47), (64, 40)):
+        out = np.asarray(build(name, input_shape=(*size, 3))(images(2, *size, 3)))
+        assert out.shape == (2, 10) and np.isfinite(out).all()
+    for size in ((None, None), (None, 64), (64, None)):
+        with pytest.raises(keras_cnns.FixedSizeError, match=r"None.*cannot be None because .* flatten.*Pass them,"):
+            build(name, input_shape=(*size, 3))
 
 
 @pytest.mark.parametrize("name", WITH_HEADS)
@@ -351,6 +393,9 @@ def test_every_variable_has_a_gradient(name, arguments):
     variables = [variable.value for variable in model.trainable_variables]
     for variable, gradient in zip(model.trainable_variables, tape.gradient(loss, variables), strict=True):
         assert gradient is not None, variable.path
+        if arguments.get("batch_norm") and variable.path.endswith("_conv/bias"):
+            assert np.isfinite(gradient).all(), variable.path  # zero but for rounding: the normalization takes it out
+            continue
         assert np.isfinite(gradient).all() and np.any(gradient), variable.path
 
 
@@ -445,6 +490,15 @@ ERRORS = [
     # builder, arguments, what the message must hold: what happened, where and the mend
     ("ResNet50", {"input_shape": (20, 20, 3)}, ["resnet50", "input_shape=(20, 20, 3)", "at least 32", "larger input_"]),
     ("GoogLeNet", {"input_shape": (31, 64, 3)}, ["(31, 64, 3)", "at least 32", "divides them by 32", "larger input_"]),
+    ("VGG16", {"input_shape": (31, 64, 3)}, ["(31, 64, 3)", "at least 32", "divides them by 32", "larger input_"]),
+    ("AlexNet", {"input_shape": (66, 67, 3)}, ["(66, 67, 3)", "at least 67", "leave nothing", "larger input_"]),
+    ("AlexNetOneTower", {"input_shape": (63, 62, 3)}, ["alexnetonetower", "at least 63", "larger input_"]),
+    (
+        "VGG19",
+        {"input_shape": (None, None, 3)},
+        ["vgg19", "(None, None, 3)", "cannot be None", "flatten", "Pass them, as (224, 224, 3)", "include_top=False"],
+    ),
+    ("AlexNet", {"input_tensor": keras.Input((None, 227, 3))}, ["(None, 227, 3)", "Pass them, as (227, 227, 3)"]),
     ("GoogLeNet", {"input_shape": (3, 224, 224)}, ["input_shape=(3, 224, 224)", "(height, width, channels)"]),
     ("ResNet18", {"input_shape": (224, 224)}, ["input_shape=(224, 224)", "(height, width, channels)", "(224, 224, 3)"]),
     ("ResNet18", {"input_shape": (1, 224, 224, 3)}, ["input_shape=(1, 224, 224, 3)", "(height, width, channels)"]),

@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 import keras_cnns
-from keras_cnns.layers import LocalResponseNormalization
-from tests.formula import image, set_formula_weights
+from keras_cnns.layers import GroupedConv2D, LocalResponseNormalization
+from tests.formula import draw, image, set_formula_weights
 
 FOLDER = pathlib.Path(__file__).parent / "golden"
 # File: the network whose answers it holds.
@@ -23,9 +23,27 @@ NETWORKS = {
     "seresnet50_version1": functools.partial(keras_cnns.SEResNet50, version="1"),
     "seresnext50": keras_cnns.SEResNeXt50,
     "senet154": keras_cnns.SENet154,
+    "alexnetonetower": keras_cnns.AlexNetOneTower,
+    "vgg11": keras_cnns.VGG11,
+    "vgg11_batchnorm": functools.partial(keras_cnns.VGG11, batch_norm=True),
+    "vgg16": keras_cnns.VGG16,
+    "vgg16_batchnorm": functools.partial(keras_cnns.VGG16, batch_norm=True),
+    "vgg16_keras": keras_cnns.VGG16,
 }
 SIZES = ("2x224x224", "1x149x193")  # batch x height x width
-SLOW = ("senet154",)  # more than 100 million parameters
+VGG_SIZES = ("2x224x224", "1x95x127")
+
+
+def large(name, size):
+    """Whether a network has more than 100 million weights to draw; of VGG's most are of one dense layer."""
+    return name == "senet154" or (name.startswith("vgg") and size == "2x224x224")
+
+
+CASES = [
+    pytest.param(name, size, marks=[pytest.mark.slow] if large(name, size) else [])
+    for name in NETWORKS
+    for size in (VGG_SIZES if name.startswith("vgg") else SIZES)
+]
 
 
 @pytest.fixture(autouse=True)
@@ -49,8 +67,8 @@ def assert_equal(ours, theirs):
     assert np.abs(ours - theirs).max() <= 1e-4 * np.abs(theirs).max()
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in NETWORKS])
+@pytest.mark.usefixtures("zeros_for_kernels")
+@pytest.mark.parametrize(("name", "size"), CASES)
 def test_network_equals_its_peer(name, size):
     images = image("image", (*map(int, size.split("x")), 3))
     model = NETWORKS[name](input_shape=images.shape[1:], classifier_activation=None)
@@ -71,6 +89,36 @@ def test_golden_logits_tell_classes_and_images_apart(name):
         assert 0.1 < largest < 100
         assert (logits.std(axis=1) > 0.1 * largest).all()
         assert (np.abs(logits[1:] - logits[0]).max(axis=1) > 0.02 * largest).all()
+
+
+# Groups, channels, filters, kernel, strides, padding in pixels on each side.
+GROUPED = {
+    "one": (1, 4, 6, 3, 1, 1),
+    "two": (2, 12, 8, 5, 1, 2),
+    "three": (3, 48, 6, 3, 1, 1),
+    "four": (4, 8, 16, 3, 2, 1),
+    "many": (32, 64, 64, 3, 2, 1),
+    "depthwise": (6, 6, 12, 3, 1, 0),
+}
+
+
+@pytest.mark.parametrize("name", GROUPED)
+def test_grouped_convolution_equals_torch(name):
+    groups, channels, filters, size, strides, padding = GROUPED[name]
+    x = tf.constant(image(f"{name}/input", (1, 6, 5, channels)))
+    layer = GroupedConv2D(filters, size, strides, groups=groups)
+    layer.build((None, None, None, channels))
+    layer.kernel.assign(draw(f"{name}/kernel", layer.kernel.shape))
+    layer.bias.assign(draw(f"{name}/bias", layer.bias.shape))
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = layer(tf.pad(x, [[0, 0], [padding, padding], [padding, padding], [0, 0]]))
+        product = tf.reduce_sum(y * image(f"{name}/direction", y.shape))
+    to_input, to_kernel = tape.gradient(product, [x, layer.kernel.value])
+    theirs = golden("grouped_convolution")
+    assert_equal(y, theirs[f"values_{name}"])
+    assert_equal(to_input, theirs[f"input_{name}"])
+    assert_equal(to_kernel, theirs[f"kernel_{name}"])
 
 
 @pytest.mark.parametrize(

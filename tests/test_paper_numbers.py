@@ -21,11 +21,8 @@ def depth(model):
     return max(depths.values())
 
 
-# Networks of more than 100 million parameters take long to start.
-CASES = [pytest.param(row, marks=pytest.mark.slow if row.parameters > 1e8 else ()) for row in ROWS]
-
-
-@pytest.mark.parametrize("row", CASES, ids=lambda row: f"{row.name}({row.arguments or ''})")
+@pytest.mark.usefixtures("zeros_for_kernels")
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.name}({row.arguments or ''})")
 def test_network_counts_to_the_paper(row):
     model = keras_cnns.builder(row.name)(name="mine", classifier_activation=None, **row.arguments)
     assert model.name == "mine" and model.get_layer("head_dense").activation is keras.activations.linear

@@ -87,6 +87,18 @@ def test_recipes_are_known_by_their_names_and_are_plain_json():
         assert json.loads(recipe.to_json())["name"] == name
 
 
+@pytest.mark.parametrize(("model", "size"), [("VGG11", 32), ("AlexNet", 67)])
+def test_a_network_for_use_that_flattens_has_the_recipes_size(model, size):
+    network = Recipe(model=model, image_size=size).build(2, for_use=True)
+    assert network.input_shape == (None, size, size, 3)
+    assert network.output_shape == (None, 2)
+
+
+def test_a_network_for_use_that_does_not_fit_is_a_users_mistake():
+    with pytest.raises(UserError, match="at least 32"):
+        Recipe(model="VGG11", image_size=31).build(2, for_use=True)
+
+
 def test_a_network_for_use_has_one_output_and_takes_any_size():
     recipe = RECIPES["googlenet_digits"]
     assert sorted(recipe.build(10).output) == ["aux1", "aux2", "main"]

@@ -188,9 +188,7 @@ def test_gradients_vanish_in_a_deep_plain_network_and_shortcuts_or_initialisatio
         model = network(56, batch_norm=False, kernel_initializer=initializer, classifier_activation=None)
         x = np.random.RandomState(0).normal(size=(4, 32, 32, 3)).astype("float32")
         with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(
-                keras.losses.sparse_categorical_crossentropy(tf.range(4), model(x), from_logits=True)
-            )
+            loss = tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(tf.range(4), model(x), from_logits=True))
         return float(tf.norm(tape.gradient(loss, model.get_layer("stem_conv").kernel.value)))
 
     assert first_gradient(keras_cnns.PlainNetCIFAR, "glorot_uniform") < 1e-8

@@ -1,5 +1,6 @@
 """The recipe: everything that decides the outcome of a run, in one flat record of plain JSON values."""
 
+import contextlib
 import dataclasses
 import hashlib
 import inspect
@@ -139,15 +140,20 @@ class Recipe:
         Args:
             classes: Number of classes.
             for_use: Whether to leave out what exists for training only, the auxiliary heads, and let the network take
-                images of any size.
+                images of any size, where it can; of the recipe's size where it cannot.
         """
         builder, arguments = keras_cnns.builder(self.model), dict(self.model_args)
-        size = self.image_size
         if for_use:
             arguments.pop("aux_heads", None)
-            size = None
-        try:
+
+        def at(size):
             return builder(**arguments, input_shape=(size, size, 3), classes=classes, classifier_activation=None)
+
+        try:
+            if for_use:
+                with contextlib.suppress(keras_cnns.FixedSizeError):
+                    return at(None)
+            return at(self.image_size)
         except ValueError as error:
             raise UserError(str(error)) from error
 

@@ -63,7 +63,8 @@ class Run:
         return json.loads((self.folder / "classes.json").read_text())
 
     def network(self):
-        """The trained network for use: logits of the main head, weights of the best epoch, images of any size.
+        """The trained network for use: logits of the main head, weights of the best epoch, images of any size
+        that it can take.
 
         It computes in float32 whatever the run's precision was, so that every machine gives the same answer.
         """

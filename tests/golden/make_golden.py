@@ -2,7 +2,7 @@
 
     pip install -r requirements-parity.txt
     python -m tests.golden.make_golden          # from the root of the repository; overwrites tests/golden/*.npz
-    python -m tests.golden.make_golden senet154 # overwrites those named
+    python -m tests.golden.make_golden vgg11 vgg16          # only these
 
 No network of ours runs here. Weights are drawn by our names and in our layout (tests/formula.py) and carried to the
 peer: a table per family renames, transposition gives the peer's layout. A file holds float32 arrays, each under its
@@ -32,6 +32,9 @@ FOLDER = pathlib.Path(__file__).parent
 VERSIONS = [f"{package.__name__} {package.__version__}" for package in (torch, torchvision, timm, keras, np)]
 # Batch x height x width: the usual one, and one whose feature maps are odd and even, and never square.
 SIZES = ("2x224x224", "1x149x193")
+
+# VGG's: at the second size every pool has an odd map below it, and the 2x3 of the last keep the dense layer small.
+VGG_SIZES = ("2x224x224", "1x95x127")
 
 # From the peer's layer to ours: every substitution is made, in this order.
 TORCH_RESNET = (
@@ -73,6 +76,27 @@ KERAS_RESNET = (
     (r"_(\d)_(conv|bn)$", r"_conv\1_\2"),
     (r"^predictions$", "head_dense"),
 )
+# torch counts the modules of a Sequential, pools and activations among them.
+TORCH_ALEXNET = (
+    (r"^features\.0$", "conv1_conv"),
+    (r"^features\.3$", "conv2_conv"),
+    (r"^features\.6$", "conv3_conv"),
+    (r"^features\.8$", "conv4_conv"),
+    (r"^features\.10$", "conv5_conv"),
+    (r"^classifier\.1$", "head_fc1"),
+    (r"^classifier\.4$", "head_fc2"),
+    (r"^classifier\.6$", "head_dense"),
+)
+TORCH_VGG_HEAD = (
+    (r"^classifier\.0$", "head_fc1"),
+    (r"^classifier\.3$", "head_fc2"),
+    (r"^classifier\.6$", "head_dense"),
+)
+KERAS_VGG = (
+    (r"^block(\d)_conv(\d)$", r"conv\1_\2_conv"),
+    (r"^fc(\d)$", r"head_fc\1"),
+    (r"^predictions$", "head_dense"),
+)
 # From torch's variables to ours.
 KINDS = {
     nn.Conv2d: {"weight": "kernel", "bias": "bias"},
@@ -95,7 +119,7 @@ def rename(layer, table):
     return layer
 
 
-def draw_for_torch(name, shape):
+def draw_for_torch(name, shape, flattened):
     """Draws one of our variables in torch's layout: (out, in, height, width) or (out, in)."""
     if len(shape) == 4:
         out, into, height, width = shape
@@ -103,13 +127,13 @@ def draw_for_torch(name, shape):
     if len(shape) == 2:
         out, into = shape
         kernel = draw(name, (into, out))
-        if name in FLATTENED:
-            kernel = kernel.reshape(*FLATTENED[name], out).transpose(2, 0, 1, 3).reshape(into, out)
+        if name in flattened:
+            kernel = kernel.reshape(*flattened[name], out).transpose(2, 0, 1, 3).reshape(into, out)
         return kernel.T
     return draw(name, shape)
 
 
-def set_torch_weights(peer, table):
+def set_torch_weights(peer, table, flattened=FLATTENED):
     """Sets every parameter and buffer of a torch module, each from another variable of ours."""
     drawn, names = {}, set()
     for key, value in peer.state_dict().items():
@@ -120,7 +144,7 @@ def set_torch_weights(peer, table):
         name = f"{rename(layer, table)}/{KINDS[type(peer.get_submodule(layer))][kind]}"
         assert name not in names, f"{name} is drawn twice"
         names.add(name)
-        drawn[key] = torch.from_numpy(draw_for_torch(name, tuple(value.shape)))
+        drawn[key] = torch.from_numpy(draw_for_torch(name, tuple(value.shape), flattened))
     peer.load_state_dict(drawn)  # strict: raises for a missing key, an unknown key or another shape
 
 
@@ -138,9 +162,9 @@ def set_keras_weights(peer, table):
         variable.assign(draw(name, tuple(variable.shape)))  # raises for another shape
 
 
-def run_torch(peer, table, images):
+def run_torch(peer, table, images, flattened=FLATTENED):
     """The outputs of a torch module in evaluation."""
-    set_torch_weights(peer, table)
+    set_torch_weights(peer, table, flattened)
     peer.eval()
     # GoogLeNet answers with its heads only if it is told to train. Told is the root alone: every layer evaluates.
     peer.training = hasattr(peer, "aux_logits")
@@ -178,6 +202,45 @@ def timm_senet(name, images, table=TIMM_SENET):
     return {"main": run_torch(peer, table, images)}
 
 
+def run_torch_flattening(peer, table, images):
+    """The logits of torchvision's AlexNet or VGG, which flatten their last map.
+
+    torchvision pools that map to its size at 224 pixels, where the pool changes nothing. At another size the pool goes
+    and the first dense layer takes the map as it is, as ours does.
+    """
+    with torch.inference_mode():
+        _, channels, height, width = peer.features(torch.from_numpy(images.transpose(0, 3, 1, 2))).shape
+    if images.shape[1:3] != (224, 224):
+        peer.avgpool = nn.Identity()
+        first = next(index for index, layer in enumerate(peer.classifier) if isinstance(layer, nn.Linear))
+        peer.classifier[first] = nn.Linear(channels * height * width, peer.classifier[first].out_features)
+    return {"main": run_torch(peer, table, images, {"head_fc1/kernel": (height, width, channels)})}
+
+
+def torch_alexnet(images):
+    return run_torch_flattening(torchvision.models.alexnet(), TORCH_ALEXNET, images)
+
+
+def torch_vgg(name, images):
+    peer, table, block, index = getattr(torchvision.models, name)(init_weights=False), [], 1, 0
+    for place, layer in enumerate(peer.features):
+        if isinstance(layer, nn.MaxPool2d):
+            block, index = block + 1, 0
+        elif isinstance(layer, nn.Conv2d):
+            index += 1
+            table.append((rf"^features\.{place}$", f"conv{block}_{index}_conv"))
+        elif isinstance(layer, nn.BatchNorm2d):
+            table.append((rf"^features\.{place}$", f"conv{block}_{index}_bn"))
+    return run_torch_flattening(peer, (*table, *TORCH_VGG_HEAD), images)
+
+
+def keras_vgg16(images):
+    peer = keras.applications.VGG16(weights=None, classifier_activation=None, input_shape=images.shape[1:])
+    set_keras_weights(peer, KERAS_VGG)
+    with torch.inference_mode():
+        return {"main": peer(images, training=False)}
+
+
 def keras_resnet50(images):
     peer = keras.applications.ResNet50(weights=None, classifier_activation=None, input_shape=images.shape[1:])
     set_keras_weights(peer, KERAS_RESNET)
@@ -195,6 +258,12 @@ PEERS = {
     "seresnet50_version1": functools.partial(timm_senet, "legacy_seresnet50"),
     "seresnext50": functools.partial(timm_senet, "legacy_seresnext50_32x4d"),
     "senet154": functools.partial(timm_senet, "legacy_senet154", table=TIMM_SENET154),
+    "alexnetonetower": torch_alexnet,
+    "vgg11": functools.partial(torch_vgg, "vgg11"),
+    "vgg11_batchnorm": functools.partial(torch_vgg, "vgg11_bn"),
+    "vgg16": functools.partial(torch_vgg, "vgg16"),
+    "vgg16_batchnorm": functools.partial(torch_vgg, "vgg16_bn"),
+    "vgg16_keras": keras_vgg16,
 }
 
 
@@ -207,6 +276,30 @@ def response_normalization(size, alpha, beta, k):
     return {f"values_size{size}": y.detach(), f"gradient_size{size}": x.grad}
 
 
+GROUPED = {
+    # name: groups, channels, filters, kernel, strides, padding in pixels on each side
+    "one": (1, 4, 6, 3, 1, 1),
+    "two": (2, 12, 8, 5, 1, 2),  # conv2 of AlexNet
+    "three": (3, 48, 6, 3, 1, 1),
+    "four": (4, 8, 16, 3, 2, 1),
+    "many": (32, 64, 64, 3, 2, 1),  # ResNeXt
+    "depthwise": (6, 6, 12, 3, 1, 0),
+}
+
+
+def grouped_convolution(name):
+    """Values of torch's convolution and the gradients of their product with a direction."""
+    groups, channels, filters, size, strides, padding = GROUPED[name]
+    x = torch.from_numpy(image(f"{name}/input", (1, 6, 5, channels))).requires_grad_()
+    kernel = torch.from_numpy(draw(f"{name}/kernel", (size, size, channels // groups, filters))).requires_grad_()
+    bias = torch.from_numpy(draw(f"{name}/bias", (filters,)))
+    y = nn.functional.conv2d(
+        x.permute(0, 3, 1, 2), kernel.permute(3, 2, 0, 1), bias, strides, padding, groups=groups
+    ).permute(0, 2, 3, 1)
+    (y * torch.from_numpy(image(f"{name}/direction", tuple(y.shape)))).sum().backward()
+    return {f"values_{name}": y.detach(), f"input_{name}": x.grad, f"kernel_{name}": kernel.grad}
+
+
 def save(name, arrays):
     arrays = {key: np.asarray(array, "float32") for key, array in arrays.items()}
     np.savez(FOLDER / f"{name}.npz", versions=VERSIONS, **arrays)
@@ -216,7 +309,7 @@ def save(name, arrays):
 def network(name):
     """The logits of a peer at every size."""
     arrays = {}
-    for size in SIZES:
+    for size in VGG_SIZES if name.startswith("vgg") else SIZES:
         images = image("image", (*map(int, size.split("x")), 3))
         arrays |= {f"{output}_{size}": logits for output, logits in PEERS[name](images).items()}
     return arrays
@@ -228,14 +321,14 @@ def local_response_normalization():
     return caffe | strong
 
 
+def grouped_convolutions():
+    return {key: array for name in GROUPED for key, array in grouped_convolution(name).items()}
+
+
 FILES = {name: functools.partial(network, name) for name in PEERS}
-FILES["local_response_normalization"] = local_response_normalization
-
-
-def main():
-    for name in sys.argv[1:] or FILES:
-        save(name, FILES[name]())
+FILES |= {"local_response_normalization": local_response_normalization, "grouped_convolution": grouped_convolutions}
 
 
 if __name__ == "__main__":
-    main()
+    for file in sys.argv[1:] or FILES:
+        save(file, FILES[file]())
