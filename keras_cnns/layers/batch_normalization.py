@@ -10,7 +10,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     Arguments, variables, results and gradients are those of `keras.layers.BatchNormalization`; weights of one fit the
     other. The fused kernel is taken on the TensorFlow backend for maps (batch, height, width, channels) normalised over
-    their channels; everything else, `synchronized=True` and masks among it, is left to Keras.
+    their channels; everything else, `synchronized=True`, masks and float64 among it, is left to Keras.
 
     The moving variance is Keras's, the mean of the squared deviations. The kernel gives n / (n - 1) times that
     (Bessel's correction, which torch keeps), n being the elements of a channel in the batch, and is scaled back here.
@@ -27,6 +27,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         fused = (
             keras.backend.backend() == "tensorflow"
             and len(inputs.shape) == 4
+            and inputs.dtype != "float64"  # which the kernel does not know
             and self.axis in (-1, 3)
             and mask is None
             and not self.synchronized
