@@ -3,6 +3,7 @@
 import fnmatch
 
 from keras_cnns._model import did_you_mean
+from keras_cnns.densenet import DenseNet121, DenseNet161, DenseNet169, DenseNet201, DenseNet264, DenseNetCIFAR
 from keras_cnns.googlenet import GoogLeNet, InceptionV1
 from keras_cnns.resnet import (
     PlainNet18,
@@ -42,6 +43,12 @@ BUILDERS = (
     PlainNetCIFAR,
     PlainNet20,
     PlainNet56,
+    DenseNet121,
+    DenseNet161,
+    DenseNet169,
+    DenseNet201,
+    DenseNet264,
+    DenseNetCIFAR,
 )
 
 
