@@ -108,7 +108,7 @@ def dense_block(x, count, growth_rate, *, bottleneck, memory_efficient, unit, na
 
 
 def transition(x, compression, *, unit, name):
-    """Section 3, pooling layers and compression: 1x1 and average pool, (b, h, w, c) -> (b, h/2, w/2, compression * c)."""
+    """Section 3, pooling layers and compression: 1x1, average pool, (b, h, w, c) -> (b, h/2, w/2, compression * c)."""
     x = unit(x, int(compression * x.shape[-1]), 1, name=name)
     return layers.AveragePooling2D(2, name=f"{name}_pool")(x)
 

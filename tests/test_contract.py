@@ -14,7 +14,7 @@ import safetensors.numpy
 import tensorflow as tf
 
 import keras_cnns
-from keras_cnns import googlenet, resnet
+from keras_cnns import densenet, googlenet, resnet
 from keras_cnns.googlenet import Inception, MaxPool
 from keras_cnns.resnet import Stage
 
@@ -32,6 +32,8 @@ bottleneck = functools.partial(resnet.resnet, STAGES, block=resnet.bottleneck)
 plain = functools.partial(resnet.resnet, STAGES, block=resnet.plain_block)
 cifar = functools.partial(keras_cnns.ResNetCIFAR, 8)
 plain_cifar = functools.partial(keras_cnns.PlainNetCIFAR, 8)
+dense = functools.partial(densenet.densenet, densenet.Column((1, 2, 2, 2), growth_rate=8))
+dense_cifar = functools.partial(keras_cnns.DenseNetCIFAR, 10, growth_rate=4)
 # Networks that differ in their tables alone share a small one, which is then tried once.
 SMALL = {
     "GoogLeNet": lambda **kw: googlenet.googlenet(MODULES, **kw),
@@ -52,13 +54,23 @@ SMALL = {
     "PlainNetCIFAR": plain_cifar,
     "PlainNet20": plain_cifar,
     "PlainNet56": plain_cifar,
+    "DenseNet121": dense,
+    "DenseNet161": dense,
+    "DenseNet169": dense,
+    "DenseNet201": dense,
+    "DenseNet264": dense,
+    "DenseNetCIFAR": dense_cifar,
 }
 DISTINCT = [name for place, name in enumerate(SMALL) if list(SMALL.values()).index(SMALL[name]) == place]
-CIFAR = [name for name in SMALL if SMALL[name] in (cifar, plain_cifar)]
+CIFAR = [name for name in SMALL if SMALL[name] in (cifar, plain_cifar, dense_cifar)]
+# Networks whose normalization and activation come before their convolution, but in the stem.
+PRE_ACTIVATION = [name for name in SMALL if SMALL[name] in (dense, dense_cifar)]
 WITH_HEADS = ("GoogLeNet", "InceptionV1")
 HEAD_WEIGHTS = {"main": 1.0, "aux1": 0.3, "aux2": 0.3}
 VARIANTS = [(name, {}) for name in DISTINCT]
 VARIANTS += [(name, {"aux_heads": True}) for name in WITH_HEADS] + [("ResNet50", {"version": "1"})]
+VARIANTS += [(name, {"memory_efficient": True}) for name in ("DenseNet121", "DenseNetCIFAR")]
+VARIANTS += [("DenseNetCIFAR", {"bottleneck": True, "compression": 0.5})]
 
 every_builder = pytest.mark.parametrize("name", keras_cnns.list_models())
 every_network = pytest.mark.parametrize("name", DISTINCT)
@@ -143,7 +155,7 @@ def test_signature(name):
 
 def producers(model):
     """The layer that makes a tensor, by the tensor's id."""
-    return {id(layer.output): layer.name for layer in model.layers}
+    return {id(tensor): layer.name for layer in model.layers for tensor in keras.tree.flatten(layer.output)}
 
 
 @every_variant
@@ -169,7 +181,7 @@ def test_every_block_ends_in_out(name):
     block = {
         layer.name: match[0]
         for layer in model.layers
-        if (match := re.match(r"(stage\d+_block\d+|inception\d[a-z])(?=_)", layer.name))
+        if (match := re.match(r"(stage\d+_block\d+|inception\d[a-z]|dense\d_layer\d+)(?=_)", layer.name))
     }
     leaving = {
         source
@@ -182,14 +194,21 @@ def test_every_block_ends_in_out(name):
 
 @every_variant
 def test_normalization_and_activation_are_named_as_their_convolution(name, arguments):
-    """conv1_conv -> conv1_bn -> conv1_relu."""
+    """conv1_conv -> conv1_bn -> conv1_relu, or where they come before it conv1_bn -> conv1_relu -> conv1_conv."""
     model = network(name, **arguments)
     made_by = producers(model)
-    chains = {layer.name: made_by[id(layer.input)] for layer in model.layers if layer.name.endswith(("_bn", "_relu"))}
-    assert chains
-    for layer, source in chains.items():
-        assert layer.rpartition("_")[0] == source.rpartition("_")[0]
-        assert source.rpartition("_")[2] in {"bn": ("conv",), "relu": ("bn", "conv")}[layer.rpartition("_")[2]]
+    after = {"bn": ("conv",), "relu": ("bn", "conv")}
+    before = {"relu": ("bn",), "conv": ("relu",)}
+    met = set()
+    for layer in model.layers:
+        unit, _, kind = layer.name.rpartition("_")
+        expected = before if name in PRE_ACTIVATION and unit != "stem" else after
+        if kind in expected:
+            # Of several inputs the last: the normalization of what the others are.
+            source = made_by[id(keras.tree.flatten(layer.input)[-1])]
+            assert source in {f"{unit}_{expected_kind}" for expected_kind in expected[kind]}, layer.name
+            met.add(kind)
+    assert "relu" in met and (name not in PRE_ACTIVATION or "conv" in met)
 
 
 # --- serialization
@@ -436,6 +455,12 @@ ERRORS = [
     ("ResNet18", {"classes": 0}, ["classes=0", "at least 1"]),
     ("ResNet18", {"classes": 2.5}, ["classes=2.5", "whole number"]),
     ("ResNet50", {"version": "2"}, ["version='2'", '"1.5"', '"1"']),
+    ("DenseNet121", {"input_shape": (20, 20, 3)}, ["densenet121", "(20, 20, 3)", "at least 32", "use DenseNetCIFAR"]),
+    ("DenseNetCIFAR", {"depth": 41}, ["depth=41", "bottleneck=False", "3n + 4", "40 or 43"]),
+    ("DenseNetCIFAR", {"depth": 43, "bottleneck": True}, ["depth=43", "bottleneck=True", "6n + 4", "40 or 46"]),
+    ("DenseNetCIFAR", {"depth": 4}, ["depth=4;", "7 or 10"]),
+    ("DenseNetCIFAR", {"growth_rate": 0}, ["growth_rate=0", "at least 1"]),
+    ("DenseNetCIFAR", {"compression": 1.5}, ["compression=1.5", "at most 1"]),
     ("GoogLeNet", {"aux_heads": True, "include_top": False}, ["aux_heads=True", "include_top=True", "Leave one"]),
     (
         "GoogLeNet",
