@@ -111,7 +111,7 @@ def test_training_step_equals_its_peers(name, network):
     for output, logits in outputs.items():
         assert np.abs(logits - theirs[output]).max() <= 1e-6 * np.abs(theirs[output]).max()
     values = {v.path: np.array(gradient) for v, gradient in zip(model.trainable_variables, gradients, strict=True)}
-    values |= {variable.path: np.array(variable) for variable in model.non_trainable_variables}
+    values |= {variable.path: np.array(variable) for variable in model.weights if not variable.trainable}
     expected = dict(zip((path.decode() for path in theirs["variables"]), theirs["summaries"], strict=True))
     assert values.keys() == expected.keys()
     for path, value in values.items():

@@ -83,7 +83,8 @@ class RecomputedConv2D(keras.layers.Conv2D):
             return self.convolution_op(x, ops.cast(kernel, self.compute_dtype))
 
         *maps, scale, shift = inputs
-        x = keras.remat(convolution)(ops.convert_to_tensor(self.kernel), scale, shift, *maps)
+        # A copy, since TensorFlow would count the gradient of an argument that is a variable twice.
+        x = keras.remat(convolution)(ops.copy(self.kernel), scale, shift, *maps)
         if self.use_bias:
             x = x + ops.cast(self.bias, x.dtype)
         return x if self.activation is None else self.activation(x)
