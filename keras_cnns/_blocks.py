@@ -34,9 +34,9 @@ def conv_relu(x, filters, kernel_size, strides=1, *, name):
     return layers.ReLU(name=f"{name}_relu")(conv(x, filters, kernel_size, strides, name=name))
 
 
-def batch_norm(x, *, epsilon=1e-5, name):
+def batch_norm(x, *, epsilon=1e-5, layer=BatchNormalization, name):
     """Batch normalization (Ioffe and Szegedy 2015) with the momentum that torch calls 0.1."""
-    return BatchNormalization(momentum=0.9, epsilon=epsilon, name=f"{name}_bn")(x)
+    return layer(momentum=0.9, epsilon=epsilon, name=f"{name}_bn")(x)
 
 
 def conv_bn(x, filters, kernel_size, strides=1, *, groups=1, epsilon=1e-5, initializer="he_normal", name):
@@ -48,6 +48,17 @@ def conv_bn(x, filters, kernel_size, strides=1, *, groups=1, epsilon=1e-5, initi
 def conv_bn_relu(x, filters, kernel_size, strides=1, *, epsilon=1e-5, name):
     """Convolution, batch normalization, ReLU."""
     return layers.ReLU(name=f"{name}_relu")(conv_bn(x, filters, kernel_size, strides, epsilon=epsilon, name=name))
+
+
+def stem(x, filters):
+    """How ResNet and DenseNet begin: 7x7 with stride 2, 3x3 max pool with stride 2; divides by 4."""
+    return stem_pool(conv_bn_relu(x, filters, 7, strides=2, name="stem"))
+
+
+def stem_pool(x):
+    """The pool of that stem: 3x3 with stride 2, (b, h, w, c) -> (b, ceil(h/2), ceil(w/2), c)."""
+    x = layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
+    return layers.MaxPooling2D(3, 2, name="stem_pool_max")(x)
 
 
 def max_pool(x, size, strides, *, name):

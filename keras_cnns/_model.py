@@ -52,7 +52,7 @@ SHARED_ARGUMENTS_DOC = """\
 
 Returns:
     A `keras.Model` that takes images normalised by `keras_cnns.preprocess_input`, (batch, height, width, channels).
-    With `include_top` it gives (batch, classes), in float32 under every precision policy.
+    With `include_top` it gives (batch, classes), in float32 under every precision policy but float64.
 
 Raises:
     ValueError: A size, shape, class count, pooling or weight file that the network cannot take.
@@ -187,20 +187,25 @@ def image_input(network, shared, *, default_size, minimum, minimum_because, fixe
     return keras.Input(shape, name="image") if tensor is None else tensor
 
 
+def head_dtype():
+    """The precision of every head: float32 under every precision policy, but float64 under that of float64."""
+    return "float64" if keras.config.dtype_policy().variable_dtype == "float64" else "float32"
+
+
 def global_pool(x, pooling, *, name):
-    """Turns a map (batch, height, width, channels) into a float32 vector (batch, channels): "avg" or "max"."""
+    """Turns a map (batch, height, width, channels) into a vector (batch, channels) in `head_dtype`: "avg" or "max"."""
     layer = {"avg": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}[pooling]
-    return layer(dtype="float32", name=name)(x)
+    return layer(dtype=head_dtype(), name=name)(x)
 
 
 def dense_classifier(x, shared, *, name):
-    """The last dense layer (batch, features) -> (batch, classes), in float32 under every precision policy."""
+    """The last dense layer (batch, features) -> (batch, classes), in the precision of `head_dtype`."""
     classes, activation = shared["classes"], shared["classifier_activation"]
     if not isinstance(classes, int) or classes < 1:
         raise ValueError(f"classes={classes!r}; it must be a whole number of at least 1.")
     if classes == 1 and activation == "softmax":
         activation = "sigmoid"
-    return keras.layers.Dense(classes, activation=activation, dtype="float32", name=name)(x)
+    return keras.layers.Dense(classes, activation=activation, dtype=head_dtype(), name=name)(x)
 
 
 def classifier_head(x, shared, *, dropout=0.0, fully_connected=()):
@@ -226,7 +231,7 @@ def classifier_head(x, shared, *, dropout=0.0, fully_connected=()):
         return dense_classifier(x, shared, name="head_dense")
     x = global_pool(x, "avg", name="head_pool")
     if dropout:
-        x = keras.layers.Dropout(dropout, dtype="float32", name="head_dropout")(x)
+        x = keras.layers.Dropout(dropout, dtype=head_dtype(), name="head_dropout")(x)
     return dense_classifier(x, shared, name="head_dense")
 
 

@@ -4,6 +4,7 @@ import fnmatch
 
 from keras_cnns._model import did_you_mean
 from keras_cnns.alexnet import AlexNet, AlexNetOneTower
+from keras_cnns.densenet import DenseNet121, DenseNet161, DenseNet169, DenseNet201, DenseNet264, DenseNetCIFAR
 from keras_cnns.googlenet import GoogLeNet, InceptionV1
 from keras_cnns.resnet import (
     PlainNet18,
@@ -61,6 +62,12 @@ BUILDERS = (
     PlainNetCIFAR,
     PlainNet20,
     PlainNet56,
+    DenseNet121,
+    DenseNet161,
+    DenseNet169,
+    DenseNet201,
+    DenseNet264,
+    DenseNetCIFAR,
     SEResNet18,
     SEResNet34,
     SEResNet50,

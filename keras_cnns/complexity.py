@@ -11,7 +11,7 @@ class LayerComplexity(NamedTuple):
     """What one layer costs, for one image."""
 
     name: str
-    output_shape: tuple[int, ...]  # without the batch
+    output_shape: tuple[int, ...]  # without the batch; of the first output where a layer has several
     parameters: int  # trainable
     multiply_adds: int  # of convolutions and dense layers, biases left out
     activations: int  # elements of the output
@@ -93,7 +93,7 @@ def _layers(model):
 
 
 def _layer_complexity(layer):
-    shape = layer.output.shape[1:]
+    shape = keras.tree.flatten(layer.output)[0].shape[1:]
     if None in shape:
         raise ValueError(
             f"The output of {layer.name} is {shape}: height or width is open. Pass input_shape, as (224, 224, 3); "

@@ -15,7 +15,7 @@ from typing import NamedTuple, Unpack
 
 from keras import layers
 
-from keras_cnns._blocks import conv, conv_bn, conv_bn_relu
+from keras_cnns._blocks import conv, conv_bn, stem
 from keras_cnns._model import SharedArguments, builder, classifier_head, finish, image_input
 from keras_cnns.layers import ZeroPadChannels
 
@@ -126,17 +126,6 @@ def relu(x, *, name):
 def add_relu(x, shortcut, *, name):
     """The end of both blocks of Figure 5: F(x) + x, then ReLU."""
     return layers.ReLU(name=f"{name}_out")(layers.Add(name=f"{name}_add")([x, shortcut]))
-
-
-def stem(x, filters):
-    """conv1 and the pool of conv2_x: 7x7 with stride 2, 3x3 max pool with stride 2."""
-    return stem_pool(conv_bn_relu(x, filters, 7, strides=2, name="stem"))
-
-
-def stem_pool(x):
-    """The pool of conv2_x: 3x3 with stride 2, (b, h, w, c) -> (b, ceil(h/2), ceil(w/2), c)."""
-    x = layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
-    return layers.MaxPooling2D(3, 2, name="stem_pool_max")(x)
 
 
 def stem_cifar(x, filters, *, unit=conv_bn):

@@ -22,7 +22,7 @@ from typing import Unpack
 from keras import layers
 
 from keras_cnns import googlenet, resnet
-from keras_cnns._blocks import conv, conv_bn, conv_bn_relu, conv_relu
+from keras_cnns._blocks import conv, conv_bn, conv_bn_relu, conv_relu, stem_pool
 from keras_cnns._model import SharedArguments, builder
 from keras_cnns.resnet import TABLE_1
 
@@ -97,7 +97,7 @@ def stem_3x3(x, filters):
     x = conv_bn_relu(x, filters, 3, strides=2, name="stem_conv1")
     x = conv_bn_relu(x, filters, 3, name="stem_conv2")
     x = conv_bn_relu(x, 2 * filters, 3, name="stem_conv3")
-    return resnet.stem_pool(x)
+    return stem_pool(x)
 
 
 @builder

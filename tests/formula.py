@@ -10,6 +10,9 @@ import zlib
 
 import numpy as np
 
+# Batch, height, width and channels of the images of one step in training.
+TRAINING_SHAPE = (4, 64, 64, 3)
+
 
 def draw(name, shape, seed=0):
     """Draws a variable so that activations neither vanish nor explode and no value is a default one.
@@ -44,6 +47,25 @@ def set_formula_weights(model, seed=0):
     """Sets every variable of a Keras model by the formula."""
     for variable in model.weights:
         variable.assign(draw(variable.path, tuple(variable.shape), seed))
+
+
+def output_direction(output, shape):
+    """Draws what an output is multiplied with to make the loss of one step in training."""
+    return _normal(f"{output}/direction", tuple(shape), 0)
+
+
+def summary(name, value):
+    """What a golden file holds of a gradient, or of a variable: its norm and its products with two drawn directions.
+
+    Args:
+        name: Path of the variable in our network.
+        value: The array, in our layout.
+
+    Returns:
+        A float64 array (3,).
+    """
+    directions = [_normal(f"{name}/direction{number}", value.shape, 0) for number in (1, 2)]
+    return np.array([np.linalg.norm(value), *(np.sum(value * direction) for direction in directions)])
 
 
 def image(name, shape, seed=0):

@@ -84,6 +84,34 @@ CIFAR networks of depth 6n + 2 with option A, on 32 x 32 x 3 with 10 classes:
     activations    stem 16,384, classifier 10, stages 2n * (16,384 + 8,192 + 4,096) = 2n * 28,672:
                    n = 3: 188,426; 5: 303,114; 7: 417,802; 9: 532,490; 18: 1,048,586
 
+DenseNet-264, k = 32; a block of n layers on c channels has a sum of inputs s = n*c + 16 * n * (n - 1), where
+n, c, s = 6, 64, 864; 12, 128, 3,648; 64, 256, 80,896; 48, 1,152, 91,392. Its name counts 264 layers and its table 265.
+    parameters     s * (2 + 128) + n * (256 + 9*128*32) = 335,040; 919,680; 12,892,160; 13,662,720
+                   transitions 2*256 + 256*128 = 33,280; 2*512 + 512*256 = 132,096; 2*2304 + 2304*1152 = 2,658,816
+                   stem 147*64 + 128 = 9,536; last norm 2*2688 = 5,376; classifier 2688*1000 + 1000 = 2,689,000
+                   33,337,704 in all
+    multiply-adds  (128*s + 36,864*n) * positions = 1,040,449,536; 712,900,608; 2,491,940,864; 659,914,752
+                   transitions 2 * 102,760,448 + 520,224,768; stem 118,013,952; classifier 2,688,000
+                   5,751,653,376 in all
+    activations    160 * (6 * 56*56 + 12 * 28*28 + 64 * 14*14 + 48 * 7*7) = 6,899,200; stem 802,816;
+                   transitions 401,408 + 200,704 + 225,792; classifier 1,000; 8,530,920 in all
+
+DenseNet for CIFAR, L = 40, k = 12: blocks of 12 layers on 16, 160 and 304 channels, s = 12*c + 12*66
+= 984; 2,712; 4,440
+    parameters     s * (2 + 9*12) = 894,960 for the three; transitions 2*160 + 160*160 = 25,920 and
+                   2*304 + 304*304 = 93,024; stem 432; last norm 896; classifier 4,490; 1,019,722 in all
+    multiply-adds  108 * (984*1024 + 2,712*256 + 4,440*64) = 214,493,184; transitions 25,600*1024 + 92,416*256;
+                   stem 442,368; classifier 4,480; 264,812,928 in all
+    activations    144 * (1024 + 256 + 64) = 193,536; transitions 163,840 + 77,824; stem 16,384; 10; 451,594 in all
+
+DenseNet-BC for CIFAR, L = 100, k = 12: blocks of 16 layers on 24, 108 and 150 channels, s = 16*c + 12*120
+= 1,824; 3,168; 3,840
+    parameters     s * (2 + 48) + 48 * (96 + 9*48*12) = 695,040 for the three; transitions 2*216 + 216*108 = 23,760 and
+                   2*300 + 300*150 = 45,600; stem 648; last norm 684; classifier 3,430; 769,162 in all
+    multiply-adds  (48*s + 16*5,184) * positions = 174,587,904; 60,162,048; 17,104,896; transitions
+                   23,328*1024 + 45,000*256 = 35,407,872; stem 663,552; classifier 3,420; 287,929,692 in all
+    activations    60*16 * (1024 + 256 + 64) = 1,290,240; transitions 110,592 + 38,400; stem 24,576; 10;
+                   1,463,818 in all
 Networks with squeeze and excitation were counted on timm 1.0.31, in the same way, the gates' own layers included:
 version 1 on legacy_seresnet18 to 152, version 1.5 on seresnet50 to 152, the others on legacy_seresnext50_32x4d,
 legacy_seresnext101_32x4d and legacy_senet154. Depth leaves the gates out, as the papers' names do.
@@ -147,6 +175,13 @@ ROWS = (
     Row("PlainNetCIFAR", {"depth": 8},      75_290,     0.012,  73_738,     8),
     Row("PlainNet20",  {},                  269_722,    0.041,  188_426,    20),
     Row("PlainNet56",  {},                  853_018,    0.125,  532_490,    56),
+    Row("DenseNet121", {},                  7_978_856,  2.834,  6_900_200,  121),
+    Row("DenseNet161", {},                  28_681_000, 7.728,  11_064_808, 161),
+    Row("DenseNet169", {},                  14_149_480, 3.360,  7_301_608,  169),
+    Row("DenseNet201", {},                  20_013_928, 4.291,  7_853_544,  201),
+    Row("DenseNet264", {},                  33_337_704, 5.752,  8_530_920,  265),
+    Row("DenseNetCIFAR", {},                1_019_722,  0.265,  451_594,    40),
+    Row("DenseNetCIFAR", {"depth": 100, "bottleneck": True, "compression": 0.5}, 769_162, 0.288, 1_463_818, 100),
     Row("SEResNet18",  {},                  11_778_592, 1.814,  2_486_752,  18),
     Row("SEResNet34",  {},                  21_958_868, 3.664,  3_743_124,  34),
     Row("SEResNet50",  {},                  28_088_024, 4.092,  11_131_032, 50),

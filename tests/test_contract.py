@@ -14,7 +14,7 @@ import safetensors.numpy
 import tensorflow as tf
 
 import keras_cnns
-from keras_cnns import alexnet, googlenet, resnet, senet, vgg
+from keras_cnns import alexnet, densenet, googlenet, resnet, senet, vgg
 from keras_cnns.alexnet import Convolution
 from keras_cnns.googlenet import Inception, MaxPool
 from keras_cnns.resnet import Stage
@@ -55,6 +55,8 @@ plain_cifar = functools.partial(keras_cnns.PlainNetCIFAR, 8)
 two_gpus = functools.partial(alexnet.alexnet, TWO_GPUS, fully_connected=(32, 16))
 one_tower = functools.partial(alexnet.alexnet, ONE_TOWER, fully_connected=(32, 16))
 vgg_blocks = functools.partial(vgg.vgg, BLOCKS, fully_connected=(32, 16))
+dense = functools.partial(densenet.densenet, densenet.Column((1, 2, 2, 2), growth_rate=8))
+dense_cifar = functools.partial(keras_cnns.DenseNetCIFAR, 10, growth_rate=4)
 # Networks that differ in their tables alone share a small one, which is then tried once.
 SMALL = {
     "AlexNet": two_gpus,
@@ -81,6 +83,12 @@ SMALL = {
     "PlainNetCIFAR": plain_cifar,
     "PlainNet20": plain_cifar,
     "PlainNet56": plain_cifar,
+    "DenseNet121": dense,
+    "DenseNet161": dense,
+    "DenseNet169": dense,
+    "DenseNet201": dense,
+    "DenseNet264": dense,
+    "DenseNetCIFAR": dense_cifar,
     "SEResNet18": se_basic,
     "SEResNet34": se_basic,
     "SEResNet50": se_bottleneck,
@@ -92,8 +100,10 @@ SMALL = {
     "SENet154": lambda **kw: senet.senet(STAGES_OF_GROUPS, **SENET154, **kw),
 }
 DISTINCT = [name for place, name in enumerate(SMALL) if list(SMALL.values()).index(SMALL[name]) == place]
-CIFAR = [name for name in SMALL if SMALL[name] in (cifar, plain_cifar)]
+CIFAR = [name for name in SMALL if SMALL[name] in (cifar, plain_cifar, dense_cifar)]
 FLATTENING = [name for name in DISTINCT if SMALL[name] in (two_gpus, one_tower, vgg_blocks)]
+# Networks whose normalization and activation come before their convolution, but in the stem.
+PRE_ACTIVATION = [name for name in SMALL if SMALL[name] in (dense, dense_cifar)]
 LAST_MAP = {"AlexNet": 6, "AlexNetOneTower": 7}  # of 64 pixels, where it is not 64 // 32: by hand
 LAST_MAP |= dict.fromkeys(CIFAR, 16)
 WITH_HEADS = ("GoogLeNet", "InceptionV1", "SEInceptionV1")
@@ -102,6 +112,8 @@ VARIANTS = [(name, {}) for name in DISTINCT]
 VARIANTS += [(name, {"aux_heads": True}) for name in WITH_HEADS]
 VARIANTS += [(name, {"version": "1"}) for name in ("ResNet50", "SEResNet50")]
 VARIANTS += [("VGG11", {"batch_norm": True})]
+VARIANTS += [(name, {"memory_efficient": True}) for name in ("DenseNet121", "DenseNetCIFAR")]
+VARIANTS += [("DenseNetCIFAR", {"bottleneck": True, "compression": 0.5})]
 
 every_builder = pytest.mark.parametrize("name", keras_cnns.list_models())
 every_network = pytest.mark.parametrize("name", DISTINCT)
@@ -186,7 +198,7 @@ def test_signature(name):
 
 def producers(model):
     """The layer that makes a tensor, by the tensor's id."""
-    return {id(layer.output): layer.name for layer in model.layers}
+    return {id(tensor): layer.name for layer in model.layers for tensor in keras.tree.flatten(layer.output)}
 
 
 @every_variant
@@ -204,7 +216,7 @@ def test_two_builds_have_the_same_names(name, arguments):
     assert [variable.path for variable in first.weights] == [variable.path for variable in second.weights]
 
 
-BLOCK = r"(stage\d+_block\d+|inception\d[a-z]|conv\d(?=_\d|_out))(?=_)"  # the last of them VGG's
+BLOCK = r"(stage\d+_block\d+|inception\d[a-z]|dense\d_layer\d+|conv\d(?=_\d|_out))(?=_)"  # the last of them VGG's
 
 
 @pytest.mark.parametrize("name", [name for name in DISTINCT if not name.startswith("AlexNet")])  # it has no blocks
@@ -224,14 +236,21 @@ def test_every_block_ends_in_out(name):
 
 @every_variant
 def test_normalization_and_activation_are_named_as_their_convolution(name, arguments):
-    """conv1_conv -> conv1_bn -> conv1_relu."""
+    """conv1_conv -> conv1_bn -> conv1_relu, or where they come before it conv1_bn -> conv1_relu -> conv1_conv."""
     model = network(name, **arguments)
     made_by = producers(model)
-    chains = {layer.name: made_by[id(layer.input)] for layer in model.layers if layer.name.endswith(("_bn", "_relu"))}
-    assert chains
-    for layer, source in chains.items():
-        assert layer.rpartition("_")[0] == source.rpartition("_")[0]
-        assert source.rpartition("_")[2] in {"bn": ("conv",), "relu": ("bn", "conv")}[layer.rpartition("_")[2]]
+    after = {"bn": ("conv",), "relu": ("bn", "conv")}
+    before = {"relu": ("bn",), "conv": ("relu",)}
+    met = set()
+    for layer in model.layers:
+        unit, _, kind = layer.name.rpartition("_")
+        expected = before if name in PRE_ACTIVATION and unit != "stem" else after
+        if kind in expected:
+            # Of several inputs the last: the normalization of what the others are.
+            source = made_by[id(keras.tree.flatten(layer.input)[-1])]
+            assert source in {f"{unit}_{expected_kind}" for expected_kind in expected[kind]}, layer.name
+            met.add(kind)
+    assert "relu" in met and (name not in PRE_ACTIVATION or "conv" in met)
 
 
 # --- serialization
@@ -507,6 +526,12 @@ ERRORS = [
     ("ResNet18", {"classes": 0}, ["classes=0", "at least 1"]),
     ("ResNet18", {"classes": 2.5}, ["classes=2.5", "whole number"]),
     ("ResNet50", {"version": "2"}, ["version='2'", '"1.5"', '"1"']),
+    ("DenseNet121", {"input_shape": (20, 20, 3)}, ["densenet121", "(20, 20, 3)", "at least 32", "use DenseNetCIFAR"]),
+    ("DenseNetCIFAR", {"depth": 41}, ["depth=41", "bottleneck=False", "3n + 4", "40 or 43"]),
+    ("DenseNetCIFAR", {"depth": 43, "bottleneck": True}, ["depth=43", "bottleneck=True", "6n + 4", "40 or 46"]),
+    ("DenseNetCIFAR", {"depth": 4}, ["depth=4;", "7 or 10"]),
+    ("DenseNetCIFAR", {"growth_rate": 0}, ["growth_rate=0", "at least 1"]),
+    ("DenseNetCIFAR", {"compression": 1.5}, ["compression=1.5", "at most 1"]),
     ("SEResNet18", {"ratio": 0}, ["ratio=0", "at least 1", "the paper's 16"]),
     ("SEInceptionV1", {"ratio": 0.5}, ["ratio=0.5", "whole number"]),
     ("GoogLeNet", {"aux_heads": True, "include_top": False}, ["aux_heads=True", "include_top=True", "Leave one"]),

@@ -3,13 +3,15 @@
 import functools
 import pathlib
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import keras_cnns
+from keras_cnns import densenet, resnet
 from keras_cnns.layers import GroupedConv2D, LocalResponseNormalization
-from tests.formula import draw, image, set_formula_weights
+from tests.formula import TRAINING_SHAPE, draw, image, output_direction, set_formula_weights, summary
 
 FOLDER = pathlib.Path(__file__).parent / "golden"
 # File: the network whose answers it holds.
@@ -29,7 +31,21 @@ NETWORKS = {
     "vgg16": keras_cnns.VGG16,
     "vgg16_batchnorm": functools.partial(keras_cnns.VGG16, batch_norm=True),
     "vgg16_keras": keras_cnns.VGG16,
+    "densenet121": keras_cnns.DenseNet121,
+    "densenet161": keras_cnns.DenseNet161,
+    "densenet121_keras": keras_cnns.DenseNet121,
 }
+SMALL_DENSENET = functools.partial(densenet.densenet, densenet.Column((2, 2), growth_rate=8))
+# The same in training: file and network.
+TRAINED = [
+    (
+        "resnet_training",
+        functools.partial(resnet.resnet, [resnet.Stage(f, 1) for f in (64, 128, 256, 512)], block=resnet.basic_block),
+    ),
+    ("inceptionv1_training", NETWORKS["inceptionv1"]),
+    ("densenet_training", SMALL_DENSENET),
+    ("densenet_training", functools.partial(SMALL_DENSENET, memory_efficient=True)),
+]
 SIZES = ("2x224x224", "1x149x193")  # batch x height x width
 VGG_SIZES = ("2x224x224", "1x95x127")
 
@@ -119,6 +135,43 @@ def test_grouped_convolution_equals_torch(name):
     assert_equal(y, theirs[f"values_{name}"])
     assert_equal(to_input, theirs[f"input_{name}"])
     assert_equal(to_kernel, theirs[f"kernel_{name}"])
+
+
+@pytest.fixture
+def float64():
+    before = keras.config.floatx()
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")  # which conftest.py puts back
+    yield
+    keras.config.set_floatx(before)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(("name", "network"), TRAINED, ids=["resnet", "inceptionv1", "densenet", "densenet_efficient"])
+def test_training_step_equals_its_peers(name, network):
+    """Outputs with the statistics of the batch, gradients of every variable and updated moving statistics, to 1e-6."""
+    model = network(input_shape=TRAINING_SHAPE[1:], classes=10, classifier_activation=None)
+    set_formula_weights(model)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Dropout):
+            layer.rate = 0.0
+    theirs = golden(name)
+    with tf.GradientTape() as tape:
+        outputs = model(image("image", TRAINING_SHAPE).astype("float64"), training=True)
+        outputs = outputs if isinstance(outputs, dict) else {"main": outputs}
+        loss = sum(tf.reduce_sum(value * output_direction(key, value.shape)) for key, value in outputs.items())
+    gradients = tape.gradient(loss, [variable.value for variable in model.trainable_variables])
+    assert outputs.keys() == theirs.keys() - {"variables", "summaries"}
+    for output, logits in outputs.items():
+        assert np.abs(logits - theirs[output]).max() <= 1e-6 * np.abs(theirs[output]).max()
+    values = {v.path: np.array(gradient) for v, gradient in zip(model.trainable_variables, gradients, strict=True)}
+    values |= {variable.path: np.array(variable) for variable in model.weights if not variable.trainable}
+    expected = dict(zip((path.decode() for path in theirs["variables"]), theirs["summaries"], strict=True))
+    assert values.keys() == expected.keys()
+    for path, value in values.items():
+        assert value.dtype == np.float64 and expected[path][0] > 0
+        # A product with a direction is about as large as the norm.
+        assert np.abs(summary(path, value) - expected[path]).max() <= 1e-6 * expected[path][0], path
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,14 @@
 from keras_cnns.layers.batch_normalization import BatchNormalization
 from keras_cnns.layers.grouped_conv2d import GroupedConv2D
 from keras_cnns.layers.local_response_normalization import LocalResponseNormalization
+from keras_cnns.layers.recomputation import RecomputedConv2D, ScaleAndShift
 from keras_cnns.layers.zero_pad_channels import ZeroPadChannels
 
-__all__ = ["BatchNormalization", "GroupedConv2D", "LocalResponseNormalization", "ZeroPadChannels"]
+__all__ = [
+    "BatchNormalization",
+    "GroupedConv2D",
+    "LocalResponseNormalization",
+    "RecomputedConv2D",
+    "ScaleAndShift",
+    "ZeroPadChannels",
+]

@@ -27,6 +27,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         fused = (
             keras.backend.backend() == "tensorflow"
             and len(inputs.shape) == 4
+            and inputs.dtype != "float64"  # which the kernel does not know
             and self.axis in (-1, 3)
             and mask is None
             and not self.synchronized

@@ -7,6 +7,10 @@
 No network of ours runs here. Weights are drawn by our names and in our layout (tests/formula.py) and carried to the
 peer: a table per family renames, transposition gives the peer's layout. A file holds float32 arrays, each under its
 output's name and the size of its images, as "main_2x224x224", and the versions of the packages that made it.
+
+The files of training hold float64 instead: the outputs of one step in training, and of every variable the `summary` of
+its gradient, or of what a moving statistic has become. In float32 two implementations differ too much for a proof: a
+value beside zero that falls on the other side of a ReLU changes gradients visibly.
 """
 
 import functools
@@ -26,7 +30,7 @@ import torch
 import torchvision
 from torch import nn
 
-from tests.formula import draw, image
+from tests.formula import TRAINING_SHAPE, draw, image, output_direction, summary
 
 FOLDER = pathlib.Path(__file__).parent
 VERSIONS = [f"{package.__name__} {package.__version__}" for package in (torch, torchvision, timm, keras, np)]
@@ -69,6 +73,14 @@ TORCH_GOOGLENET = (
     (r"\.(conv|bn)$", r"_\1"),
     (r"^fc$", "head_dense"),
 )
+TORCH_DENSENET = (
+    (r"^features\.(conv|norm)0$", r"stem_\1"),
+    (r"^features\.norm5$", "final_bn"),
+    (r"^features\.denseblock(\d)\.denselayer(\d+)\.(conv|norm)(\d)$", r"dense\1_layer\2_conv\4_\3"),
+    (r"^features\.transition(\d)\.(conv|norm)$", r"transition\1_\2"),
+    (r"_norm$", "_bn"),
+    (r"^classifier$", "head_dense"),
+)
 KERAS_RESNET = (
     (r"^conv1_(conv|bn)$", r"stem_\1"),
     (r"^conv(\d)_block", lambda match: f"stage{int(match[1]) - 1}_block"),
@@ -95,6 +107,17 @@ TORCH_VGG_HEAD = (
 KERAS_VGG = (
     (r"^block(\d)_conv(\d)$", r"conv\1_\2_conv"),
     (r"^fc(\d)$", r"head_fc\1"),
+    (r"^predictions$", "head_dense"),
+)
+KERAS_DENSENET = (
+    (r"^conv1_(conv|bn)$", r"stem_\1"),
+    (r"^bn$", "final_bn"),
+    (r"^conv(\d)_block(\d+)_", lambda match: f"dense{int(match[1]) - 1}_layer{match[2]}_"),
+    (r"_0_bn$", "_conv1_bn"),
+    (r"_1_conv$", "_conv1_conv"),
+    (r"_1_bn$", "_conv2_bn"),
+    (r"_2_conv$", "_conv2_conv"),
+    (r"^pool(\d)_(conv|bn)$", lambda match: f"transition{int(match[1]) - 1}_{match[2]}"),
     (r"^predictions$", "head_dense"),
 )
 # From torch's variables to ours.
@@ -133,15 +156,32 @@ def draw_for_torch(name, shape, flattened):
     return draw(name, shape)
 
 
+def from_torch(name, value):
+    """The way back of `draw_for_torch`: an array of torch's in our layout."""
+    if value.ndim == 4:
+        return value.transpose(2, 3, 1, 0)
+    if value.ndim == 2:
+        value = value.T
+        if name in FLATTENED:
+            height, width, channels = FLATTENED[name]
+            value = value.reshape(channels, height, width, -1).transpose(1, 2, 0, 3).reshape(value.shape)
+    return value
+
+
+def our_variable(peer, key, table):
+    """Our path of a torch parameter or buffer."""
+    layer, _, kind = key.rpartition(".")
+    return f"{rename(layer, table)}/{KINDS[type(peer.get_submodule(layer))][kind]}"
+
+
 def set_torch_weights(peer, table, flattened=FLATTENED):
     """Sets every parameter and buffer of a torch module, each from another variable of ours."""
     drawn, names = {}, set()
     for key, value in peer.state_dict().items():
-        layer, _, kind = key.rpartition(".")
-        if kind == "num_batches_tracked":  # a counter that evaluation does not read
+        if key.endswith("num_batches_tracked"):  # a counter that is never read where the momentum is given
             drawn[key] = value
             continue
-        name = f"{rename(layer, table)}/{KINDS[type(peer.get_submodule(layer))][kind]}"
+        name = our_variable(peer, key, table)
         assert name not in names, f"{name} is drawn twice"
         names.add(name)
         drawn[key] = torch.from_numpy(draw_for_torch(name, tuple(value.shape), flattened))
@@ -170,6 +210,36 @@ def run_torch(peer, table, images, flattened=FLATTENED):
     peer.training = hasattr(peer, "aux_logits")
     with torch.inference_mode():
         return peer(torch.from_numpy(images.transpose(0, 3, 1, 2)))
+
+
+def train_torch(peer, table, images):
+    """One step of a torch module in training, in float64, from the sum of its outputs times drawn directions."""
+    peer.double().train()
+    set_torch_weights(peer, table)
+    norms = {name: module for name, module in peer.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    before = {name: module.running_var.clone() for name, module in norms.items()}
+    elements = {}  # of a channel, in the batch
+    for name, module in norms.items():
+        module.register_forward_hook(
+            lambda module, inputs, output, name=name: elements.update({name: output.numel() // output.shape[1]})
+        )
+    outputs = peer(torch.from_numpy(images.transpose(0, 3, 1, 2)).double())
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    outputs = dict(zip(("main", "aux2", "aux1"), outputs, strict=False))  # in torchvision's order
+    sum(
+        (value * torch.from_numpy(output_direction(key, value.shape))).sum() for key, value in outputs.items()
+    ).backward()
+    for name, module in norms.items():
+        # Torch keeps the unbiased variance of the batch, Keras the biased one.
+        kept = (1 - module.momentum) * before[name]
+        module.running_var.copy_(kept + (module.running_var - kept) * (1 - 1 / elements[name]))
+    values = {key: parameter.grad for key, parameter in peer.named_parameters()}
+    values |= {key: value for key, value in peer.named_buffers() if not key.endswith("num_batches_tracked")}
+    summaries = {}
+    for key, value in values.items():
+        name = our_variable(peer, key, table)
+        summaries[name] = summary(name, from_torch(name, value.numpy()))
+    return outputs, dict(sorted(summaries.items()))
 
 
 def torch_resnet18(images):
@@ -248,11 +318,29 @@ def keras_resnet50(images):
         return {"main": peer(images, training=False)}
 
 
+def torch_densenet121(images):
+    return {"main": run_torch(torchvision.models.densenet121(), TORCH_DENSENET, images)}
+
+
+def torch_densenet161(images):
+    return {"main": run_torch(torchvision.models.densenet161(), TORCH_DENSENET, images)}
+
+
+def keras_densenet121(images):
+    peer = keras.applications.DenseNet121(weights=None, classifier_activation=None, input_shape=images.shape[1:])
+    set_keras_weights(peer, KERAS_DENSENET)
+    with torch.inference_mode():
+        return {"main": peer(images, training=False)}
+
+
 PEERS = {
     "resnet18": torch_resnet18,
     "resnet50": torch_resnet50,
     "resnet50_version1": keras_resnet50,
     "inceptionv1": torch_googlenet,
+    "densenet121": torch_densenet121,
+    "densenet161": torch_densenet161,
+    "densenet121_keras": keras_densenet121,
     "seresnet18": timm_seresnet18,
     "seresnet50": functools.partial(timm_senet, "seresnet50"),
     "seresnet50_version1": functools.partial(timm_senet, "legacy_seresnet50"),
@@ -264,6 +352,26 @@ PEERS = {
     "vgg16": functools.partial(torch_vgg, "vgg16"),
     "vgg16_batchnorm": functools.partial(torch_vgg, "vgg16_bn"),
     "vgg16_keras": keras_vgg16,
+}
+
+
+def small_resnet():
+    return torchvision.models.resnet.ResNet(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1], num_classes=10)
+
+
+def small_densenet():
+    return torchvision.models.DenseNet(growth_rate=8, block_config=(2, 2), num_init_features=16, num_classes=10)
+
+
+def googlenet_without_dropout():
+    return torchvision.models.GoogLeNet(num_classes=10, init_weights=False, dropout=0.0, dropout_aux=0.0)
+
+
+# In training. File: the network and its table of names.
+TRAINED = {
+    "resnet_training": (small_resnet, TORCH_RESNET),
+    "inceptionv1_training": (googlenet_without_dropout, TORCH_GOOGLENET),
+    "densenet_training": (small_densenet, TORCH_DENSENET),
 }
 
 
@@ -301,34 +409,53 @@ def grouped_convolution(name):
 
 
 def save(name, arrays):
-    arrays = {key: np.asarray(array, "float32") for key, array in arrays.items()}
     np.savez(FOLDER / f"{name}.npz", versions=VERSIONS, **arrays)
-    print(name, *(f"{key}: largest {np.abs(array).max():.4g}" for key, array in arrays.items()), sep="\n  ")
+    largest = {key: np.abs(array).max() for key, array in arrays.items() if array.dtype.kind == "f"}
+    print(name, *(f"{key}: largest {value:.4g}" for key, value in largest.items()), sep="\n  ")
 
 
-def network(name):
+def float32(arrays):
+    return {key: np.asarray(array, "float32") for key, array in arrays.items()}
+
+
+def make_network(name):
     """The logits of a peer at every size."""
     arrays = {}
     for size in VGG_SIZES if name.startswith("vgg") else SIZES:
         images = image("image", (*map(int, size.split("x")), 3))
         arrays |= {f"{output}_{size}": logits for output, logits in PEERS[name](images).items()}
-    return arrays
+    return float32(arrays)
 
 
-def local_response_normalization():
+def make_training(peer, table):
+    outputs, summaries = train_torch(peer(), table, image("image", TRAINING_SHAPE))
+    arrays = {output: logits.detach().numpy() for output, logits in outputs.items()}
+    return arrays | {"variables": np.array(list(summaries), "S"), "summaries": np.stack(list(summaries.values()))}
+
+
+def make_response_normalization():
     caffe = response_normalization(size=5, alpha=1e-4, beta=0.75, k=1.0)
     strong = response_normalization(size=3, alpha=0.5, beta=0.6, k=2.0)
-    return caffe | strong
+    return float32(caffe | strong)
 
 
-def grouped_convolutions():
-    return {key: array for name in GROUPED for key, array in grouped_convolution(name).items()}
+def make_grouped_convolutions():
+    return float32({key: array for name in GROUPED for key, array in grouped_convolution(name).items()})
 
 
-FILES = {name: functools.partial(network, name) for name in PEERS}
-FILES |= {"local_response_normalization": local_response_normalization, "grouped_convolution": grouped_convolutions}
+# File: what makes it.
+FILES = {name: functools.partial(make_network, name) for name in PEERS}
+FILES |= {name: functools.partial(make_training, *arguments) for name, arguments in TRAINED.items()}
+FILES |= {
+    "local_response_normalization": make_response_normalization,
+    "grouped_convolution": make_grouped_convolutions,
+}
+
+
+def main():
+    for name in sys.argv[1:] or FILES:
+        save(name, FILES[name]())
 
 
 if __name__ == "__main__":
-    for file in sys.argv[1:] or FILES:
-        save(file, FILES[file]())
+    main()
