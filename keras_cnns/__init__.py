@@ -5,6 +5,7 @@ from keras_cnns._model import labels_for, main_output
 from keras_cnns.catalogue import builder, list_models
 from keras_cnns.checkpoints import load_weights, save_weights
 from keras_cnns.complexity import complexity
+from keras_cnns.deformable import DeformableResNet50, DeformableResNet101
 from keras_cnns.googlenet import GoogLeNet, InceptionV1
 from keras_cnns.preprocessing import preprocess_input
 from keras_cnns.resnet import (
@@ -27,6 +28,8 @@ from keras_cnns.resnet import (
 )
 
 __all__ = [
+    "DeformableResNet50",
+    "DeformableResNet101",
     "GoogLeNet",
     "InceptionV1",
     "PlainNet18",

@@ -3,6 +3,7 @@
 import fnmatch
 
 from keras_cnns._model import did_you_mean
+from keras_cnns.deformable import DeformableResNet50, DeformableResNet101
 from keras_cnns.googlenet import GoogLeNet, InceptionV1
 from keras_cnns.resnet import (
     PlainNet18,
@@ -42,6 +43,8 @@ BUILDERS = (
     PlainNetCIFAR,
     PlainNet20,
     PlainNet56,
+    DeformableResNet50,
+    DeformableResNet101,
 )
 
 
