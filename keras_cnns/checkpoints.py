@@ -80,19 +80,17 @@ def load_weights(model, path):
         if not any(key.startswith(prefixes) for key in variables):
             arrays = {key: array for key, array in arrays.items() if not key.startswith(prefixes)}
     for prefix in ZERO_IF_ABSENT:
-        if not any(_kind(key).startswith(prefix) for key in arrays):
-            arrays |= {
-                key: np.zeros(v.shape, "float32") for key, v in variables.items() if _kind(key).startswith(prefix)
-            }
+        zeros = {
+            key: np.zeros(variable.shape, "float32")
+            for key, variable in variables.items()
+            if key.rpartition("/")[2].startswith(prefix)
+        }
+        if not zeros.keys() & arrays.keys():
+            arrays |= zeros
     _check_fit(model, path, variables, arrays)
     for key, variable in variables.items():
         variable.assign(arrays[key])
     return metadata
-
-
-def _kind(key):
-    """What a variable is in its layer: the last part of its path."""
-    return key.rpartition("/")[2]
 
 
 def _check_fit(model, path, variables, arrays):

@@ -3,15 +3,16 @@
 The second version is Zhu, Hu, Lin, Dai, "Deformable ConvNets v2: More Deformable, Better Results", CVPR 2019
 (arXiv:1811.11168). The layer of both is `keras_cnns.layers.DeformableConv2D`, with `modulated=True` that of version 2.
 `deformable_resnet` is section 3.1 of Zhu et al.: every 3x3 of conv3, conv4 and conv5 (stage2, stage3, stage4) is
-deformable, and with the masks of section 3.2 their DCNv2. Dai et al. have the 3x3 of conv5 alone as their default
-(section 3.2); `resnet.resnet(..., block=(bottleneck, bottleneck, bottleneck, deformable_bottleneck))` is that placement.
+deformable, and with the masks of section 3.2 it is their DCNv2. Dai et al., section 2.3, settle for the three 3x3 of
+conv5: that is `resnet.resnet` with `block=(bottleneck, bottleneck, bottleneck, deformable_bottleneck)`.
 
 The networks are their parents' but for these layers, whose names and kernels are those of the plain ones: weights of
 ResNet50 load into DeformableResNet50, which then answers as ResNet50 does, since offsets start at zero.
 
 Deviations from the papers:
 - Masks are 2 * sigmoid, not sigmoid, so that the start is the plain network and not one with halved branches.
-- Both papers detect and segment, with conv5 dilated and its stride 1; these classify, with ResNet's strides.
+- The papers' backbones are those of detectors: Dai et al. take the stride out of conv5 and dilate it. These classify,
+  with ResNet's strides.
 - version="1.5", the default, is ResNet's deviation.
 """
 

@@ -1,7 +1,7 @@
 """Deformable convolution: Dai et al. 2017 (arXiv:1703.06211), section 2.1; Zhu et al. 2019 (arXiv:1811.11168), 3.2.
 
-`deform_conv2d` is equation (2) of Dai et al. with the bilinear kernel of equations (3) and (4), and with a mask equation
-(1) of Zhu et al.; `DeformableConv2D` is the layer that finds offsets and mask by a convolution of its own.
+`deform_conv2d` is equation (2) of Dai et al. with the bilinear kernel of equations (3) and (4), and with a mask it is
+equation (1) of Zhu et al.; `DeformableConv2D` is the layer that finds offsets and mask by a convolution of its own.
 
 Deviations from the papers:
 - The mask is 2 * sigmoid, Zhu et al.'s is sigmoid. At its zero start it is then 1 instead of 1/2, so that a modulated
