@@ -45,6 +45,18 @@ CIFAR networks of depth 6n + 2 with option A, on 32 x 32 x 3 with 10 classes:
                    9: 125,485,696; 18: 252,887,680
     activations    stem 16,384, classifier 10, stages 2n * (16,384 + 8,192 + 4,096) = 2n * 28,672:
                    n = 3: 188,426; 5: 303,114; 7: 417,802; 9: 532,490; 18: 1,048,586
+
+Deformable ResNets are the plain ones and, in each 3x3 of stages 2 to 4 (4 of 128 channels, 6 or 23 of 256, 3 of 512), a
+3x3 with bias to 2 * 9 offsets, 9 * 18 = 162 weights a channel, and with masks to 9 more, 9 * 27 = 243:
+    channels       50: 4*128 + 6*256 + 3*512 = 3,584 in 13 layers;  101: 4*128 + 23*256 + 3*512 = 7,936 in 30
+    parameters     50:  25,557,032 + 162 * 3,584 + 18 * 13 = 26,137,874;  + 243 * 3,584 + 27 * 13 = 26,428,295
+                   101: 44,549,160 + 162 * 7,936 + 18 * 30 = 45,835,332;  + 243 * 7,936 + 27 * 30 = 46,478,418
+    multiply-adds  channels times positions behind the stride: 4*128 * 28*28 + 6*256 * 14*14 + 3*512 * 7*7 = 777,728,
+                   with 23*256 1,630,720
+                   50:  4,089,184,256 + 162 * 777,728 = 4,215,176,192;  + 243 * 777,728 = 4,278,172,160
+                        version 1 with masks 3,857,973,248 + 243 * 777,728 = 4,046,961,152
+                   101: 7,801,405,440 + 162 * 1,630,720 = 8,065,582,080;  + 243 * 1,630,720 = 8,197,670,400
+The offsets and masks stay inside their layers: activations are the plain network's, and so is the depth.
 """
 
 from typing import NamedTuple
@@ -86,5 +98,10 @@ ROWS = (
     Row("PlainNetCIFAR", {"depth": 8},      75_290,     0.012,  73_738,     8),
     Row("PlainNet20",  {},                  269_722,    0.041,  188_426,    20),
     Row("PlainNet56",  {},                  853_018,    0.125,  532_490,    56),
+    Row("DeformableResNet50",  {},                   26_428_295, 4.278, 11_114_984, 50),
+    Row("DeformableResNet50",  {"version": "1"},     26_428_295, 4.047, 10_588_136, 50),
+    Row("DeformableResNet50",  {"modulated": False}, 26_137_874, 4.215, 11_114_984, 50),
+    Row("DeformableResNet101", {},                   46_478_418, 8.198, 16_232_936, 101),
+    Row("DeformableResNet101", {"modulated": False}, 45_835_332, 8.066, 16_232_936, 101),
 )
 # fmt: on

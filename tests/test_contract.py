@@ -14,7 +14,7 @@ import safetensors.numpy
 import tensorflow as tf
 
 import keras_cnns
-from keras_cnns import googlenet, resnet
+from keras_cnns import deformable, googlenet, resnet
 from keras_cnns.googlenet import Inception, MaxPool
 from keras_cnns.resnet import Stage
 
@@ -30,6 +30,7 @@ V1 = {"stem": googlenet.stem_v1, "module": googlenet.inception_v1, "head": googl
 basic = functools.partial(resnet.resnet, STAGES, block=resnet.basic_block)
 bottleneck = functools.partial(resnet.resnet, STAGES, block=resnet.bottleneck)
 plain = functools.partial(resnet.resnet, STAGES, block=resnet.plain_block)
+deformable_bottleneck = functools.partial(deformable.deformable_resnet, STAGES)
 cifar = functools.partial(keras_cnns.ResNetCIFAR, 8)
 plain_cifar = functools.partial(keras_cnns.PlainNetCIFAR, 8)
 # Networks that differ in their tables alone share a small one, which is then tried once.
@@ -52,6 +53,8 @@ SMALL = {
     "PlainNetCIFAR": plain_cifar,
     "PlainNet20": plain_cifar,
     "PlainNet56": plain_cifar,
+    "DeformableResNet50": deformable_bottleneck,
+    "DeformableResNet101": deformable_bottleneck,
 }
 DISTINCT = [name for place, name in enumerate(SMALL) if list(SMALL.values()).index(SMALL[name]) == place]
 CIFAR = [name for name in SMALL if SMALL[name] in (cifar, plain_cifar)]
@@ -59,6 +62,7 @@ WITH_HEADS = ("GoogLeNet", "InceptionV1")
 HEAD_WEIGHTS = {"main": 1.0, "aux1": 0.3, "aux2": 0.3}
 VARIANTS = [(name, {}) for name in DISTINCT]
 VARIANTS += [(name, {"aux_heads": True}) for name in WITH_HEADS] + [("ResNet50", {"version": "1"})]
+VARIANTS += [("DeformableResNet50", {"modulated": False})]
 
 every_builder = pytest.mark.parametrize("name", keras_cnns.list_models())
 every_network = pytest.mark.parametrize("name", DISTINCT)

@@ -2,15 +2,18 @@
 
     pip install -r requirements-parity.txt
     python -m tests.golden.make_golden          # from the root of the repository; overwrites tests/golden/*.npz
+    python -m tests.golden.make_golden resnet18 deform_conv2d          # only these
 
 No network of ours runs here. Weights are drawn by our names and in our layout (tests/formula.py) and carried to the
 peer: a table per family renames, transposition gives the peer's layout. A file holds float32 arrays, each under its
 output's name and the size of its images, as "main_2x224x224", and the versions of the packages that made it.
 """
 
+import functools
 import os
 import pathlib
 import re
+import sys
 
 # TensorFlow and torch can crash in one process, and keras.applications is the same network on either backend. On the
 # CPU, because a GPU may round float32 to 10 bits.
@@ -22,7 +25,7 @@ import torch
 import torchvision
 from torch import nn
 
-from tests.formula import draw, image
+from tests.formula import DEFORMABLE, deformable_arguments, draw, image
 
 FOLDER = pathlib.Path(__file__).parent
 VERSIONS = [f"{package.__name__} {package.__version__}" for package in (torch, torchvision, keras, np)]
@@ -60,9 +63,37 @@ KERAS_RESNET = (
     (r"_(\d)_(conv|bn)$", r"_conv\1_\2"),
     (r"^predictions$", "head_dense"),
 )
+TORCH_DEFORMABLE = ((r"\.(offset|mask)$", ""), *TORCH_RESNET)
+
+
+class OffsetConv(nn.Conv2d):
+    """Of a deformable convolution, what makes the offsets."""
+
+
+class MaskConv(nn.Conv2d):
+    """Of a deformable convolution, what makes the masks."""
+
+
+class DeformableConv(nn.Conv2d):
+    """torchvision's deformable convolution in the place of a 3x3, with the convolutions that make offsets and masks."""
+
+    def __init__(self, plain, modulated):
+        channels, strides = plain.in_channels, plain.stride
+        super().__init__(channels, plain.out_channels, 3, strides, 1, bias=False)
+        self.offset = OffsetConv(channels, 18, 3, strides, 1)
+        self.mask = MaskConv(channels, 9, 3, strides, 1) if modulated else None
+
+    def forward(self, x):
+        mask = None if self.mask is None else 2 * torch.sigmoid(self.mask(x))
+        return torchvision.ops.deform_conv2d(x, self.offset(x), self.weight, None, self.stride, 1, mask=mask)
+
+
 # From torch's variables to ours.
 KINDS = {
     nn.Conv2d: {"weight": "kernel", "bias": "bias"},
+    DeformableConv: {"weight": "kernel"},
+    OffsetConv: {"weight": "offset_kernel", "bias": "offset_bias"},
+    MaskConv: {"weight": "mask_kernel", "bias": "mask_bias"},
     nn.Linear: {"weight": "kernel", "bias": "bias"},
     nn.BatchNorm2d: {
         "weight": "gamma",
@@ -143,6 +174,13 @@ def torch_resnet50(images):
     return {"main": run_torch(torchvision.models.resnet50(), TORCH_RESNET, images)}
 
 
+def torch_deformable_resnet50(images, modulated=True):
+    peer = torchvision.models.resnet50()
+    for block in (*peer.layer2, *peer.layer3, *peer.layer4):
+        block.conv2 = DeformableConv(block.conv2, modulated)
+    return {"main": run_torch(peer, TORCH_DEFORMABLE, images)}
+
+
 def torch_googlenet(images):
     peer = torchvision.models.googlenet(aux_logits=True, init_weights=False, transform_input=False)
     outputs = run_torch(peer, TORCH_GOOGLENET, images)
@@ -161,6 +199,8 @@ PEERS = {
     "resnet50": torch_resnet50,
     "resnet50_version1": keras_resnet50,
     "inceptionv1": torch_googlenet,
+    "deformableresnet50": torch_deformable_resnet50,
+    "deformableresnet50_unmodulated": functools.partial(torch_deformable_resnet50, modulated=False),
 }
 
 
@@ -173,23 +213,57 @@ def response_normalization(size, alpha, beta, k):
     return {f"values_size{size}": y.detach(), f"gradient_size{size}": x.grad}
 
 
+def local_response_normalization():
+    caffe = response_normalization(size=5, alpha=1e-4, beta=0.75, k=1.0)
+    strong = response_normalization(size=3, alpha=0.5, beta=0.6, k=2.0)
+    return caffe | strong
+
+
+def deform_conv2d():
+    """Values of torchvision's function and the gradients of their product with a direction, computed in float64."""
+    arrays, to_torch = {}, (0, 3, 1, 2)
+    for name, (strides, padding, dilation, *_) in DEFORMABLE.items():
+        *arguments, direction = deformable_arguments(name)
+        tensors = [None if a is None else torch.from_numpy(a).requires_grad_() for a in arguments]
+        inputs, offsets, kernel, mask = (
+            None if t is None else t.permute(order)
+            for t, order in zip(tensors, (to_torch, to_torch, (3, 2, 0, 1), to_torch), strict=True)
+        )
+        y = torchvision.ops.deform_conv2d(inputs, offsets, kernel, None, strides, padding, dilation, mask)
+        y = y.permute(0, 2, 3, 1)
+        (y * torch.from_numpy(direction)).sum().backward()
+        arrays[f"{name}_values"] = y.detach()
+        arrays |= {
+            f"{name}_gradient_{what}": t.grad
+            for what, t in zip(("inputs", "offsets", "kernel", "mask"), tensors, strict=True)
+            if t is not None
+        }
+    return arrays
+
+
 def save(name, arrays):
     arrays = {key: np.asarray(array, "float32") for key, array in arrays.items()}
     np.savez(FOLDER / f"{name}.npz", versions=VERSIONS, **arrays)
     print(name, *(f"{key}: largest {np.abs(array).max():.4g}" for key, array in arrays.items()), sep="\n  ")
 
 
-def main():
-    for name, peer in PEERS.items():
-        arrays = {}
-        for size in SIZES:
-            images = image("image", (*map(int, size.split("x")), 3))
-            arrays |= {f"{output}_{size}": logits for output, logits in peer(images).items()}
-        save(name, arrays)
-    caffe = response_normalization(size=5, alpha=1e-4, beta=0.75, k=1.0)
-    strong = response_normalization(size=3, alpha=0.5, beta=0.6, k=2.0)
-    save("local_response_normalization", caffe | strong)
+def network(peer):
+    """The outputs of a peer for images of every size."""
+    arrays = {}
+    for size in SIZES:
+        images = image("image", (*map(int, size.split("x")), 3))
+        arrays |= {f"{output}_{size}": logits for output, logits in peer(images).items()}
+    return arrays
+
+
+FILES = {name: functools.partial(network, peer) for name, peer in PEERS.items()}
+FILES |= {"local_response_normalization": local_response_normalization, "deform_conv2d": deform_conv2d}
+
+
+def main(names):
+    for name in names or FILES:
+        save(name, FILES[name]())
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
