@@ -111,16 +111,12 @@ def test_weights_without_masks_give_the_same_answers_with_them(tmp_path):
     np.testing.assert_allclose(modulated(x), model(x), rtol=1e-4, atol=1e-5 * np.abs(model(x)).max())
 
 
-def change(arrays, path):
-    safetensors.numpy.save_file(arrays, path)
-
-
 # What is taken from or added to a good file of the deformable network, and what the error says.
 SPOILED = {
     "an offset alone": (
         ["stage3_block1_conv2_conv/offset_bias"],
         [],
-        "1 variables are missing, as stage3_block1_conv2",
+        "1 variables are missing, as stage3_block1",
     ),
     "a mask alone": (["stage2_block1_conv2_conv/mask_kernel"], [], "missing, as stage2_block1_conv2_conv/mask_kernel"),
     "a kernel": (
@@ -138,7 +134,7 @@ def test_only_all_offsets_together_may_be_missing(fault, tmp_path):
     model = shaken(deformable_resnet(STAGES, **SMALL))
     arrays = {variable.path: np.asarray(variable) for variable in model.weights}
     arrays = {key: array for key, array in arrays.items() if key not in missing} | dict.fromkeys(added, np.ones(1))
-    change(arrays, tmp_path / "spoiled.safetensors")
+    safetensors.numpy.save_file(arrays, tmp_path / "spoiled.safetensors")
     before = model.get_weights()
     with pytest.raises(ValueError, match=message):
         keras_cnns.load_weights(model, tmp_path / "spoiled.safetensors")
@@ -149,7 +145,7 @@ def test_a_plain_file_still_has_to_fit(plain_file):
     """The plain network's file without one of its own variables, and with another number of classes."""
     arrays = safetensors.numpy.load_file(plain_file)
     del arrays["stage4_block1_conv2_conv/kernel"]
-    change(arrays, plain_file.with_name("less.safetensors"))
+    safetensors.numpy.save_file(arrays, plain_file.with_name("less.safetensors"))
     with pytest.raises(ValueError, match=r"1 variables are missing, as stage4_block1_conv2_conv/kernel"):
         deformable_resnet(STAGES, weights=plain_file.with_name("less.safetensors"), **SMALL)
     with pytest.raises(ValueError, match=r"head_dense/kernel is \(64, 10\) in the file and \(64, 7\) in the model"):
