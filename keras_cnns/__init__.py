@@ -7,6 +7,7 @@ from keras_cnns.catalogue import builder, list_models
 from keras_cnns.checkpoints import load_weights, save_weights
 from keras_cnns.complexity import complexity
 from keras_cnns.decoding import decode_predictions
+from keras_cnns.deformable import DeformableResNet50, DeformableResNet101
 from keras_cnns.densenet import DenseNet121, DenseNet161, DenseNet169, DenseNet201, DenseNet264, DenseNetCIFAR
 from keras_cnns.features import features
 from keras_cnns.googlenet import GoogLeNet, InceptionV1
@@ -50,6 +51,8 @@ __all__ = [
     "VGG19",
     "AlexNet",
     "AlexNetOneTower",
+    "DeformableResNet50",
+    "DeformableResNet101",
     "DenseNet121",
     "DenseNet161",
     "DenseNet169",

@@ -4,6 +4,7 @@ import fnmatch
 
 from keras_cnns._model import did_you_mean
 from keras_cnns.alexnet import AlexNet, AlexNetOneTower
+from keras_cnns.deformable import DeformableResNet50, DeformableResNet101
 from keras_cnns.densenet import DenseNet121, DenseNet161, DenseNet169, DenseNet201, DenseNet264, DenseNetCIFAR
 from keras_cnns.googlenet import GoogLeNet, InceptionV1
 from keras_cnns.resnet import (
@@ -77,6 +78,8 @@ BUILDERS = (
     SEResNeXt101,
     SEInceptionV1,
     SENet154,
+    DeformableResNet50,
+    DeformableResNet101,
 )
 
 

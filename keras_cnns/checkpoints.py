@@ -6,12 +6,16 @@ positions, and a file that does not fit is refused before a single variable has 
 
 import os
 
+import numpy as np
 import safetensors
 import safetensors.numpy
 from keras import ops
 
 # The auxiliary heads and the classifier: a file may hold them for a model that was built without them.
 DETACHABLE = (("aux1_", "aux2_"), ("head_",))
+# Variables of deformable convolutions, which are plain ones as long as these are zero: a file of the plain network, or
+# of one without masks, has none of them.
+ZERO_IF_ABSENT = ("offset_", "mask_")
 
 
 def save_weights(model, path, metadata=None):
@@ -39,7 +43,8 @@ def save_weights(model, path, metadata=None):
 def load_weights(model, path):
     """Reads weights written by `save_weights` into a model; all of them or none.
 
-    Weights of auxiliary heads, or of the classifier, that the model was built without are passed over.
+    Weights of auxiliary heads, or of the classifier, that the model was built without are passed over. The offsets of
+    deformable convolutions, or their masks, become zero if the file has none at all: weights of a plain ResNet fit.
 
     Args:
         model: A Keras model.
@@ -74,6 +79,14 @@ def load_weights(model, path):
     for prefixes in DETACHABLE:
         if not any(key.startswith(prefixes) for key in variables):
             arrays = {key: array for key, array in arrays.items() if not key.startswith(prefixes)}
+    for prefix in ZERO_IF_ABSENT:
+        zeros = {
+            key: np.zeros(variable.shape, "float32")
+            for key, variable in variables.items()
+            if key.rpartition("/")[2].startswith(prefix)
+        }
+        if not zeros.keys() & arrays.keys():
+            arrays |= zeros
     _check_fit(model, path, variables, arrays)
     for key, variable in variables.items():
         variable.assign(arrays[key])

@@ -61,7 +61,9 @@ def complexity(model, input_shape=None):
     """Counts trainable parameters, multiply-adds and activations, layer by layer and in all, for one image.
 
     A layer counts multiply-adds if it has a `kernel`, each of whose elements is used once at every position of the
-    output: convolutions, grouped and depthwise ones included, and dense layers.
+    output: convolutions, grouped and depthwise ones included, and dense layers. A deformable convolution has further
+    kernels, of the offsets and the mask, which count alike; what they make stays inside the layer and is not among the
+    activations, and its interpolation is not among the multiply-adds.
 
     Args:
         model: A functional Keras model.
@@ -99,12 +101,12 @@ def _layer_complexity(layer):
             f"The output of {layer.name} is {shape}: height or width is open. Pass input_shape, as (224, 224, 3); "
             "a model inside the model has to be built with its size."
         )
-    kernel = getattr(layer, "kernel", None)
+    kernels = [v for v in layer.weights if v.name.endswith("kernel")] if hasattr(layer, "kernel") else []
     positions = math.prod(shape[:-1])  # of a dense layer's output (batch, units): one
     return LayerComplexity(
         name=layer.name,
         output_shape=tuple(shape),
         parameters=sum(math.prod(variable.shape) for variable in layer.trainable_variables),
-        multiply_adds=positions * math.prod(kernel.shape) if kernel is not None else 0,
+        multiply_adds=positions * sum(math.prod(kernel.shape) for kernel in kernels),
         activations=math.prod(shape),
     )

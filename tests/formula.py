@@ -27,9 +27,9 @@ def draw(name, shape, seed=0):
     """
     normal = _normal(name, shape, seed)
     kind = name.rpartition("/")[2]
-    if kind == "kernel":  # He et al. 2015: a ReLU behind it keeps the energy
+    if kind in ("kernel", "offset_kernel", "mask_kernel"):  # He et al. 2015: a ReLU behind it keeps the energy
         values = normal * math.sqrt(2 / math.prod(shape[:-1]))
-    elif kind in ("bias", "beta", "moving_mean"):
+    elif kind in ("bias", "offset_bias", "mask_bias", "beta", "moving_mean"):
         values = 0.2 * normal
     elif kind == "gamma":
         # Every residual block adds to the energy; without damping its branch, 16 blocks would make it 10^6 times larger
@@ -77,6 +77,41 @@ def image(name, shape, seed=0):
     patches = _normal(f"{name}/patches", (batch, -(-height // 32), -(-width // 32), channels), seed)
     patches = patches.repeat(32, axis=1).repeat(32, axis=2)[:, :height, :width]
     return np.clip(patches + 0.5 * _normal(name, shape, seed), -2.1, 2.6).astype("float32")
+
+
+# Deformable convolutions of a map (2, 4, 5, 6) with a kernel (3, 2) and 6 filters.
+# fmt: off
+DEFORMABLE = {
+    # name       strides  padding  dilation  groups  offset groups  mask
+    "version1": ((1, 1),  (1, 1),  (1, 1),   1,      1,             False),
+    "version2": ((1, 1),  (1, 1),  (1, 1),   1,      1,             True),
+    "whole":    ((1, 1),  (2, 1),  (1, 1),   1,      1,             True),   # offsets of whole pixels, zero among them
+    "strided":  ((2, 3),  (1, 2),  (1, 1),   2,      1,             True),
+    "dilated":  ((1, 1),  (2, 1),  (2, 3),   1,      3,             False),
+    "all":      ((2, 1),  (2, 3),  (2, 1),   3,      2,             True),
+}
+# fmt: on
+
+
+def deformable_arguments(name):
+    """Draws inputs, offsets, kernel and mask (None without) of a row of `DEFORMABLE`, and a direction for gradients.
+
+    Offsets are some pixels, so that samples fall on both sides of the borders, and every fifth is ten times as far.
+    """
+    strides, padding, dilation, groups, offset_groups, masked = DEFORMABLE[name]
+    size = [
+        (length + 2 * zeros - (kernel - 1) * rate - 1) // stride + 1
+        for length, zeros, kernel, rate, stride in zip((4, 5), padding, (3, 2), dilation, strides, strict=True)
+    ]
+    offsets = 1.5 * _normal("offsets", (2, *size, 12 * offset_groups), 0)
+    offsets.reshape(-1)[::5] *= 10
+    return (
+        _normal("inputs", (2, 4, 5, 6), 0),
+        np.round(offsets) if name == "whole" else offsets,
+        _normal("kernel", (3, 2, 6 // groups, 6), 0),
+        np.abs(_normal("mask", (2, *size, 6 * offset_groups), 0)) if masked else None,
+        _normal("direction", (2, *size, 6), 0),
+    )
 
 
 def _normal(name, shape, seed):

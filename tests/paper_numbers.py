@@ -112,6 +112,7 @@ DenseNet-BC for CIFAR, L = 100, k = 12: blocks of 16 layers on 24, 108 and 150 c
                    23,328*1024 + 45,000*256 = 35,407,872; stem 663,552; classifier 3,420; 287,929,692 in all
     activations    60*16 * (1024 + 256 + 64) = 1,290,240; transitions 110,592 + 38,400; stem 24,576; 10;
                    1,463,818 in all
+
 Networks with squeeze and excitation were counted on timm 1.0.31, in the same way, the gates' own layers included:
 version 1 on legacy_seresnet18 to 152, version 1.5 on seresnet50 to 152, the others on legacy_seresnext50_32x4d,
 legacy_seresnext101_32x4d and legacy_senet154. Depth leaves the gates out, as the papers' names do.
@@ -123,6 +124,18 @@ c and r: 256, 16 (3a); 480, 30 (3b); 512, 32 (4a to 4c); 528, 33 (4d); 832, 52 (
     multiply-adds  2cr = 8,192 + 28,800 + 3 * 32,768 + 34,848 + 2 * 86,528 + 131,072 = 474,272 more;
                    1,498,376,192 + 474,272 = 1,498,850,464, with heads (above) 1,507,222,688
     activations    r + c = 272 + 510 + 3 * 544 + 561 + 2 * 884 + 1,088 = 5,831 more: 3,232,991 and 3,241,135
+
+Deformable ResNets are the plain ones and, in each 3x3 of stages 2 to 4 (4 of 128 channels, 6 or 23 of 256, 3 of 512), a
+3x3 with bias to 2 * 9 offsets, 9 * 18 = 162 weights a channel, and with masks to 9 more, 9 * 27 = 243:
+    channels       50: 4*128 + 6*256 + 3*512 = 3,584 in 13 layers;  101: 4*128 + 23*256 + 3*512 = 7,936 in 30
+    parameters     50:  25,557,032 + 162 * 3,584 + 18 * 13 = 26,137,874;  + 243 * 3,584 + 27 * 13 = 26,428,295
+                   101: 44,549,160 + 162 * 7,936 + 18 * 30 = 45,835,332;  + 243 * 7,936 + 27 * 30 = 46,478,418
+    multiply-adds  channels times positions behind the stride: 4*128 * 28*28 + 6*256 * 14*14 + 3*512 * 7*7 = 777,728,
+                   with 23*256 1,630,720
+                   50:  4,089,184,256 + 162 * 777,728 = 4,215,176,192;  + 243 * 777,728 = 4,278,172,160
+                        version 1 with masks 3,857,973,248 + 243 * 777,728 = 4,046,961,152
+                   101: 7,801,405,440 + 162 * 1,630,720 = 8,065,582,080;  + 243 * 1,630,720 = 8,197,670,400
+The offsets and masks stay inside their layers: activations are the plain network's, and so is the depth.
 """
 
 from typing import NamedTuple
@@ -195,5 +208,10 @@ ROWS = (
     Row("SEInceptionV1", {},                7_105_007,  1.499,  3_232_991,  22),
     Row("SEInceptionV1", {"aux_heads": True}, 13_484_991, 1.507, 3_241_135, 22),
     Row("SENet154",    {},                  115_088_984, 20.688, 38_687_384, 154),
+    Row("DeformableResNet50",  {},                   26_428_295, 4.278, 11_114_984, 50),
+    Row("DeformableResNet50",  {"version": "1"},     26_428_295, 4.047, 10_588_136, 50),
+    Row("DeformableResNet50",  {"modulated": False}, 26_137_874, 4.215, 11_114_984, 50),
+    Row("DeformableResNet101", {},                   46_478_418, 8.198, 16_232_936, 101),
+    Row("DeformableResNet101", {"modulated": False}, 45_835_332, 8.066, 16_232_936, 101),
 )
 # fmt: on

@@ -14,7 +14,7 @@ import safetensors.numpy
 import tensorflow as tf
 
 import keras_cnns
-from keras_cnns import alexnet, densenet, googlenet, resnet, senet, vgg
+from keras_cnns import alexnet, deformable, densenet, googlenet, resnet, senet, vgg
 from keras_cnns.alexnet import Convolution
 from keras_cnns.googlenet import Inception, MaxPool
 from keras_cnns.resnet import Stage
@@ -44,6 +44,7 @@ V1 = {"stem": googlenet.stem_v1, "module": googlenet.inception_v1, "head": googl
 basic = functools.partial(resnet.resnet, STAGES, block=resnet.basic_block)
 bottleneck = functools.partial(resnet.resnet, STAGES, block=resnet.bottleneck)
 plain = functools.partial(resnet.resnet, STAGES, block=resnet.plain_block)
+deformable_bottleneck = functools.partial(deformable.deformable_resnet, STAGES)
 cifar = functools.partial(keras_cnns.ResNetCIFAR, 8)
 se_basic = functools.partial(senet.senet, STAGES, block=resnet.basic_block, ratio=2)
 se_bottleneck = functools.partial(senet.senet, STAGES, block=resnet.bottleneck, ratio=2)
@@ -98,6 +99,8 @@ SMALL = {
     "SEResNeXt101": resnext,
     "SEInceptionV1": lambda **kw: googlenet.googlenet(MODULES, **V1_GATED, **kw),
     "SENet154": lambda **kw: senet.senet(STAGES_OF_GROUPS, **SENET154, **kw),
+    "DeformableResNet50": deformable_bottleneck,
+    "DeformableResNet101": deformable_bottleneck,
 }
 DISTINCT = [name for place, name in enumerate(SMALL) if list(SMALL.values()).index(SMALL[name]) == place]
 CIFAR = [name for name in SMALL if SMALL[name] in (cifar, plain_cifar, dense_cifar)]
@@ -114,6 +117,7 @@ VARIANTS += [(name, {"version": "1"}) for name in ("ResNet50", "SEResNet50")]
 VARIANTS += [("VGG11", {"batch_norm": True})]
 VARIANTS += [(name, {"memory_efficient": True}) for name in ("DenseNet121", "DenseNetCIFAR")]
 VARIANTS += [("DenseNetCIFAR", {"bottleneck": True, "compression": 0.5})]
+VARIANTS += [("DeformableResNet50", {"modulated": False})]
 
 every_builder = pytest.mark.parametrize("name", keras_cnns.list_models())
 every_network = pytest.mark.parametrize("name", DISTINCT)

@@ -11,7 +11,17 @@ import tensorflow as tf
 import keras_cnns
 from keras_cnns import densenet, resnet
 from keras_cnns.layers import GroupedConv2D, LocalResponseNormalization
-from tests.formula import TRAINING_SHAPE, draw, image, output_direction, set_formula_weights, summary
+from keras_cnns.layers.deformable_conv2d import deform_conv2d
+from tests.formula import (
+    DEFORMABLE,
+    TRAINING_SHAPE,
+    deformable_arguments,
+    draw,
+    image,
+    output_direction,
+    set_formula_weights,
+    summary,
+)
 
 FOLDER = pathlib.Path(__file__).parent / "golden"
 # File: the network whose answers it holds.
@@ -19,6 +29,8 @@ NETWORKS = {
     "resnet18": keras_cnns.ResNet18,
     "resnet50": keras_cnns.ResNet50,
     "resnet50_version1": functools.partial(keras_cnns.ResNet50, version="1"),
+    "deformableresnet50": keras_cnns.DeformableResNet50,
+    "deformableresnet50_unmodulated": functools.partial(keras_cnns.DeformableResNet50, modulated=False),
     "inceptionv1": functools.partial(keras_cnns.InceptionV1, aux_heads=True),
     "seresnet18": keras_cnns.SEResNet18,
     "seresnet50": keras_cnns.SEResNet50,
@@ -76,11 +88,11 @@ def golden(name):
         return {key: file[key] for key in file.files if key != "versions"}
 
 
-def assert_equal(ours, theirs):
+def assert_equal(ours, theirs, tolerance=1e-4):
     """To 1e-4 of the largest value; that sums are taken in another order costs some 1e-6."""
     ours = np.array(ours)
     assert ours.shape == theirs.shape
-    assert np.abs(ours - theirs).max() <= 1e-4 * np.abs(theirs).max()
+    assert np.abs(ours - theirs).max() <= tolerance * np.abs(theirs).max()
 
 
 @pytest.mark.usefixtures("zeros_for_kernels")
@@ -191,3 +203,21 @@ def test_local_response_normalization_equals_torch(arguments):
     theirs = golden("local_response_normalization")
     assert_equal(y, theirs[f"values_size{arguments['size']}"])
     assert_equal(tape.gradient(product, x), theirs[f"gradient_size{arguments['size']}"])
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-5), ("float64", 1e-7)])
+@pytest.mark.parametrize("name", DEFORMABLE)
+def test_deform_conv2d_equals_torchvision(name, precision, tolerance):
+    """Values and gradients; the file has them in float32, rounded from float64."""
+    strides, padding, dilation_rate, *_ = DEFORMABLE[name]
+    *arguments, direction = deformable_arguments(name)
+    arguments = [tf.constant(a, precision) for a in arguments if a is not None]
+    with tf.GradientTape() as tape:
+        tape.watch(arguments)
+        y = deform_conv2d(*arguments, strides=strides, padding=padding, dilation_rate=dilation_rate)
+        product = tf.reduce_sum(y * tf.constant(direction, precision))
+    theirs = golden("deform_conv2d")
+    assert_equal(y, theirs[f"{name}_values"], tolerance)
+    gradients = tape.gradient(product, arguments)
+    for what, gradient in zip(("inputs", "offsets", "kernel", "mask"), gradients, strict=False):
+        assert_equal(gradient, theirs[f"{name}_gradient_{what}"], tolerance)

@@ -1,6 +1,7 @@
 """Layers that Keras lacks."""
 
 from keras_cnns.layers.batch_normalization import BatchNormalization
+from keras_cnns.layers.deformable_conv2d import DeformableConv2D
 from keras_cnns.layers.grouped_conv2d import GroupedConv2D
 from keras_cnns.layers.local_response_normalization import LocalResponseNormalization
 from keras_cnns.layers.recomputation import RecomputedConv2D, ScaleAndShift
@@ -8,6 +9,7 @@ from keras_cnns.layers.zero_pad_channels import ZeroPadChannels
 
 __all__ = [
     "BatchNormalization",
+    "DeformableConv2D",
     "GroupedConv2D",
     "LocalResponseNormalization",
     "RecomputedConv2D",

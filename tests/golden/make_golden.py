@@ -30,7 +30,15 @@ import torch
 import torchvision
 from torch import nn
 
-from tests.formula import TRAINING_SHAPE, draw, image, output_direction, summary
+from tests.formula import (
+    DEFORMABLE,
+    TRAINING_SHAPE,
+    deformable_arguments,
+    draw,
+    image,
+    output_direction,
+    summary,
+)
 
 FOLDER = pathlib.Path(__file__).parent
 VERSIONS = [f"{package.__name__} {package.__version__}" for package in (torch, torchvision, timm, keras, np)]
@@ -120,9 +128,37 @@ KERAS_DENSENET = (
     (r"^pool(\d)_(conv|bn)$", lambda match: f"transition{int(match[1]) - 1}_{match[2]}"),
     (r"^predictions$", "head_dense"),
 )
+TORCH_DEFORMABLE = ((r"\.(offset|mask)$", ""), *TORCH_RESNET)
+
+
+class OffsetConv(nn.Conv2d):
+    """Of a deformable convolution, what makes the offsets."""
+
+
+class MaskConv(nn.Conv2d):
+    """Of a deformable convolution, what makes the masks."""
+
+
+class DeformableConv(nn.Conv2d):
+    """torchvision's deformable convolution in the place of a 3x3, with the convolutions that make offsets and masks."""
+
+    def __init__(self, plain, modulated):
+        channels, strides = plain.in_channels, plain.stride
+        super().__init__(channels, plain.out_channels, 3, strides, 1, bias=False)
+        self.offset = OffsetConv(channels, 18, 3, strides, 1)
+        self.mask = MaskConv(channels, 9, 3, strides, 1) if modulated else None
+
+    def forward(self, x):
+        mask = None if self.mask is None else 2 * torch.sigmoid(self.mask(x))
+        return torchvision.ops.deform_conv2d(x, self.offset(x), self.weight, None, self.stride, 1, mask=mask)
+
+
 # From torch's variables to ours.
 KINDS = {
     nn.Conv2d: {"weight": "kernel", "bias": "bias"},
+    DeformableConv: {"weight": "kernel"},
+    OffsetConv: {"weight": "offset_kernel", "bias": "offset_bias"},
+    MaskConv: {"weight": "mask_kernel", "bias": "mask_bias"},
     nn.Linear: {"weight": "kernel", "bias": "bias"},
     nn.BatchNorm2d: {
         "weight": "gamma",
@@ -250,6 +286,13 @@ def torch_resnet50(images):
     return {"main": run_torch(torchvision.models.resnet50(), TORCH_RESNET, images)}
 
 
+def torch_deformable_resnet50(images, modulated=True):
+    peer = torchvision.models.resnet50()
+    for block in (*peer.layer2, *peer.layer3, *peer.layer4):
+        block.conv2 = DeformableConv(block.conv2, modulated)
+    return {"main": run_torch(peer, TORCH_DEFORMABLE, images)}
+
+
 def torch_googlenet(images):
     peer = torchvision.models.googlenet(aux_logits=True, init_weights=False, transform_input=False)
     outputs = run_torch(peer, TORCH_GOOGLENET, images)
@@ -352,6 +395,8 @@ PEERS = {
     "vgg16": functools.partial(torch_vgg, "vgg16"),
     "vgg16_batchnorm": functools.partial(torch_vgg, "vgg16_bn"),
     "vgg16_keras": keras_vgg16,
+    "deformableresnet50": torch_deformable_resnet50,
+    "deformableresnet50_unmodulated": functools.partial(torch_deformable_resnet50, modulated=False),
 }
 
 
@@ -408,6 +453,28 @@ def grouped_convolution(name):
     return {f"values_{name}": y.detach(), f"input_{name}": x.grad, f"kernel_{name}": kernel.grad}
 
 
+def make_deform_conv2d():
+    """Values of torchvision's function and the gradients of their product with a direction, computed in float64."""
+    arrays, to_torch = {}, (0, 3, 1, 2)
+    for name, (strides, padding, dilation, *_) in DEFORMABLE.items():
+        *arguments, direction = deformable_arguments(name)
+        tensors = [None if a is None else torch.from_numpy(a).requires_grad_() for a in arguments]
+        inputs, offsets, kernel, mask = (
+            None if t is None else t.permute(order)
+            for t, order in zip(tensors, (to_torch, to_torch, (3, 2, 0, 1), to_torch), strict=True)
+        )
+        y = torchvision.ops.deform_conv2d(inputs, offsets, kernel, None, strides, padding, dilation, mask)
+        y = y.permute(0, 2, 3, 1)
+        (y * torch.from_numpy(direction)).sum().backward()
+        arrays[f"{name}_values"] = y.detach()
+        arrays |= {
+            f"{name}_gradient_{what}": t.grad
+            for what, t in zip(("inputs", "offsets", "kernel", "mask"), tensors, strict=True)
+            if t is not None
+        }
+    return float32(arrays)
+
+
 def save(name, arrays):
     np.savez(FOLDER / f"{name}.npz", versions=VERSIONS, **arrays)
     largest = {key: np.abs(array).max() for key, array in arrays.items() if array.dtype.kind == "f"}
@@ -449,13 +516,14 @@ FILES |= {name: functools.partial(make_training, *arguments) for name, arguments
 FILES |= {
     "local_response_normalization": make_response_normalization,
     "grouped_convolution": make_grouped_convolutions,
+    "deform_conv2d": make_deform_conv2d,
 }
 
 
-def main():
-    for name in sys.argv[1:] or FILES:
+def main(names):
+    for name in names or FILES:
         save(name, FILES[name]())
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

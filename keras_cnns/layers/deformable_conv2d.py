@@ -1,0 +1,291 @@
+"""Deformable convolution: Dai et al. 2017 (arXiv:1703.06211), section 2.1; Zhu et al. 2019 (arXiv:1811.11168), 3.2.
+
+`deform_conv2d` is equation (2) of Dai et al. with the bilinear kernel of equations (3) and (4), and with a mask it is
+equation (1) of Zhu et al.; `DeformableConv2D` is the layer that finds offsets and mask by a convolution of its own.
+
+Deviations from the papers:
+- The mask is 2 * sigmoid, Zhu et al.'s is sigmoid. At its zero start it is then 1 instead of 1/2, so that a modulated
+  layer too starts as the plain convolution, and weights of a plain network fit it as they are.
+"""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("keras_cnns")
+class DeformableConv2D(keras.layers.Layer):
+    """A convolution whose kernel points are moved, each at every position, to where the input says.
+
+    A second convolution over the same input gives the offsets in pixels, and with `modulated=True` the mask that each
+    sample is multiplied by. Both start at zero: the layer starts as the plain convolution, whose `kernel` and `bias` it
+    has. Between pixels the map is interpolated, outside it is zero. Offsets and positions are in float32 in half
+    precision too. Zhu et al. train the offsets' and the mask's variables at a tenth of the learning rate.
+
+    Shapes: (batch, height, width, channels) -> (batch, new height, new width, filters). Variables, with
+    points = kernel height * kernel width:
+
+    - `kernel` (kernel height, kernel width, channels / groups, filters) and `bias` (filters,), as `Conv2D`'s;
+    - `offset_kernel` (kernel height, kernel width, channels, offset_groups * points * 2) and `offset_bias`: the groups
+      outermost, then the points row by row, then (down, right), as in torchvision;
+    - `mask_kernel` (kernel height, kernel width, channels, offset_groups * points) and `mask_bias`.
+
+    Args:
+        filters: Number of output channels.
+        kernel_size: Height and width of the kernel, an integer or a pair.
+        strides: Strides down and right, an integer or a pair.
+        padding: "valid", "same" as in Keras, or the zeros on each side, an integer or a pair (rows, columns).
+        dilation_rate: Distances between kernel points before they move, an integer or a pair; strides and dilation go
+            together here.
+        groups: Number of groups of channels that are convolved apart.
+        offset_groups: Number of groups of channels that have offsets, and masks, of their own.
+        modulated: Whether there is a mask, as in version 2 of the paper.
+        use_bias: Whether there is a bias.
+        kernel_initializer: Initializer of `kernel`.
+        bias_initializer: Initializer of `bias`.
+        kernel_regularizer: Regularizer of `kernel`.
+
+    Raises:
+        ValueError: A number is not positive, channels or filters are no multiples of their groups, or the input is
+            smaller than the kernel.
+
+    Example:
+        >>> layer = keras_cnns.layers.DeformableConv2D(8, 3, padding="same", modulated=True)
+        >>> tuple(layer(keras.ops.ones((1, 5, 5, 4))).shape)
+        (1, 5, 5, 8)
+    """
+
+    def __init__(
+        self,
+        filters,
+        kernel_size,
+        strides=1,
+        padding="valid",
+        dilation_rate=1,
+        groups=1,
+        offset_groups=1,
+        modulated=False,
+        use_bias=True,
+        kernel_initializer="glorot_uniform",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.filters, self.groups, self.offset_groups = (
+            _positive(name, value, 1)[0]
+            for name, value in (("filters", filters), ("groups", groups), ("offset_groups", offset_groups))
+        )
+        self.kernel_size = _positive("kernel_size", kernel_size, 2)
+        self.strides = _positive("strides", strides, 2)
+        self.padding = padding if padding in ("valid", "same") else _positive("padding", padding, 2, minimum=0)
+        self.dilation_rate = _positive("dilation_rate", dilation_rate, 2)
+        self.modulated, self.use_bias = modulated, use_bias
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.bias_initializer = keras.initializers.get(bias_initializer)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        _check_divides("filters", self.filters, "groups", self.groups)
+
+    def build(self, input_shape):
+        channels = input_shape[-1]
+        _check_divides("channels", channels, "groups", self.groups)
+        _check_divides("channels", channels, "offset_groups", self.offset_groups)
+        self.input_spec = keras.InputSpec(ndim=4, axes={-1: channels})
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(*self.kernel_size, channels // self.groups, self.filters),
+            initializer=self.kernel_initializer,
+            regularizer=self.kernel_regularizer,
+        )
+        self.bias = None
+        if self.use_bias:
+            self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer=self.bias_initializer)
+        samples = self.offset_groups * self.kernel_size[0] * self.kernel_size[1]
+        self.offset_kernel, self.offset_bias = self._add_branch("offset", channels, 2 * samples)
+        if self.modulated:
+            self.mask_kernel, self.mask_bias = self._add_branch("mask", channels, samples)
+
+    def _add_branch(self, name, channels, filters):
+        """The zero variables of a convolution that moves or weighs samples; half precision does not round them."""
+        kernel_shape = (*self.kernel_size, channels, filters)
+        return (
+            self.add_weight(name=f"{name}_kernel", shape=kernel_shape, initializer="zeros", autocast=False),
+            self.add_weight(name=f"{name}_bias", shape=(filters,), initializer="zeros", autocast=False),
+        )
+
+    def call(self, inputs):
+        offsets, mask = self._offsets_and_mask(inputs)
+        outputs = deform_conv2d(
+            inputs,
+            offsets,
+            self.kernel,
+            mask,
+            strides=self.strides,
+            padding=self.padding,
+            dilation_rate=self.dilation_rate,
+        )
+        return outputs if self.bias is None else outputs + self.bias
+
+    def _offsets_and_mask(self, inputs):
+        """In float32 or better: half precision would round an offset of 8 pixels to 1/128, in bfloat16 to 1/16."""
+        dtype = keras.backend.result_type(inputs.dtype, "float32")
+        kernel, bias = ops.cast(self.offset_kernel, dtype), ops.cast(self.offset_bias, dtype)
+        split = bias.shape[0]
+        if self.modulated:  # one convolution for both
+            kernel = ops.concatenate([kernel, ops.cast(self.mask_kernel, dtype)], axis=-1)
+            bias = ops.concatenate([bias, ops.cast(self.mask_bias, dtype)], axis=0)
+        pads = _pads(ops.shape(inputs)[1:3], self.kernel_size, self.strides, self.padding, self.dilation_rate)
+        x = ops.pad(ops.cast(inputs, dtype), [(0, 0), *pads, (0, 0)])
+        if max(self.dilation_rate) == 1:
+            outputs = ops.conv(x, kernel, self.strides, "valid")
+        else:  # Keras has no strided convolution with dilation
+            down, right = self.strides
+            outputs = ops.conv(x, kernel, 1, "valid", dilation_rate=self.dilation_rate)[:, ::down, ::right]
+        outputs = outputs + bias
+        return outputs[..., :split], 2 * ops.sigmoid(outputs[..., split:]) if self.modulated else None
+
+    def compute_output_shape(self, input_shape):
+        batch, *size, _ = input_shape
+        sizes = zip(size, self.kernel_size, self.strides, self.dilation_rate, _zeros(self.padding), strict=True)
+        new = tuple(
+            length if length is None else _new_length(length, *geometry, same=self.padding == "same")
+            for length, *geometry in sizes
+        )
+        if any(length is not None and length < 1 for length in new):
+            raise ValueError(
+                f"{self.name} got a map of {size[0]} x {size[1]} pixels, smaller than its kernel of {self.kernel_size} "
+                f"with dilation {self.dilation_rate}. Pass larger images or padding='same'."
+            )
+        return (batch, *new, self.filters)
+
+    def get_config(self):
+        return super().get_config() | {
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "strides": self.strides,
+            "padding": self.padding,
+            "dilation_rate": self.dilation_rate,
+            "groups": self.groups,
+            "offset_groups": self.offset_groups,
+            "modulated": self.modulated,
+            "use_bias": self.use_bias,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
+            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+        }
+
+
+def deform_conv2d(inputs, offsets, kernel, mask=None, *, strides=(1, 1), padding="valid", dilation_rate=(1, 1)):
+    """Convolution with given offsets: equation (2) of Dai et al., and with a mask equation (1) of Zhu et al.
+
+    The four pixels around each sample are gathered, weighed and added; the samples and the kernel are then one product
+    of matrices.
+
+    Args:
+        inputs: Map (batch, height, width, channels).
+        offsets: In pixels, (batch, new height, new width, offset_groups * points * 2), the last as (down, right).
+        kernel: (kernel height, kernel width, channels / groups, filters).
+        mask: What samples are multiplied by, (batch, new height, new width, offset_groups * points), or None.
+        strides: A pair.
+        padding: "valid", "same" or a pair, as `DeformableConv2D`'s.
+        dilation_rate: A pair.
+
+    Returns:
+        A map (batch, new height, new width, filters) in the precision of `inputs`.
+    """
+    batch, height, width, channels = ops.shape(inputs)
+    kernel_size, filters = kernel.shape[:2], kernel.shape[-1]
+    points = kernel_size[0] * kernel_size[1]
+    groups, offset_groups = channels // kernel.shape[2], offsets.shape[-1] // (2 * points)
+    new_size = ops.shape(offsets)[1:3]
+    dtype = keras.backend.result_type(inputs.dtype, "float32")
+
+    # Of every sample, (batch, new height, new width, points, offset_groups): how far it moves and what it counts.
+    by_group = (-1, *new_size, offset_groups, points)
+    offsets = ops.cast(ops.swapaxes(ops.reshape(offsets, (*by_group, 2)), 3, 4), dtype)
+    weight = 1 if mask is None else ops.cast(ops.swapaxes(ops.reshape(mask, by_group), 3, 4), dtype)
+
+    # Where the plain convolution looks, in pixels of the map without its padding: (new length, kernel length).
+    pads = _pads((height, width), kernel_size, strides, padding, dilation_rate)
+    starts = [
+        ops.expand_dims(ops.arange(count, dtype=dtype) * stride - ops.cast(before, dtype), 1)
+        + dilation * ops.arange(length, dtype=dtype)
+        for count, length, stride, (before, _), dilation in zip(
+            new_size, kernel_size, strides, pads, dilation_rate, strict=True
+        )
+    ]
+    down = ops.repeat(starts[0], kernel_size[1], axis=1)[:, None, :, None] + offsets[..., 0]
+    right = ops.tile(starts[1], (1, kernel_size[0]))[:, :, None] + offsets[..., 1]
+
+    # A border of zeros answers for everything outside. A row of `pixels` has the channels of one offset group.
+    pixels = ops.reshape(ops.pad(inputs, [(0, 0), (1, 1), (1, 1), (0, 0)]), (-1, channels // offset_groups))
+    image = ops.reshape(ops.arange(batch, dtype="int32"), (-1, 1, 1, 1, 1))
+    samples = 0
+    for row, row_share in _neighbours(down, height):
+        for column, column_share in _neighbours(right, width):
+            index = (image * (height + 2) + row) * (width + 2) + column
+            index = index * offset_groups + ops.arange(offset_groups, dtype="int32")
+            share = ops.cast(row_share * weight * column_share, inputs.dtype)
+            samples = samples + ops.take(pixels, index, axis=0) * ops.expand_dims(share, -1)
+
+    kernel = ops.cast(kernel, inputs.dtype)
+    if groups == 1:
+        outputs = ops.matmul(ops.reshape(samples, (-1, points * channels)), ops.reshape(kernel, (-1, filters)))
+    else:
+        outputs = ops.einsum(
+            "npgc,pcgf->ngf",
+            ops.reshape(samples, (-1, points, groups, channels // groups)),
+            ops.reshape(kernel, (points, channels // groups, groups, -1)),
+        )
+    return ops.reshape(outputs, (-1, *new_size, filters))
+
+
+def _neighbours(positions, length):
+    """The pixels before and behind each position, counted in a map with a border of one, and the shares of the two.
+
+    Positions are taken in [-1, length], beyond which all is zero; indices are clipped too, for those that are no number
+    or whose neighbour is outside.
+    """
+    positions = ops.clip(positions, -1, ops.cast(length, positions.dtype))
+    before = ops.floor(positions)
+    share = positions - before
+    index = ops.cast(before, "int32") + 1
+    return (ops.clip(index, 0, length + 1), 1 - share), (ops.clip(index + 1, 0, length + 1), share)
+
+
+def _pads(size, kernel_size, strides, padding, dilation_rate):
+    """The zeros (before, behind) in each of the two directions."""
+    if padding != "same":
+        return [(zeros, zeros) for zeros in _zeros(padding)]
+    pads = []
+    for length, kernel, stride, dilation in zip(size, kernel_size, strides, dilation_rate, strict=True):
+        total = (-(-length // stride) - 1) * stride + (kernel - 1) * dilation + 1 - length
+        total = max(total, 0) if isinstance(total, int) else ops.maximum(total, 0)
+        pads.append((total // 2, total - total // 2))
+    return pads
+
+
+def _zeros(padding):
+    """The zeros on each side, rows and columns, where they do not depend on the size."""
+    return (0, 0) if isinstance(padding, str) else padding
+
+
+def _new_length(length, kernel, stride, dilation, zeros, *, same):
+    """How many positions a kernel has along one direction."""
+    return -(-length // stride) if same else (length + 2 * zeros - (kernel - 1) * dilation - 1) // stride + 1
+
+
+def _positive(name, value, count, minimum=1):
+    """An integer, or a sequence of `count` of them, as a tuple; raises for anything else."""
+    values = tuple(value) if isinstance(value, tuple | list) else (value,) * count
+    if len(values) != count or not all(isinstance(v, int) and v >= minimum for v in values):
+        pair = " or a pair of them" if count == 2 else ""
+        or_word = ', "valid" or "same"' if name == "padding" else ""
+        raise ValueError(
+            f"DeformableConv2D got {name}={value!r}; it must be an integer of at least {minimum}{pair}{or_word}."
+        )
+    return values
+
+
+def _check_divides(name, value, divisor, by):
+    if value % by:
+        raise ValueError(f"DeformableConv2D got {value} {name} and {divisor}={by}; {name} must be a multiple of it.")
