@@ -5,6 +5,23 @@ from keras_cnns._model import labels_for, main_output
 from keras_cnns.catalogue import builder, list_models
 from keras_cnns.checkpoints import load_weights, save_weights
 from keras_cnns.complexity import complexity
+from keras_cnns.efficientnet import (
+    EfficientNet,
+    EfficientNetB0,
+    EfficientNetB1,
+    EfficientNetB2,
+    EfficientNetB3,
+    EfficientNetB4,
+    EfficientNetB5,
+    EfficientNetB6,
+    EfficientNetB7,
+    EfficientNetLite0,
+    EfficientNetLite1,
+    EfficientNetLite2,
+    EfficientNetLite3,
+    EfficientNetLite4,
+    compound_coefficients,
+)
 from keras_cnns.googlenet import GoogLeNet, InceptionV1
 from keras_cnns.preprocessing import preprocess_input
 from keras_cnns.resnet import (
@@ -27,6 +44,20 @@ from keras_cnns.resnet import (
 )
 
 __all__ = [
+    "EfficientNet",
+    "EfficientNetB0",
+    "EfficientNetB1",
+    "EfficientNetB2",
+    "EfficientNetB3",
+    "EfficientNetB4",
+    "EfficientNetB5",
+    "EfficientNetB6",
+    "EfficientNetB7",
+    "EfficientNetLite0",
+    "EfficientNetLite1",
+    "EfficientNetLite2",
+    "EfficientNetLite3",
+    "EfficientNetLite4",
     "GoogLeNet",
     "InceptionV1",
     "PlainNet18",
@@ -47,6 +78,7 @@ __all__ = [
     "ResNetCIFAR",
     "builder",
     "complexity",
+    "compound_coefficients",
     "labels_for",
     "layers",
     "list_models",

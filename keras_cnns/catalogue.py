@@ -3,6 +3,22 @@
 import fnmatch
 
 from keras_cnns._model import did_you_mean
+from keras_cnns.efficientnet import (
+    EfficientNet,
+    EfficientNetB0,
+    EfficientNetB1,
+    EfficientNetB2,
+    EfficientNetB3,
+    EfficientNetB4,
+    EfficientNetB5,
+    EfficientNetB6,
+    EfficientNetB7,
+    EfficientNetLite0,
+    EfficientNetLite1,
+    EfficientNetLite2,
+    EfficientNetLite3,
+    EfficientNetLite4,
+)
 from keras_cnns.googlenet import GoogLeNet, InceptionV1
 from keras_cnns.resnet import (
     PlainNet18,
@@ -42,6 +58,20 @@ BUILDERS = (
     PlainNetCIFAR,
     PlainNet20,
     PlainNet56,
+    EfficientNet,
+    EfficientNetB0,
+    EfficientNetB1,
+    EfficientNetB2,
+    EfficientNetB3,
+    EfficientNetB4,
+    EfficientNetB5,
+    EfficientNetB6,
+    EfficientNetB7,
+    EfficientNetLite0,
+    EfficientNetLite1,
+    EfficientNetLite2,
+    EfficientNetLite3,
+    EfficientNetLite4,
 )
 
 

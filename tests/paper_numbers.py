@@ -45,6 +45,17 @@ CIFAR networks of depth 6n + 2 with option A, on 32 x 32 x 3 with 10 classes:
                    9: 125,485,696; 18: 252,887,680
     activations    stem 16,384, classifier 10, stages 2n * (16,384 + 8,192 + 4,096) = 2n * 28,672:
                    n = 3: 188,426; 5: 303,114; 7: 417,802; 9: 532,490; 18: 1,048,586
+
+EfficientNets at their own sizes (B1 240, B2 260, B3 300, B4 380, B5 456, B6 528, B7 600; Lite 224, 240, 260, 280, 300
+pixels): parameters, multiply-adds and activations as above, by a forward hook on torchvision's efficientnet_b0 to b7 and
+on timm 1.0.31's tf_efficientnet_b0 to b7, which agree, and on timm's tf_efficientnet_lite0 to lite4; the last also at
+380 pixels, which is timm's size for it. On the longest path a block of stage 1 has 4 weighted layers (depthwise, two in
+the gate, projection) and one of the others 5; stem, top and classifier are 3 more:
+    layers of each stage   B0 1 2 2 3 3 4 1   B1 = B2 2 3 3 4 4 5 2   B3 2 3 3 5 5 6 2   B4 2 4 4 6 6 8 2
+                           B5 3 5 5 7 7 9 3   B6 3 6 6 8 8 11 3       B7 4 7 7 10 10 13 4
+                           4*first + 5*others + 3 = 82, 116, 116, 131, 161, 195, 225, 274
+    Lite, without a gate   0: 1 2 2 3 3 4 1   1 = 2: 1 3 3 4 4 5 1    3: 1 3 3 5 5 6 1  4: 1 4 4 6 6 8 1
+                           2*first + 3*others + 3 = 50, 65, 65, 74, 92
 """
 
 from typing import NamedTuple
@@ -86,5 +97,21 @@ ROWS = (
     Row("PlainNetCIFAR", {"depth": 8},      75_290,     0.012,  73_738,     8),
     Row("PlainNet20",  {},                  269_722,    0.041,  188_426,    20),
     Row("PlainNet56",  {},                  853_018,    0.125,  532_490,    56),
+    Row("EfficientNet",        {},   5_288_548,  0.386,   6_748_036,  82),
+    Row("EfficientNet",        {"width": 1.1, "depth": 1.2, "resolution": 260},  9_109_994,  0.994,  13_832_834, 116),
+    Row("EfficientNetB0",      {},   5_288_548,  0.386,   6_748_036,  82),
+    Row("EfficientNetB1",      {},   7_794_184,  0.687,  10_884_328, 116),
+    Row("EfficientNetB2",      {},   9_109_994,  0.994,  13_832_834, 116),
+    Row("EfficientNetB3",      {},  12_233_232,  1.827,  23_831_296, 131),
+    Row("EfficientNetB4",      {},  19_341_616,  4.394,  49_489_032, 161),
+    Row("EfficientNetB5",      {},  30_389_784, 10.266,  98_857_400, 195),
+    Row("EfficientNetB6",      {},  43_040_704, 19.068, 167_393_400, 225),
+    Row("EfficientNetB7",      {},  66_347_960, 37.746, 289_939_464, 274),
+    Row("EfficientNetLite0",   {},   4_652_008,  0.385,   6_738_696,  50),
+    Row("EfficientNetLite1",   {},   5_416_680,  0.600,  10_143_128,  65),
+    Row("EfficientNetLite2",   {},   6_092_072,  0.860,  12_895_600,  65),
+    Row("EfficientNetLite3",   {},   8_197_096,  1.383,  18_985_304,  74),
+    Row("EfficientNetLite4",   {},  13_006_568,  2.553,  28_839_304,  92),
+    Row("EfficientNetLite4",   {"input_shape": (380, 380, 3)}, 13_006_568,  3.944,  45_659_608,  92),
 )
 # fmt: on

@@ -14,7 +14,8 @@ import safetensors.numpy
 import tensorflow as tf
 
 import keras_cnns
-from keras_cnns import googlenet, resnet
+from keras_cnns import efficientnet, googlenet, resnet
+from keras_cnns.efficientnet import Conv, MBConv
 from keras_cnns.googlenet import Inception, MaxPool
 from keras_cnns.resnet import Stage
 
@@ -26,12 +27,24 @@ MODULES = (
     MaxPool("pool4", 3, 2),
     Inception("inception5a", 16, 8, 16, 8, 8, 8),
 )
+# Every kind of block: with and without expansion, stride, more channels, and a shortcut with drop connect.
+ROWS = (
+    Conv("stem", 3, 2, 8),
+    MBConv("stage1", 1, 3, 1, 8, 1),
+    MBConv("stage2", 6, 5, 2, 8, 2),
+    MBConv("stage3", 6, 3, 2, 16, 1),
+    MBConv("stage4", 6, 3, 2, 16, 1),
+    MBConv("stage5", 6, 5, 2, 16, 2),
+    Conv("top", 1, 1, 64),
+)
 V1 = {"stem": googlenet.stem_v1, "module": googlenet.inception_v1, "head": googlenet.auxiliary_head_v1}
 basic = functools.partial(resnet.resnet, STAGES, block=resnet.basic_block)
 bottleneck = functools.partial(resnet.resnet, STAGES, block=resnet.bottleneck)
 plain = functools.partial(resnet.resnet, STAGES, block=resnet.plain_block)
 cifar = functools.partial(keras_cnns.ResNetCIFAR, 8)
 plain_cifar = functools.partial(keras_cnns.PlainNetCIFAR, 8)
+efficient = functools.partial(efficientnet.efficientnet, ROWS)
+lite = functools.partial(efficientnet.efficientnet, ROWS, activation=efficientnet.relu6, gate=None)
 # Networks that differ in their tables alone share a small one, which is then tried once.
 SMALL = {
     "GoogLeNet": lambda **kw: googlenet.googlenet(MODULES, **kw),
@@ -52,6 +65,20 @@ SMALL = {
     "PlainNetCIFAR": plain_cifar,
     "PlainNet20": plain_cifar,
     "PlainNet56": plain_cifar,
+    "EfficientNet": efficient,
+    "EfficientNetB0": efficient,
+    "EfficientNetB1": efficient,
+    "EfficientNetB2": efficient,
+    "EfficientNetB3": efficient,
+    "EfficientNetB4": efficient,
+    "EfficientNetB5": efficient,
+    "EfficientNetB6": efficient,
+    "EfficientNetB7": efficient,
+    "EfficientNetLite0": lite,
+    "EfficientNetLite1": lite,
+    "EfficientNetLite2": lite,
+    "EfficientNetLite3": lite,
+    "EfficientNetLite4": lite,
 }
 DISTINCT = [name for place, name in enumerate(SMALL) if list(SMALL.values()).index(SMALL[name]) == place]
 CIFAR = [name for name in SMALL if SMALL[name] in (cifar, plain_cifar)]
@@ -185,11 +212,12 @@ def test_normalization_and_activation_are_named_as_their_convolution(name, argum
     """conv1_conv -> conv1_bn -> conv1_relu."""
     model = network(name, **arguments)
     made_by = producers(model)
-    chains = {layer.name: made_by[id(layer.input)] for layer in model.layers if layer.name.endswith(("_bn", "_relu"))}
+    chains = {layer.name: made_by[id(layer.input)] for layer in model.layers if layer.name.endswith(("_bn", "_relu", "_swish"))}
     assert chains
     for layer, source in chains.items():
         assert layer.rpartition("_")[0] == source.rpartition("_")[0]
-        assert source.rpartition("_")[2] in {"bn": ("conv",), "relu": ("bn", "conv")}[layer.rpartition("_")[2]]
+        before = {"bn": ("conv",), "relu": ("bn", "conv"), "swish": ("bn", "conv")}
+        assert source.rpartition("_")[2] in before[layer.rpartition("_")[2]]
 
 
 # --- serialization
@@ -436,6 +464,8 @@ ERRORS = [
     ("ResNet18", {"classes": 0}, ["classes=0", "at least 1"]),
     ("ResNet18", {"classes": 2.5}, ["classes=2.5", "whole number"]),
     ("ResNet50", {"version": "2"}, ["version='2'", '"1.5"', '"1"']),
+    ("EfficientNet", {"width": 0.0}, ["width=0.0", "above 0", "1.0 is Table 1"]),
+    ("EfficientNetB0", {"input_shape": (224, 31, 3)}, ["efficientnetb0", "(224, 31, 3)", "at least 32"]),
     ("GoogLeNet", {"aux_heads": True, "include_top": False}, ["aux_heads=True", "include_top=True", "Leave one"]),
     (
         "GoogLeNet",
