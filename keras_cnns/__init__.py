@@ -3,7 +3,7 @@
 from keras_cnns import layers
 from keras_cnns._model import labels_for, main_output
 from keras_cnns.catalogue import builder, list_models
-from keras_cnns.checkpoints import load_weights, save_weights
+from keras_cnns.checkpoints import convert_weights, load_weights, save_weights
 from keras_cnns.complexity import complexity
 from keras_cnns.efficientnet import (
     EfficientNet,
@@ -79,6 +79,7 @@ __all__ = [
     "builder",
     "complexity",
     "compound_coefficients",
+    "convert_weights",
     "labels_for",
     "layers",
     "list_models",

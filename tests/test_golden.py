@@ -18,8 +18,15 @@ NETWORKS = {
     "resnet50": keras_cnns.ResNet50,
     "resnet50_version1": functools.partial(keras_cnns.ResNet50, version="1"),
     "inceptionv1": functools.partial(keras_cnns.InceptionV1, aux_heads=True),
+    "efficientnetb0": keras_cnns.EfficientNetB0,
+    "efficientnetb4": keras_cnns.EfficientNetB4,
+    "efficientnetlite0": keras_cnns.EfficientNetLite0,
+    "efficientnetb0_keras": keras_cnns.EfficientNetB0,
+    "efficientnetb4_keras": keras_cnns.EfficientNetB4,
 }
 SIZES = ("2x224x224", "1x149x193")  # batch x height x width
+SIZES_OF = dict.fromkeys(("efficientnetb4", "efficientnetb4_keras"), ("1x380x380", "2x149x193"))
+CASES = [(name, size) for name in NETWORKS for size in SIZES_OF.get(name, SIZES)]
 
 
 @pytest.fixture(autouse=True)
@@ -43,8 +50,7 @@ def assert_equal(ours, theirs):
     assert np.abs(ours - theirs).max() <= 1e-4 * np.abs(theirs).max()
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("name", "size"), CASES)
 def test_network_equals_its_peer(name, size):
     images = image("image", (*map(int, size.split("x")), 3))
     model = NETWORKS[name](input_shape=images.shape[1:], classifier_activation=None)
