@@ -53,7 +53,7 @@ def parser(defaults=None):
     convert.add_argument("file", help="the safetensors file to write")
     convert.add_argument("--model", required=True, help="the network that the weights are for, as EfficientNetLite0")
     convert.add_argument(
-        "--model_args", type=dict[str, Any], default={}, help='arguments of its builder, as \'{"aux_heads": true}\''
+        "--model_args", type=dict[str, Any], default={}, help="arguments of its builder, as '{\"aux_heads\": true}'"
     )
     convert.add_argument(
         "--preprocessing",

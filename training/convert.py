@@ -42,7 +42,9 @@ def convert(source, file, model, *, model_args=None, preprocessing=None):
     try:
         arrays = keras_cnns.convert_weights(network, state)
     except ValueError as error:
-        raise UserError(f"{source}: {error} Other networks: --model; other arguments: --model_args.") from error
+        raise UserError(
+            f"{source}: {error} --model names the network, --model_args its arguments, as '{{\"classes\": 10}}'."
+        ) from error
     metadata = {
         "model": builder.__name__,
         "preprocessing": preprocessing,
