@@ -230,7 +230,7 @@ def _transpose(array, layer):
 
 
 def _flattened(layer):
-    """Shape (height, width, channels) of the map that a dense layer takes flattened; None if it takes something else."""
+    """Shape (height, width, channels) of the map that a dense layer takes flattened; None if it takes none."""
     while layer is not None:
         layer = layer.input._keras_history.operation
         if isinstance(layer, layers.Flatten):

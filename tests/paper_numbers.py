@@ -46,11 +46,11 @@ CIFAR networks of depth 6n + 2 with option A, on 32 x 32 x 3 with 10 classes:
     activations    stem 16,384, classifier 10, stages 2n * (16,384 + 8,192 + 4,096) = 2n * 28,672:
                    n = 3: 188,426; 5: 303,114; 7: 417,802; 9: 532,490; 18: 1,048,586
 
-EfficientNets at their own sizes (B1 240, B2 260, B3 300, B4 380, B5 456, B6 528, B7 600; Lite 224, 240, 260, 280, 300
-pixels): parameters, multiply-adds and activations as above, by a forward hook on torchvision's efficientnet_b0 to b7 and
-on timm 1.0.31's tf_efficientnet_b0 to b7, which agree, and on timm's tf_efficientnet_lite0 to lite4; the last also at
-380 pixels, which is timm's size for it. On the longest path a block of stage 1 has 4 weighted layers (depthwise, two in
-the gate, projection) and one of the others 5; stem, top and classifier are 3 more:
+EfficientNets at their own sizes (B0 to B7 224, 240, 260, 300, 380, 456, 528, 600 pixels; Lite0 to Lite4 224, 240, 260,
+280, 300): parameters, multiply-adds and activations as above, by a forward hook on torchvision's efficientnet_b0 to b7
+and on timm 1.0.31's tf_efficientnet_b0 to b7, which agree, and on timm's tf_efficientnet_lite0 to lite4; the last also
+at 380 pixels, which is timm's size for it. On the longest path a block of stage 1 has 4 weighted layers (depthwise, two
+in the gate, projection) and one of the others 5; stem, top and classifier are 3 more:
     layers of each stage   B0 1 2 2 3 3 4 1   B1 = B2 2 3 3 4 4 5 2   B3 2 3 3 5 5 6 2   B4 2 4 4 6 6 8 2
                            B5 3 5 5 7 7 9 3   B6 3 6 6 8 8 11 3       B7 4 7 7 10 10 13 4
                            4*first + 5*others + 3 = 82, 116, 116, 131, 161, 195, 225, 274

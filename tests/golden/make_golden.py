@@ -1,4 +1,4 @@
-"""Makes the golden files beside it: what torchvision, timm, torch and keras.applications answer to formula-drawn weights.
+"""Makes the golden files beside it: what torch, torchvision, timm and keras.applications answer to drawn weights.
 
     pip install -r requirements-parity.txt
     python -m tests.golden.make_golden                 # from the root of the repository; overwrites tests/golden/*.npz
