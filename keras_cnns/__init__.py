@@ -4,11 +4,28 @@ from keras_cnns import layers
 from keras_cnns._model import FixedSizeError, labels_for, main_output
 from keras_cnns.alexnet import AlexNet, AlexNetOneTower
 from keras_cnns.catalogue import builder, list_models
-from keras_cnns.checkpoints import load_weights, save_weights
+from keras_cnns.checkpoints import convert_weights, load_weights, save_weights
 from keras_cnns.complexity import complexity
 from keras_cnns.decoding import decode_predictions
 from keras_cnns.deformable import DeformableResNet50, DeformableResNet101
 from keras_cnns.densenet import DenseNet121, DenseNet161, DenseNet169, DenseNet201, DenseNet264, DenseNetCIFAR
+from keras_cnns.efficientnet import (
+    EfficientNet,
+    EfficientNetB0,
+    EfficientNetB1,
+    EfficientNetB2,
+    EfficientNetB3,
+    EfficientNetB4,
+    EfficientNetB5,
+    EfficientNetB6,
+    EfficientNetB7,
+    EfficientNetLite0,
+    EfficientNetLite1,
+    EfficientNetLite2,
+    EfficientNetLite3,
+    EfficientNetLite4,
+    compound_coefficients,
+)
 from keras_cnns.features import features
 from keras_cnns.googlenet import GoogLeNet, InceptionV1
 from keras_cnns.preprocessing import preprocess_input
@@ -59,6 +76,20 @@ __all__ = [
     "DenseNet201",
     "DenseNet264",
     "DenseNetCIFAR",
+    "EfficientNet",
+    "EfficientNetB0",
+    "EfficientNetB1",
+    "EfficientNetB2",
+    "EfficientNetB3",
+    "EfficientNetB4",
+    "EfficientNetB5",
+    "EfficientNetB6",
+    "EfficientNetB7",
+    "EfficientNetLite0",
+    "EfficientNetLite1",
+    "EfficientNetLite2",
+    "EfficientNetLite3",
+    "EfficientNetLite4",
     "FixedSizeError",
     "GoogLeNet",
     "InceptionV1",
@@ -89,6 +120,8 @@ __all__ = [
     "SEResNet152",
     "builder",
     "complexity",
+    "compound_coefficients",
+    "convert_weights",
     "decode_predictions",
     "features",
     "labels_for",

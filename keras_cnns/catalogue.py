@@ -6,6 +6,22 @@ from keras_cnns._model import did_you_mean
 from keras_cnns.alexnet import AlexNet, AlexNetOneTower
 from keras_cnns.deformable import DeformableResNet50, DeformableResNet101
 from keras_cnns.densenet import DenseNet121, DenseNet161, DenseNet169, DenseNet201, DenseNet264, DenseNetCIFAR
+from keras_cnns.efficientnet import (
+    EfficientNet,
+    EfficientNetB0,
+    EfficientNetB1,
+    EfficientNetB2,
+    EfficientNetB3,
+    EfficientNetB4,
+    EfficientNetB5,
+    EfficientNetB6,
+    EfficientNetB7,
+    EfficientNetLite0,
+    EfficientNetLite1,
+    EfficientNetLite2,
+    EfficientNetLite3,
+    EfficientNetLite4,
+)
 from keras_cnns.googlenet import GoogLeNet, InceptionV1
 from keras_cnns.resnet import (
     PlainNet18,
@@ -78,6 +94,20 @@ BUILDERS = (
     SEResNeXt101,
     SEInceptionV1,
     SENet154,
+    EfficientNet,
+    EfficientNetB0,
+    EfficientNetB1,
+    EfficientNetB2,
+    EfficientNetB3,
+    EfficientNetB4,
+    EfficientNetB5,
+    EfficientNetB6,
+    EfficientNetB7,
+    EfficientNetLite0,
+    EfficientNetLite1,
+    EfficientNetLite2,
+    EfficientNetLite3,
+    EfficientNetLite4,
     DeformableResNet50,
     DeformableResNet101,
 )

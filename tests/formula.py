@@ -19,7 +19,8 @@ def draw(name, shape, seed=0):
 
     Args:
         name: Path of the variable in our network, as "stage1_block1_conv1_conv/kernel".
-        shape: Its shape in our layout: (height, width, in, out) for a convolution, (in, out) for a dense layer.
+        shape: Its shape in our layout: (height, width, in, out) for a convolution, (height, width, channels, 1) for a
+            depthwise one, (in, out) for a dense layer.
         seed: Another seed gives other weights.
 
     Returns:
@@ -28,13 +29,16 @@ def draw(name, shape, seed=0):
     normal = _normal(name, shape, seed)
     kind = name.rpartition("/")[2]
     if kind in ("kernel", "offset_kernel", "mask_kernel"):  # He et al. 2015: a ReLU behind it keeps the energy
-        values = normal * math.sqrt(2 / math.prod(shape[:-1]))
+        fan_in = math.prod(shape[:2] if "_depthwise_" in name else shape[:-1])
+        values = normal * math.sqrt(2 / fan_in)
     elif kind in ("bias", "offset_bias", "mask_bias", "beta", "moving_mean"):
         values = 0.2 * normal
     elif kind == "gamma":
         # Every residual block adds to the energy; without damping its branch, 16 blocks would make it 10^6 times larger
         # and drown all biases.
         damping = 0.7 if re.search(r"block\d+_conv\d", name) else 1
+        if re.search(r"block([2-9]|\d\d)_project", name):  # MBConv's, of which the first of a stage adds nothing
+            damping = 0.3
         values = damping * (1 + 0.2 * normal)
     elif kind == "moving_variance":
         values = np.exp(0.3 * normal)

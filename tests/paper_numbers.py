@@ -136,6 +136,17 @@ Deformable ResNets are the plain ones and, in each 3x3 of stages 2 to 4 (4 of 12
                         version 1 with masks 3,857,973,248 + 243 * 777,728 = 4,046,961,152
                    101: 7,801,405,440 + 162 * 1,630,720 = 8,065,582,080;  + 243 * 1,630,720 = 8,197,670,400
 The offsets and masks stay inside their layers: activations are the plain network's, and so is the depth.
+
+EfficientNets at their own sizes (B0 to B7 224, 240, 260, 300, 380, 456, 528, 600 pixels; Lite0 to Lite4 224, 240, 260,
+280, 300): parameters, multiply-adds and activations as above, by a forward hook on torchvision's efficientnet_b0 to b7
+and on timm 1.0.31's tf_efficientnet_b0 to b7, which agree, and on timm's tf_efficientnet_lite0 to lite4; the last also
+at 380 pixels, which is timm's size for it. On the longest path a block of stage 1 has 2 weighted layers (depthwise,
+projection) and one of the others 3, gates left out; stem, top and classifier are 3 more:
+    layers of each stage   B0 1 2 2 3 3 4 1   B1 = B2 2 3 3 4 4 5 2   B3 2 3 3 5 5 6 2   B4 2 4 4 6 6 8 2
+                           B5 3 5 5 7 7 9 3   B6 3 6 6 8 8 11 3       B7 4 7 7 10 10 13 4
+                           2*first + 3*others + 3 = 50, 70, 70, 79, 97, 117, 135, 164
+    Lite, without a gate   0: 1 2 2 3 3 4 1   1 = 2: 1 3 3 4 4 5 1    3: 1 3 3 5 5 6 1  4: 1 4 4 6 6 8 1
+                           2*first + 3*others + 3 = 50, 65, 65, 74, 92
 """
 
 from typing import NamedTuple
@@ -213,5 +224,21 @@ ROWS = (
     Row("DeformableResNet50",  {"modulated": False}, 26_137_874, 4.215, 11_114_984, 50),
     Row("DeformableResNet101", {},                   46_478_418, 8.198, 16_232_936, 101),
     Row("DeformableResNet101", {"modulated": False}, 45_835_332, 8.066, 16_232_936, 101),
+    Row("EfficientNet",        {},   5_288_548,  0.386,   6_748_036,  50),
+    Row("EfficientNet",        {"width": 1.1, "depth": 1.2, "resolution": 260},  9_109_994,  0.994,  13_832_834,  70),
+    Row("EfficientNetB0",      {},   5_288_548,  0.386,   6_748_036,  50),
+    Row("EfficientNetB1",      {},   7_794_184,  0.687,  10_884_328, 70),
+    Row("EfficientNetB2",      {},   9_109_994,  0.994,  13_832_834, 70),
+    Row("EfficientNetB3",      {},  12_233_232,  1.827,  23_831_296, 79),
+    Row("EfficientNetB4",      {},  19_341_616,  4.394,  49_489_032, 97),
+    Row("EfficientNetB5",      {},  30_389_784, 10.266,  98_857_400, 117),
+    Row("EfficientNetB6",      {},  43_040_704, 19.068, 167_393_400, 135),
+    Row("EfficientNetB7",      {},  66_347_960, 37.746, 289_939_464, 164),
+    Row("EfficientNetLite0",   {},   4_652_008,  0.385,   6_738_696,  50),
+    Row("EfficientNetLite1",   {},   5_416_680,  0.600,  10_143_128,  65),
+    Row("EfficientNetLite2",   {},   6_092_072,  0.860,  12_895_600,  65),
+    Row("EfficientNetLite3",   {},   8_197_096,  1.383,  18_985_304,  74),
+    Row("EfficientNetLite4",   {},  13_006_568,  2.553,  28_839_304,  92),
+    Row("EfficientNetLite4",   {"input_shape": (380, 380, 3)}, 13_006_568,  3.944,  45_659_608,  92),
 )
 # fmt: on

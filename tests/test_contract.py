@@ -14,8 +14,9 @@ import safetensors.numpy
 import tensorflow as tf
 
 import keras_cnns
-from keras_cnns import alexnet, deformable, densenet, googlenet, resnet, senet, vgg
+from keras_cnns import alexnet, deformable, densenet, efficientnet, googlenet, resnet, senet, vgg
 from keras_cnns.alexnet import Convolution
+from keras_cnns.efficientnet import Conv, MBConv
 from keras_cnns.googlenet import Inception, MaxPool
 from keras_cnns.resnet import Stage
 from keras_cnns.vgg import Block
@@ -40,6 +41,16 @@ ONE_TOWER = (
 )
 # fmt: on
 BLOCKS = (Block(8, 1), Block(8, 1), Block(16, 2), Block(16, 1), Block(16, 1))
+# Every kind of block: with and without expansion, stride, more channels, and a shortcut with drop connect.
+ROWS = (
+    Conv("stem", 3, 2, 8),
+    MBConv("stage1", 1, 3, 1, 8, 1),
+    MBConv("stage2", 6, 5, 2, 8, 2),
+    MBConv("stage3", 6, 3, 2, 16, 1),
+    MBConv("stage4", 6, 3, 2, 16, 1),
+    MBConv("stage5", 6, 5, 2, 16, 2),
+    Conv("top", 1, 1, 64),
+)
 V1 = {"stem": googlenet.stem_v1, "module": googlenet.inception_v1, "head": googlenet.auxiliary_head_v1}
 basic = functools.partial(resnet.resnet, STAGES, block=resnet.basic_block)
 bottleneck = functools.partial(resnet.resnet, STAGES, block=resnet.bottleneck)
@@ -58,6 +69,8 @@ one_tower = functools.partial(alexnet.alexnet, ONE_TOWER, fully_connected=(32, 1
 vgg_blocks = functools.partial(vgg.vgg, BLOCKS, fully_connected=(32, 16))
 dense = functools.partial(densenet.densenet, densenet.Column((1, 2, 2, 2), growth_rate=8))
 dense_cifar = functools.partial(keras_cnns.DenseNetCIFAR, 10, growth_rate=4)
+efficient = functools.partial(efficientnet.efficientnet, ROWS)
+lite = functools.partial(efficientnet.efficientnet, ROWS, activation=efficientnet.relu6, gate=None)
 # Networks that differ in their tables alone share a small one, which is then tried once.
 SMALL = {
     "AlexNet": two_gpus,
@@ -99,6 +112,20 @@ SMALL = {
     "SEResNeXt101": resnext,
     "SEInceptionV1": lambda **kw: googlenet.googlenet(MODULES, **V1_GATED, **kw),
     "SENet154": lambda **kw: senet.senet(STAGES_OF_GROUPS, **SENET154, **kw),
+    "EfficientNet": efficient,
+    "EfficientNetB0": efficient,
+    "EfficientNetB1": efficient,
+    "EfficientNetB2": efficient,
+    "EfficientNetB3": efficient,
+    "EfficientNetB4": efficient,
+    "EfficientNetB5": efficient,
+    "EfficientNetB6": efficient,
+    "EfficientNetB7": efficient,
+    "EfficientNetLite0": lite,
+    "EfficientNetLite1": lite,
+    "EfficientNetLite2": lite,
+    "EfficientNetLite3": lite,
+    "EfficientNetLite4": lite,
     "DeformableResNet50": deformable_bottleneck,
     "DeformableResNet101": deformable_bottleneck,
 }
@@ -243,7 +270,7 @@ def test_normalization_and_activation_are_named_as_their_convolution(name, argum
     """conv1_conv -> conv1_bn -> conv1_relu, or where they come before it conv1_bn -> conv1_relu -> conv1_conv."""
     model = network(name, **arguments)
     made_by = producers(model)
-    after = {"bn": ("conv",), "relu": ("bn", "conv")}
+    after = {"bn": ("conv",), "relu": ("bn", "conv"), "swish": ("bn",)}
     before = {"relu": ("bn",), "conv": ("relu",)}
     met = set()
     for layer in model.layers:
@@ -254,7 +281,7 @@ def test_normalization_and_activation_are_named_as_their_convolution(name, argum
             source = made_by[id(keras.tree.flatten(layer.input)[-1])]
             assert source in {f"{unit}_{expected_kind}" for expected_kind in expected[kind]}, layer.name
             met.add(kind)
-    assert "relu" in met and (name not in PRE_ACTIVATION or "conv" in met)
+    assert {"relu", "swish"} & met and (name not in PRE_ACTIVATION or "conv" in met)
 
 
 # --- serialization
@@ -538,6 +565,8 @@ ERRORS = [
     ("DenseNetCIFAR", {"compression": 1.5}, ["compression=1.5", "at most 1"]),
     ("SEResNet18", {"ratio": 0}, ["ratio=0", "at least 1", "the paper's 16"]),
     ("SEInceptionV1", {"ratio": 0.5}, ["ratio=0.5", "whole number"]),
+    ("EfficientNet", {"width": 0.0}, ["width=0.0", "above 0", "1.0 is Table 1"]),
+    ("EfficientNetB0", {"input_shape": (224, 31, 3)}, ["efficientnetb0", "(224, 31, 3)", "at least 32"]),
     ("GoogLeNet", {"aux_heads": True, "include_top": False}, ["aux_heads=True", "include_top=True", "Leave one"]),
     (
         "GoogLeNet",

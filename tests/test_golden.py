@@ -46,6 +46,11 @@ NETWORKS = {
     "densenet121": keras_cnns.DenseNet121,
     "densenet161": keras_cnns.DenseNet161,
     "densenet121_keras": keras_cnns.DenseNet121,
+    "efficientnetb0": keras_cnns.EfficientNetB0,
+    "efficientnetb4": keras_cnns.EfficientNetB4,
+    "efficientnetlite0": keras_cnns.EfficientNetLite0,
+    "efficientnetb0_keras": keras_cnns.EfficientNetB0,
+    "efficientnetb4_keras": keras_cnns.EfficientNetB4,
 }
 SMALL_DENSENET = functools.partial(densenet.densenet, densenet.Column((2, 2), growth_rate=8))
 # The same in training: file and network.
@@ -59,7 +64,8 @@ TRAINED = [
     ("densenet_training", functools.partial(SMALL_DENSENET, memory_efficient=True)),
 ]
 SIZES = ("2x224x224", "1x149x193")  # batch x height x width
-VGG_SIZES = ("2x224x224", "1x95x127")
+SIZES_OF = {name: ("2x224x224", "1x95x127") for name in NETWORKS if name.startswith("vgg")}
+SIZES_OF |= dict.fromkeys(("efficientnetb4", "efficientnetb4_keras"), ("1x380x380", "2x149x193"))
 
 
 def large(name, size):
@@ -70,7 +76,7 @@ def large(name, size):
 CASES = [
     pytest.param(name, size, marks=[pytest.mark.slow] if large(name, size) else [])
     for name in NETWORKS
-    for size in (VGG_SIZES if name.startswith("vgg") else SIZES)
+    for size in SIZES_OF.get(name, SIZES)
 ]
 
 

@@ -7,6 +7,9 @@ from keras import layers
 import keras_cnns
 from tests.paper_numbers import ROWS
 
+# Networks so deep that building one takes longer than ten others.
+SLOW = {"EfficientNetB5", "EfficientNetB6", "EfficientNetB7"}
+
 
 def test_every_network_has_a_row():
     assert {row.name for row in ROWS} == set(keras_cnns.list_models())
@@ -22,7 +25,11 @@ def depth(model):
 
 
 @pytest.mark.usefixtures("zeros_for_kernels")
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.name}({row.arguments or ''})")
+@pytest.mark.parametrize(
+    "row",
+    [pytest.param(row, marks=pytest.mark.slow if row.name in SLOW else ()) for row in ROWS],
+    ids=[f"{row.name}({row.arguments or ''})" for row in ROWS],
+)
 def test_network_counts_to_the_paper(row):
     model = keras_cnns.builder(row.name)(name="mine", classifier_activation=None, **row.arguments)
     assert model.name == "mine" and model.get_layer("head_dense").activation is keras.activations.linear

@@ -1,4 +1,4 @@
-"""The command line: python -m training fit|recipes|evaluate|predict|export."""
+"""The command line: python -m training fit|recipes|evaluate|predict|export|convert."""
 
 import os
 import sys
@@ -8,11 +8,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow reads it when i
 import argparse
 import difflib
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 from jsonargparse import ArgumentParser, Namespace
 
 from training import run as runs
+from training.convert import convert as convert_file
 from training.errors import ResourceError, TrainingError, UserError
 from training.recipe import Recipe
 from training.recipes import RECIPES
@@ -44,6 +46,21 @@ def parser(defaults=None):
     export = ArgumentParser(description="Write the SavedModel of a run.")
     export.add_argument("run", help="a run folder")
 
+    convert = ArgumentParser(
+        description="Write published torch weights as a safetensors file for weights=.", allow_abbrev=False
+    )
+    convert.add_argument("source", help="a .pth file with a state dict (read with torch), or its safetensors file")
+    convert.add_argument("file", help="the safetensors file to write")
+    convert.add_argument("--model", required=True, help="the network that the weights are for, as EfficientNetLite0")
+    convert.add_argument(
+        "--model_args", type=dict[str, Any], default={}, help="arguments of its builder, as '{\"aux_heads\": true}'"
+    )
+    convert.add_argument(
+        "--preprocessing",
+        choices=("imagenet", "tf", "caffe", "lite"),
+        help="how its pixels were normalised (default: lite for EfficientNet-Lite, else imagenet)",
+    )
+
     commands = ArgumentParser(prog="python -m training", description=__doc__, exit_on_error=False, allow_abbrev=False)
     commands.add_argument("--debug", action="store_true", help="show the traceback of an error")
     subcommands = commands.add_subcommands()
@@ -53,6 +70,7 @@ def parser(defaults=None):
         ("evaluate", evaluate),
         ("predict", predict),
         ("export", export),
+        ("convert", convert),
     ):
         subcommands.add_subcommand(name, command)
     return commands
@@ -145,7 +163,25 @@ def export(options: Namespace):
     print(run.export)
 
 
-COMMANDS = {"fit": fit, "recipes": recipes, "evaluate": evaluate, "predict": predict, "export": export}
+def convert(options: Namespace):
+    metadata = convert_file(
+        options.source,
+        options.file,
+        options.model,
+        model_args=options.model_args,
+        preprocessing=options.preprocessing,
+    )
+    print(f"{options.file}: {metadata['model']}, preprocessing {metadata['preprocessing']}")
+
+
+COMMANDS = {
+    "fit": fit,
+    "recipes": recipes,
+    "evaluate": evaluate,
+    "predict": predict,
+    "export": export,
+    "convert": convert,
+}
 
 
 if __name__ == "__main__":

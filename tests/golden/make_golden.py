@@ -1,8 +1,8 @@
-"""Makes the golden files beside it: what torchvision, timm and keras.applications answer to formula-drawn weights.
+"""Makes the golden files beside it: what torch, torchvision, timm and keras.applications answer to drawn weights.
 
     pip install -r requirements-parity.txt
-    python -m tests.golden.make_golden          # from the root of the repository; overwrites tests/golden/*.npz
-    python -m tests.golden.make_golden vgg11 vgg16          # only these
+    python -m tests.golden.make_golden                 # from the root of the repository; overwrites tests/golden/*.npz
+    python -m tests.golden.make_golden resnet18 resnet50    # only these
 
 No network of ours runs here. Weights are drawn by our names and in our layout (tests/formula.py) and carried to the
 peer: a table per family renames, transposition gives the peer's layout. A file holds float32 arrays, each under its
@@ -16,7 +16,6 @@ value beside zero that falls on the other side of a ReLU changes gradients visib
 import functools
 import os
 import pathlib
-import re
 import sys
 
 # TensorFlow and torch can crash in one process, and keras.applications is the same network on either backend. On the
@@ -30,6 +29,7 @@ import torch
 import torchvision
 from torch import nn
 
+from keras_cnns.checkpoints import NAMES, rename
 from tests.formula import (
     DEFORMABLE,
     TRAINING_SHAPE,
@@ -44,56 +44,35 @@ FOLDER = pathlib.Path(__file__).parent
 VERSIONS = [f"{package.__name__} {package.__version__}" for package in (torch, torchvision, timm, keras, np)]
 # Batch x height x width: the usual one, and one whose feature maps are odd and even, and never square.
 SIZES = ("2x224x224", "1x149x193")
-
+# For networks with a size of their own.
+SIZES_OF = dict.fromkeys(("efficientnetb4", "efficientnetb4_keras"), ("1x380x380", "2x149x193"))
 # VGG's: at the second size every pool has an odd map below it, and the 2x3 of the last keep the dense layer small.
-VGG_SIZES = ("2x224x224", "1x95x127")
-
-# From the peer's layer to ours: every substitution is made, in this order.
-TORCH_RESNET = (
-    (r"^(conv|bn)1$", r"stem_\1"),
-    (r"^layer(\d)\.(\d+)\.", lambda match: f"stage{match[1]}_block{int(match[2]) + 1}_"),
-    (r"_(conv|bn)(\d)$", r"_conv\2_\1"),
-    (r"_downsample\.0$", "_shortcut_conv"),
-    (r"_downsample\.1$", "_shortcut_bn"),
-    (r"^fc$", "head_dense"),
+SIZES_OF |= dict.fromkeys(
+    ("vgg11", "vgg11_batchnorm", "vgg16", "vgg16_batchnorm", "vgg16_keras"), ("2x224x224", "1x95x127")
 )
+
 # Both of timm's SENets: the one calls a gate `se`, the other `se_module` and its stem `layer0`.
 TIMM_SENET = (
-    *TORCH_RESNET,
+    *NAMES["torchvision resnet"],
     (r"_se(_module)?\.fc1$", "_gate_reduce_conv"),
     (r"_se(_module)?\.fc2$", "_gate_expand_conv"),
     (r"^layer0\.(conv|bn)1$", r"stem_\1"),
     (r"^last_linear$", "head_dense"),
 )
 TIMM_SENET154 = ((r"^layer0\.(conv|bn)(\d)$", r"stem_conv\2_\1"), *TIMM_SENET)  # three convolutions in its stem
-TORCH_GOOGLENET = (
-    (r"^conv2\.", "conv2_reduce."),
-    (r"^conv3\.", "conv2_main."),
-    (r"\.branch1\.", "_1x1."),
-    (r"\.branch2\.0\.", "_3x3reduce."),
-    (r"\.branch2\.1\.", "_3x3."),
-    (r"\.branch3\.0\.", "_5x5reduce."),
-    (r"\.branch3\.1\.", "_5x5."),
-    (r"\.branch4\.1\.", "_poolproj."),
-    (r"^(aux\d)\.conv\.", r"\1."),
-    (r"^(aux\d)\.fc1$", r"\1_fc"),
-    (r"^(aux\d)\.fc2$", r"\1_dense"),
-    (r"\.(conv|bn)$", r"_\1"),
-    (r"^fc$", "head_dense"),
-)
-TORCH_DENSENET = (
-    (r"^features\.(conv|norm)0$", r"stem_\1"),
-    (r"^features\.norm5$", "final_bn"),
-    (r"^features\.denseblock(\d)\.denselayer(\d+)\.(conv|norm)(\d)$", r"dense\1_layer\2_conv\4_\3"),
-    (r"^features\.transition(\d)\.(conv|norm)$", r"transition\1_\2"),
-    (r"_norm$", "_bn"),
-    (r"^classifier$", "head_dense"),
-)
+# From keras.applications' layer to ours; the tables for torch are those of keras_cnns/checkpoints.py.
 KERAS_RESNET = (
     (r"^conv1_(conv|bn)$", r"stem_\1"),
     (r"^conv(\d)_block", lambda match: f"stage{int(match[1]) - 1}_block"),
     (r"_0_(conv|bn)$", r"_shortcut_\1"),
     (r"_(\d)_(conv|bn)$", r"_conv\1_\2"),
+    (r"^predictions$", "head_dense"),
+)
+KERAS_EFFICIENTNET = (
+    (r"^block(\d)([a-z])_", lambda match: f"stage{match[1]}_block{ord(match[2]) - ord('a') + 1}_"),
+    (r"_dwconv$", "_depthwise_conv"),
+    (r"^(stage\d_block\d+)_bn$", r"\1_depthwise_bn"),
+    (r"_se_(reduce|expand)$", r"_gate_\1_conv"),
     (r"^predictions$", "head_dense"),
 )
 # torch counts the modules of a Sequential, pools and activations among them.
@@ -128,7 +107,7 @@ KERAS_DENSENET = (
     (r"^pool(\d)_(conv|bn)$", lambda match: f"transition{int(match[1]) - 1}_{match[2]}"),
     (r"^predictions$", "head_dense"),
 )
-TORCH_DEFORMABLE = ((r"\.(offset|mask)$", ""), *TORCH_RESNET)
+TORCH_DEFORMABLE = ((r"\.(offset|mask)$", ""), *NAMES["torchvision resnet"])
 
 
 class OffsetConv(nn.Conv2d):
@@ -171,17 +150,17 @@ KINDS = {
 FLATTENED = {"aux1_fc/kernel": (4, 4, 128), "aux2_fc/kernel": (4, 4, 128)}
 
 
-def rename(layer, table):
-    """Our name of a peer's layer."""
-    for pattern, replacement in table:
-        layer = re.sub(pattern, replacement, layer)
-    return layer
+def kinds(module):
+    """Our names of the variables of a torch module."""
+    return next(names for peer, names in KINDS.items() if isinstance(module, peer))
 
 
 def draw_for_torch(name, shape, flattened):
     """Draws one of our variables in torch's layout: (out, in, height, width) or (out, in)."""
     if len(shape) == 4:
         out, into, height, width = shape
+        if "_depthwise_" in name:
+            return draw(name, (height, width, out, into)).transpose(2, 3, 0, 1)
         return draw(name, (height, width, into, out)).transpose(3, 2, 0, 1)
     if len(shape) == 2:
         out, into = shape
@@ -207,7 +186,7 @@ def from_torch(name, value):
 def our_variable(peer, key, table):
     """Our path of a torch parameter or buffer."""
     layer, _, kind = key.rpartition(".")
-    return f"{rename(layer, table)}/{KINDS[type(peer.get_submodule(layer))][kind]}"
+    return f"{rename(layer, table)}/{kinds(peer.get_submodule(layer))[kind]}"
 
 
 def set_torch_weights(peer, table, flattened=FLATTENED):
@@ -229,6 +208,10 @@ def set_keras_weights(peer, table):
     names = set()
     for variable in peer.weights:
         layer, kind = variable.path.split("/")
+        if layer.startswith(
+            "normalization"
+        ):  # EfficientNet's; as it is made, with mean 0 and variance 1, it does nothing
+            continue
         if layer.endswith("_conv") and kind == "bias":  # ours have none, since batch normalization cancels it
             variable.assign(np.zeros(variable.shape))
             continue
@@ -279,11 +262,11 @@ def train_torch(peer, table, images):
 
 
 def torch_resnet18(images):
-    return {"main": run_torch(torchvision.models.resnet18(), TORCH_RESNET, images)}
+    return {"main": run_torch(torchvision.models.resnet18(), NAMES["torchvision resnet"], images)}
 
 
 def torch_resnet50(images):
-    return {"main": run_torch(torchvision.models.resnet50(), TORCH_RESNET, images)}
+    return {"main": run_torch(torchvision.models.resnet50(), NAMES["torchvision resnet"], images)}
 
 
 def torch_deformable_resnet50(images, modulated=True):
@@ -295,7 +278,7 @@ def torch_deformable_resnet50(images, modulated=True):
 
 def torch_googlenet(images):
     peer = torchvision.models.googlenet(aux_logits=True, init_weights=False, transform_input=False)
-    outputs = run_torch(peer, TORCH_GOOGLENET, images)
+    outputs = run_torch(peer, NAMES["torchvision googlenet"], images)
     return {"main": outputs.logits, "aux1": outputs.aux_logits1, "aux2": outputs.aux_logits2}
 
 
@@ -362,11 +345,11 @@ def keras_resnet50(images):
 
 
 def torch_densenet121(images):
-    return {"main": run_torch(torchvision.models.densenet121(), TORCH_DENSENET, images)}
+    return {"main": run_torch(torchvision.models.densenet121(), NAMES["torchvision densenet"], images)}
 
 
 def torch_densenet161(images):
-    return {"main": run_torch(torchvision.models.densenet161(), TORCH_DENSENET, images)}
+    return {"main": run_torch(torchvision.models.densenet161(), NAMES["torchvision densenet"], images)}
 
 
 def keras_densenet121(images):
@@ -374,6 +357,20 @@ def keras_densenet121(images):
     set_keras_weights(peer, KERAS_DENSENET)
     with torch.inference_mode():
         return {"main": peer(images, training=False)}
+
+
+def timm_efficientnet(name):
+    return lambda images: {"main": run_torch(timm.create_model(name), NAMES["timm efficientnet"], images)}
+
+
+def keras_efficientnet(network):
+    def run(images):
+        peer = network(weights=None, classifier_activation=None, input_shape=images.shape[1:])
+        set_keras_weights(peer, KERAS_EFFICIENTNET)
+        with torch.inference_mode():
+            return {"main": peer(255 * images, training=False)}  # its first layer divides by 255
+
+    return run
 
 
 PEERS = {
@@ -397,6 +394,11 @@ PEERS = {
     "vgg16_keras": keras_vgg16,
     "deformableresnet50": torch_deformable_resnet50,
     "deformableresnet50_unmodulated": functools.partial(torch_deformable_resnet50, modulated=False),
+    "efficientnetb0": timm_efficientnet("tf_efficientnet_b0"),
+    "efficientnetb4": timm_efficientnet("tf_efficientnet_b4"),
+    "efficientnetlite0": timm_efficientnet("tf_efficientnet_lite0"),
+    "efficientnetb0_keras": keras_efficientnet(keras.applications.EfficientNetB0),
+    "efficientnetb4_keras": keras_efficientnet(keras.applications.EfficientNetB4),
 }
 
 
@@ -414,9 +416,9 @@ def googlenet_without_dropout():
 
 # In training. File: the network and its table of names.
 TRAINED = {
-    "resnet_training": (small_resnet, TORCH_RESNET),
-    "inceptionv1_training": (googlenet_without_dropout, TORCH_GOOGLENET),
-    "densenet_training": (small_densenet, TORCH_DENSENET),
+    "resnet_training": (small_resnet, NAMES["torchvision resnet"]),
+    "inceptionv1_training": (googlenet_without_dropout, NAMES["torchvision googlenet"]),
+    "densenet_training": (small_densenet, NAMES["torchvision densenet"]),
 }
 
 
@@ -488,7 +490,7 @@ def float32(arrays):
 def make_network(name):
     """The logits of a peer at every size."""
     arrays = {}
-    for size in VGG_SIZES if name.startswith("vgg") else SIZES:
+    for size in SIZES_OF.get(name, SIZES):
         images = image("image", (*map(int, size.split("x")), 3))
         arrays |= {f"{output}_{size}": logits for output, logits in PEERS[name](images).items()}
     return float32(arrays)

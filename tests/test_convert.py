@@ -1,0 +1,237 @@
+"""Published weights by their names: every array goes to one variable, in our layout, or nothing is written."""
+
+import hashlib
+import sys
+
+import keras
+import numpy as np
+import pytest
+import safetensors
+import safetensors.numpy
+from keras import layers
+
+import keras_cnns
+from keras_cnns import efficientnet, resnet
+from keras_cnns.checkpoints import NAMES, rename
+from keras_cnns.efficientnet import Conv, MBConv
+from training.__main__ import main
+from training.convert import convert
+from training.errors import DataError, UserError
+
+# The packages' names of layers, and ours, typed by hand.
+RENAMED = {
+    "torchvision resnet": {
+        "conv1": "stem_conv",
+        "bn1": "stem_bn",
+        "layer1.0.conv1": "stage1_block1_conv1_conv",
+        "layer3.11.bn3": "stage3_block12_conv3_bn",
+        "layer2.0.downsample.0": "stage2_block1_shortcut_conv",
+        "layer2.0.downsample.1": "stage2_block1_shortcut_bn",
+        "fc": "head_dense",
+    },
+    "torchvision googlenet": {
+        "conv1.conv": "conv1_conv",
+        "conv3.bn": "conv2_main_bn",
+        "inception3a.branch1.conv": "inception3a_1x1_conv",
+        "inception3a.branch2.0.conv": "inception3a_3x3reduce_conv",
+        "inception4e.branch3.1.bn": "inception4e_5x5_bn",
+        "inception5b.branch4.1.conv": "inception5b_poolproj_conv",
+        "aux2.conv.conv": "aux2_conv",
+        "aux2.fc1": "aux2_fc",
+        "aux2.fc2": "aux2_dense",
+        "fc": "head_dense",
+    },
+    "timm efficientnet": {
+        "conv_stem": "stem_conv",
+        "bn1": "stem_bn",
+        "blocks.0.0.conv_dw": "stage1_block1_depthwise_conv",
+        "blocks.0.0.bn1": "stage1_block1_depthwise_bn",
+        "blocks.0.1.conv_pw": "stage1_block2_project_conv",
+        "blocks.0.1.bn2": "stage1_block2_project_bn",
+        "blocks.1.0.conv_pw": "stage2_block1_expand_conv",
+        "blocks.1.0.bn1": "stage2_block1_expand_bn",
+        "blocks.5.10.bn2": "stage6_block11_depthwise_bn",
+        "blocks.5.10.se.conv_reduce": "stage6_block11_gate_reduce_conv",
+        "blocks.5.10.se.conv_expand": "stage6_block11_gate_expand_conv",
+        "blocks.6.0.conv_pwl": "stage7_block1_project_conv",
+        "blocks.6.0.bn3": "stage7_block1_project_bn",
+        "conv_head": "top_conv",
+        "bn2": "top_bn",
+        "classifier": "head_dense",
+    },
+    "efficientnet-pytorch": {
+        "_conv_stem": "stem_conv",
+        "_bn0": "stem_bn",
+        "_blocks.0._depthwise_conv": "stage1_block1_depthwise_conv",
+        "_blocks.1._expand_conv": "stage2_block1_expand_conv",
+        "_blocks.1._bn0": "stage2_block1_expand_bn",
+        "_blocks.2._bn1": "stage2_block2_depthwise_bn",
+        "_blocks.2._bn2": "stage2_block2_project_bn",
+        "_blocks.2._se_reduce": "stage2_block2_gate_reduce_conv",
+        "_conv_head": "top_conv",
+        "_bn1": "top_bn",
+        "_fc": "head_dense",
+    },
+}
+
+
+@pytest.mark.parametrize("package", NAMES)
+def test_names(package):
+    blocks = ["stage1_block1", "stage2_block1", "stage2_block2"]
+    assert {name: rename(name, NAMES[package], blocks) for name in RENAMED[package]} == RENAMED[package]
+
+
+STEM, TOP = Conv("stem", 3, 2, 8), Conv("top", 1, 1, 16)
+
+
+@pytest.fixture
+def small():
+    """An EfficientNet of two blocks without gates, and a state dict for it in efficientnet-pytorch's form."""
+    table = (STEM, MBConv("stage1", 1, 3, 1, 8, 1), MBConv("stage2", 6, 5, 2, 12, 1), TOP)
+    model = efficientnet.efficientnet(table, gate=None, classes=5, input_shape=(32, 32, 3))
+    random = np.random.default_rng(0)
+    shapes = {
+        "_conv_stem.weight": (8, 3, 3, 3),
+        "_blocks.0._depthwise_conv.weight": (8, 1, 3, 3),
+        "_blocks.0._project_conv.weight": (8, 8, 1, 1),
+        "_blocks.1._expand_conv.weight": (48, 8, 1, 1),
+        "_blocks.1._depthwise_conv.weight": (48, 1, 5, 5),
+        "_blocks.1._project_conv.weight": (12, 48, 1, 1),
+        "_conv_head.weight": (16, 12, 1, 1),
+        "_fc.weight": (5, 16),
+        "_fc.bias": (5,),
+    }
+    norms = {"_bn0": 8, "_blocks.0._bn1": 8, "_blocks.0._bn2": 8, "_blocks.1._bn0": 48, "_blocks.1._bn1": 48}
+    for name, channels in {**norms, "_blocks.1._bn2": 12, "_bn1": 16}.items():
+        shapes |= {f"{name}.{kind}": (channels,) for kind in ("weight", "bias", "running_mean", "running_var")}
+    state = {key: random.normal(size=shape).astype("float32") for key, shape in shapes.items()}
+    return model, state | {"_bn0.num_batches_tracked": np.array(7)}
+
+
+def test_every_array_goes_to_its_variable_in_our_layout(small):
+    model, state = small
+    arrays = keras_cnns.convert_weights(model, state)
+    assert {key: array.shape for key, array in arrays.items()} == {v.path: tuple(v.shape) for v in model.weights}
+    assert arrays["stem_conv/kernel"][0, 1, 2, 7] == state["_conv_stem.weight"][7, 2, 0, 1]
+    depthwise = arrays["stage2_block1_depthwise_conv/kernel"]
+    assert depthwise[4, 1, 47, 0] == state["_blocks.1._depthwise_conv.weight"][47, 0, 4, 1]
+    assert arrays["head_dense/kernel"][15, 4] == state["_fc.weight"][4, 15]
+    for kind, theirs in {
+        "gamma": "weight",
+        "beta": "bias",
+        "moving_mean": "running_mean",
+        "moving_variance": "running_var",
+    }.items():
+        np.testing.assert_array_equal(arrays[f"stage2_block1_expand_bn/{kind}"], state[f"_blocks.1._bn0.{theirs}"])
+
+
+def test_rows_behind_a_flattened_map_are_put_into_our_order():
+    """torch flattens (channels, height, width), Keras (height, width, channels); dropout between is passed by."""
+    image = keras.Input((2, 3, 4))
+    x = layers.Dropout(0.5)(layers.Flatten()(image))
+    model = keras.Model(image, layers.Dense(5, use_bias=False, name="head_dense")(x))
+    weight = np.random.default_rng(0).normal(size=(5, 24)).astype("float32")
+    kernel = keras_cnns.convert_weights(model, {"fc.weight": weight})["head_dense/kernel"]
+    pixels = np.random.default_rng(1).normal(size=(1, 2, 3, 4)).astype("float32")
+    theirs = pixels.transpose(0, 3, 1, 2).reshape(1, -1) @ weight.T
+    np.testing.assert_allclose(pixels.reshape(1, -1) @ kernel, theirs, rtol=1e-5)
+
+
+SPOILED = {
+    "missing": (lambda s: {k: v for k, v in s.items() if k != "_bn1.bias"}, "1 variables are missing, as top_bn/beta"),
+    "unexpected": (lambda s: s | {"_new.weight": np.ones(3)}, "1 are not in the model, as _new/kernel"),
+    "a block too many": (lambda s: s | {"_blocks.2._bn1.bias": np.ones(3)}, "not in the model, as block2_depthwise_bn"),
+    "shape": (lambda s: s | {"_fc.bias": np.ones(6)}, r"head_dense/bias is \(6,\) in the file and \(5,\) in the model"),
+    "twice": (lambda s: s | {"stem_conv.weight": np.ones(3)}, "_conv_stem.weight and stem_conv.weight would both be"),
+    "other": (lambda s: {"fc.weight": np.ones((5, 16))}, "variables are missing"),
+}
+
+
+@pytest.mark.parametrize("fault", SPOILED)
+def test_a_state_dict_that_does_not_fit_is_refused(small, fault):
+    model, state = small
+    spoil, message = SPOILED[fault]
+    with pytest.raises(ValueError, match=message):
+        keras_cnns.convert_weights(model, spoil(state))
+
+
+# --- the command
+
+
+def torchvision_resnet18(classes):
+    """The names and shapes of torchvision's ResNet-18, typed by hand, with random values."""
+    shapes = {"conv1.weight": (64, 3, 7, 7), "fc.weight": (classes, 512), "fc.bias": (classes,)}
+    norms = {"bn1": 64}
+    for stage, (into, out) in enumerate(((64, 64), (64, 128), (128, 256), (256, 512)), 1):
+        for block in (0, 1):
+            prefix = f"layer{stage}.{block}"
+            shapes[f"{prefix}.conv1.weight"] = (out, out if block else into, 3, 3)
+            shapes[f"{prefix}.conv2.weight"] = (out, out, 3, 3)
+            norms |= {f"{prefix}.bn1": out, f"{prefix}.bn2": out}
+        if stage > 1:
+            shapes[f"layer{stage}.0.downsample.0.weight"] = (out, into, 1, 1)
+            norms[f"layer{stage}.0.downsample.1"] = out
+    for norm, channels in norms.items():
+        shapes |= {f"{norm}.{kind}": (channels,) for kind in ("weight", "bias", "running_mean", "running_var")}
+    random = np.random.default_rng(0)
+    return {key: random.uniform(0.1, 1, size=shape).astype("float32") for key, shape in shapes.items()}
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "resnet18.safetensors"
+    safetensors.numpy.save_file(torchvision_resnet18(classes=7), path)
+    return path
+
+
+def test_the_command_writes_weights_and_where_they_are_from(source, tmp_path, capsys):
+    file = tmp_path / "ours.safetensors"
+    assert main(["convert", str(source), str(file), "--model", "resnet18", "--model_args", '{"classes": 7}']) == 0
+    assert f"{file}: ResNet18, preprocessing imagenet" in capsys.readouterr().out
+    model = keras_cnns.ResNet18(classes=7)
+    metadata = keras_cnns.load_weights(model, file)
+    assert metadata == {
+        "model": "ResNet18",
+        "preprocessing": "imagenet",
+        "source": "resnet18.safetensors",
+        "source_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
+    }
+    theirs = safetensors.numpy.load_file(source)["layer4.0.downsample.0.weight"]
+    kernel = np.asarray(model.get_layer("stage4_block1_shortcut_conv").kernel)
+    np.testing.assert_array_equal(kernel[0, 0], theirs[:, :, 0, 0].T)
+    assert keras_cnns.ResNet18(include_top=False, weights=str(file)).count_params() == 11_186_112
+
+
+def test_the_mode_of_preprocessing_can_be_said(source, tmp_path):
+    arguments = {"model_args": {"classes": 7}, "preprocessing": "caffe"}
+    assert convert(source, tmp_path / "file", "ResNet18", **arguments)["preprocessing"] == "caffe"
+
+
+def test_mistakes_are_named_and_nothing_is_written(source, tmp_path, monkeypatch):
+    file = tmp_path / "file"
+    with pytest.raises(UserError, match=r"head_dense/kernel is \(512, 7\) in the file .* --model_args"):
+        convert(source, file, "ResNet18")
+    with pytest.raises(UserError, match=r"do(es)? not fit resnet34.*--model"):
+        convert(source, file, "ResNet34", model_args={"classes": 7})
+    with pytest.raises(UserError, match=r"no network 'ResNet19'\. Did you mean"):
+        convert(source, file, "ResNet19")
+    with pytest.raises(UserError, match=r"argument 'clases'"):
+        convert(source, file, "ResNet18", model_args={"clases": 7})
+    with pytest.raises(UserError, match="there is no such file"):
+        convert(tmp_path / "nowhere.pth", file, "ResNet18")
+    (tmp_path / "cut.safetensors").write_bytes(source.read_bytes()[:1000])
+    with pytest.raises(DataError, match=r"cut\.safetensors is not a whole safetensors file"):
+        convert(tmp_path / "cut.safetensors", file, "ResNet18")
+    (tmp_path / "weights.pth").write_bytes(b"PK")
+    monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not installed
+    with pytest.raises(UserError, match=r"only with torch, which is not installed\. Run `pip install torch`"):
+        convert(tmp_path / "weights.pth", file, "ResNet18")
+    assert not file.exists()
+
+
+def test_the_error_about_imagenet_names_a_command_that_exists(capsys):
+    with pytest.raises(ValueError, match="python -m training convert SOURCE FILE"):
+        resnet.resnet((resnet.Stage(4, 1),), block=resnet.basic_block, weights="imagenet")
+    with pytest.raises(SystemExit):
+        main(["convert", "--help"])
+    assert "source" in capsys.readouterr().out

@@ -1,0 +1,85 @@
+"""From a published file of torch weights to a safetensors file of ours.
+
+A .pth file is a pickle, which can carry code: it is read by torch alone, with `weights_only=True`, which refuses code.
+"""
+
+import hashlib
+from pathlib import Path
+
+import safetensors
+import safetensors.numpy
+
+import keras_cnns
+from training.checkpoint import atomic
+from training.errors import DataError, UserError
+
+
+def convert(source, file, model, *, model_args=None, preprocessing=None):
+    """Writes the weights in a torch state dict as a file for `weights=` and returns its metadata.
+
+    Args:
+        source: A .pth file that holds a state dict, or a safetensors file with torch's names.
+        file: The safetensors file to write.
+        model: Name of the network that the weights are for.
+        model_args: Arguments of its builder, as {"aux_heads": True} or {"classes": 10}.
+        preprocessing: How pixels were normalised in training, a mode of `keras_cnns.preprocess_input`. By default
+            "lite" for EfficientNet-Lite, and "imagenet".
+
+    Raises:
+        UserError: A wrong path, name or argument, torch is missing, or the weights are not the network's.
+        DataError: The source is damaged or holds something else than weights.
+    """
+    try:
+        builder = keras_cnns.builder(model)
+        network = builder(**(model_args or {}))
+    except (ValueError, TypeError) as error:
+        raise UserError(str(error)) from error
+    if preprocessing is None:
+        preprocessing = "lite" if builder.__name__.startswith("EfficientNetLite") else "imagenet"
+    if not Path(source).is_file():
+        raise UserError(f"{source}: there is no such file.")
+    state = read_safetensors(source) if Path(source).suffix == ".safetensors" else read_torch(source)
+    try:
+        arrays = keras_cnns.convert_weights(network, state)
+    except ValueError as error:
+        raise UserError(
+            f"{source}: {error} --model names the network, --model_args its arguments, as '{{\"classes\": 10}}'."
+        ) from error
+    metadata = {
+        "model": builder.__name__,
+        "preprocessing": preprocessing,
+        "source": Path(source).name,
+        "source_sha256": hashlib.sha256(Path(source).read_bytes()).hexdigest(),
+    }
+    with atomic(file) as temporary:
+        safetensors.numpy.save_file(arrays, temporary, metadata)
+    return metadata
+
+
+def read_torch(source):
+    """Reads a state dict, {name: array}, with torch."""
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError(
+            f"{source} can be read only with torch, which is not installed. Run `pip install torch`, for this command "
+            "alone; what it writes needs no torch."
+        ) from error
+    try:
+        state = torch.load(source, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever unpickling and unzipping can raise
+        raise DataError(
+            f"{source} is not a whole file of torch weights ({str(error).splitlines()[0]}). Download it again, or save "
+            "model.state_dict() alone: a file that holds code is not read."
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise DataError(f"{source} holds something else than tensors by name. Save model.state_dict() alone.")
+    return {name: tensor.float().numpy() for name, tensor in state.items()}
+
+
+def read_safetensors(source):
+    """Reads a safetensors file, {name: array}."""
+    try:
+        return safetensors.numpy.load_file(source)
+    except safetensors.SafetensorError as error:
+        raise DataError(f"{source} is not a whole safetensors file ({error}). Download it again.") from error
