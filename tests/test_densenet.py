@@ -62,7 +62,7 @@ def kernels(model, prefix):
 def test_kernels_of_a_bottleneck_layer():
     """Section 3: the 1x1 makes 4k channels of all there are, the 3x3 makes k of them; 161 has k = 48."""
     assert kernels(network(), "dense2_layer3_") == {"conv1": (1, 1, 128 + 2 * 32, 128), "conv2": (3, 3, 128, 32)}
-    model = network("DenseNet161")
+    model = densenet.densenet(densenet.TABLE_1["DenseNet-161"]._replace(layers=(2, 1)))
     assert kernels(model, "stem_") == {"conv": (7, 7, 3, 96)}
     assert kernels(model, "dense1_layer2_") == {"conv1": (1, 1, 96 + 48, 192), "conv2": (3, 3, 192, 48)}
 
