@@ -160,9 +160,8 @@ def test_a_small_network_learns_its_offsets():
     layer = DeformableConv2D(1, 1, modulated=True, use_bias=False, kernel_initializer="ones")
     model = keras.Sequential([keras.Input((10, 12, 1)), layer, keras.layers.Cropping2D(((1, 2), (1, 4)))])
     model.compile(keras.optimizers.Adam(0.05), "mse", jit_compile=False)
-    before = model.evaluate(x, y, verbose=0)
-    model.fit(x, y, epochs=150, batch_size=32, verbose=0)
-    assert model.evaluate(x, y, verbose=0) < 0.02 * before
+    losses = [model.train_on_batch(x, y) for _ in range(150)]
+    assert model.test_on_batch(x, y) < 0.02 * losses[0]
     np.testing.assert_allclose(layer.offset_bias, [1, 2], atol=0.3)
 
 
