@@ -208,9 +208,7 @@ def set_keras_weights(peer, table):
     names = set()
     for variable in peer.weights:
         layer, kind = variable.path.split("/")
-        if layer.startswith(
-            "normalization"
-        ):  # EfficientNet's; as it is made, with mean 0 and variance 1, it does nothing
+        if layer.startswith("normalization"):  # EfficientNet's: mean 0 and variance 1 as it is made, which is nothing
             continue
         if layer.endswith("_conv") and kind == "bias":  # ours have none, since batch normalization cancels it
             variable.assign(np.zeros(variable.shape))
