@@ -45,9 +45,11 @@ def _ends(model):
         before = max((stride_of.get(id(tensor), 1) for tensor in keras.tree.flatten(layer.input)), default=1)
         own = getattr(layer, "strides", 1)
         stride = before * (own if isinstance(own, int) else own[0])
-        stride_of[id(layer.output)] = stride
-        is_map = len(layer.output.shape) == 4 and not isinstance(
-            layer, keras.layers.InputLayer | keras.layers.ZeroPadding2D
+        stride_of |= {id(tensor): stride for tensor in keras.tree.flatten(layer.output)}
+        is_map = (
+            not isinstance(layer, keras.layers.InputLayer | keras.layers.ZeroPadding2D)
+            and not isinstance(layer.output, list)  # the maps of a memory-efficient DenseNet, not yet concatenated
+            and len(layer.output.shape) == 4
         )
         is_end = layer.name.endswith("_out")
         if is_map and (is_end or stride not in ends or not ends[stride].name.endswith("_out")):
