@@ -11,7 +11,7 @@ import sys
 import keras
 
 import keras_cnns
-from tests.test_golden import PROVEN
+from tests.test_golden import PROOFS
 
 README = pathlib.Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- networks -->\n", "<!-- end of networks -->\n"
@@ -19,6 +19,12 @@ HEADER = (
     "| network | paper | pixels | parameters | multiply-adds | proven against |\n"
     "| --- | --- | --- | --- | --- | --- |\n"
 )
+
+
+def proofs(name):
+    """The packages whose network has given the same answers, in the order of the golden files; "counted" without one."""
+    packages = [peer for network, peer in PROOFS.values() if getattr(network, "func", network).__name__ == name]
+    return ", ".join(dict.fromkeys(packages)) or "counted"
 
 
 def citation(name):
@@ -31,7 +37,7 @@ def row(name, pixels, parameters, multiply_adds):
     """A line of the table; multiply-adds in units of 1e9."""
     return (
         f"| {name} | {citation(name)} | {pixels} | {parameters:,} | {multiply_adds:.3f} G "
-        f"| {', '.join(PROVEN.get(name, ['counted']))} |\n"
+        f"| {proofs(name)} |\n"
     )
 
 

@@ -270,7 +270,7 @@ def test_normalization_and_activation_are_named_as_their_convolution(name, argum
     """conv1_conv -> conv1_bn -> conv1_relu, or where they come before it conv1_bn -> conv1_relu -> conv1_conv."""
     model = network(name, **arguments)
     made_by = producers(model)
-    after = {"bn": ("conv",), "relu": ("bn", "conv"), "swish": ("bn",)}
+    after = {"bn": ("conv",), "relu": ("bn", "conv"), "swish": ("bn", "conv")}
     before = {"relu": ("bn",), "conv": ("relu",)}
     met = set()
     for layer in model.layers:

@@ -274,6 +274,10 @@ def torch_deformable_resnet50(images, modulated=True):
     return {"main": run_torch(peer, TORCH_DEFORMABLE, images)}
 
 
+def torch_resnet101(images):
+    return {"main": run_torch(torchvision.models.resnet101(), NAMES["torchvision resnet"], images)}
+
+
 def torch_googlenet(images):
     peer = torchvision.models.googlenet(aux_logits=True, init_weights=False, transform_input=False)
     outputs = run_torch(peer, NAMES["torchvision googlenet"], images)
@@ -374,6 +378,7 @@ def keras_efficientnet(network):
 PEERS = {
     "resnet18": torch_resnet18,
     "resnet50": torch_resnet50,
+    "resnet101": torch_resnet101,
     "resnet50_version1": keras_resnet50,
     "inceptionv1": torch_googlenet,
     "densenet121": torch_densenet121,
