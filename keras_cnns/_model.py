@@ -7,7 +7,9 @@ familiar, the checks on them, and the words that describe them.
 import difflib
 import functools
 import inspect
+import numbers
 import re
+from collections.abc import Iterable
 from typing import TypedDict
 
 import keras
@@ -157,8 +159,8 @@ def image_input(network, shared, *, default_size, minimum, minimum_because, fixe
     if tensor is not None:
         if not keras.backend.is_keras_tensor(tensor) or len(tensor.shape) != 4:
             raise ValueError(
-                f"{network} got input_tensor={tensor!r}; it must be a Keras tensor (batch, height, width, channels). "
-                "Make one with keras.Input((224, 224, 3))."
+                f"{network} got an input_tensor of type {type(tensor).__name__}, shape {getattr(tensor, 'shape', None)}; "
+                "it must be a Keras tensor (batch, height, width, channels). Make one with keras.Input((224, 224, 3))."
             )
         if shape is not None and tuple(shape) != tuple(tensor.shape[1:]):
             raise ValueError(
@@ -170,9 +172,12 @@ def image_input(network, shared, *, default_size, minimum, minimum_because, fixe
         size = default_size if shared["include_top"] else None
         shape, argument = (size, size, 3), "input_shape="
     else:
-        shape, argument = tuple(shape), "input_shape="
+        argument = "input_shape="
+        if isinstance(shape, Iterable):
+            shape = tuple(int(size) if is_whole(size) else size for size in shape)  # NumPy's integers too
     got = f"{network} got {argument}{shape}"
-    if len(shape) != 3 or not isinstance(shape[2], int) or shape[2] < 1:
+    is_shape = isinstance(shape, tuple) and len(shape) == 3 and is_whole(shape[2]) and shape[2] >= 1
+    if not is_shape or not all(size is None or is_whole(size) for size in shape[:2]):
         raise ValueError(f"{got}; it must be (height, width, channels) with the number of channels, as (224, 224, 3).")
     if None in shape[:2] and fixed_size_because and shared["include_top"]:
         raise FixedSizeError(
@@ -192,6 +197,11 @@ def head_dtype():
     return "float64" if keras.config.dtype_policy().variable_dtype == "float64" else "float32"
 
 
+def is_whole(value):
+    """Whether a value is a whole number, Python's or NumPy's."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
 def global_pool(x, pooling, *, name):
     """Turns a map (batch, height, width, channels) into a vector (batch, channels) in `head_dtype`: "avg" or "max"."""
     layer = {"avg": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}[pooling]
@@ -201,11 +211,11 @@ def global_pool(x, pooling, *, name):
 def dense_classifier(x, shared, *, name):
     """The last dense layer (batch, features) -> (batch, classes), in the precision of `head_dtype`."""
     classes, activation = shared["classes"], shared["classifier_activation"]
-    if not isinstance(classes, int) or classes < 1:
+    if not is_whole(classes) or classes < 1:
         raise ValueError(f"classes={classes!r}; it must be a whole number of at least 1.")
     if classes == 1 and activation == "softmax":
         activation = "sigmoid"
-    return keras.layers.Dense(classes, activation=activation, dtype=head_dtype(), name=name)(x)
+    return keras.layers.Dense(int(classes), activation=activation, dtype=head_dtype(), name=name)(x)
 
 
 def classifier_head(x, shared, *, dropout=0.0, fully_connected=()):

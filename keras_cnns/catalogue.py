@@ -140,6 +140,6 @@ def builder(name):
         True
     """
     for candidate in BUILDERS:
-        if candidate.__name__.lower() == name.lower():
+        if candidate.__name__.lower() == str(name).lower():
             return candidate
-    raise ValueError(f"There is no network {name!r}.{did_you_mean(name, list_models())}")
+    raise ValueError(f"There is no network {name!r}.{did_you_mean(str(name), list_models())}")

@@ -101,8 +101,10 @@ def _layer_complexity(layer):
             f"The output of {layer.name} is {shape}: height or width is open. Pass input_shape, as (224, 224, 3); "
             "a model inside the model has to be built with its size."
         )
-    kernels = [v for v in layer.weights if v.name.endswith("kernel")] if hasattr(layer, "kernel") else []
-    positions = math.prod(shape[:-1])  # of a dense layer's output (batch, units): one
+    kernels = [variable for variable in layer.weights if variable.name.endswith("kernel")]
+    # Of a dense layer's output (batch, units) there is one position. A transposed convolution works from its input.
+    transposed = isinstance(layer, keras.layers.Conv2DTranspose)
+    positions = math.prod(layer.input.shape[1:-1] if transposed else shape[:-1])
     return LayerComplexity(
         name=layer.name,
         output_shape=tuple(shape),

@@ -22,7 +22,7 @@ HEADER = (
 
 
 def proofs(name):
-    """The packages whose network has given the same answers, in the order of the golden files; "counted" without one."""
+    """The packages whose network gives the same answers, in the order of the golden files; "counted" without one."""
     packages = [peer for network, peer in PROOFS.values() if getattr(network, "func", network).__name__ == name]
     return ", ".join(dict.fromkeys(packages)) or "counted"
 
@@ -35,10 +35,7 @@ def citation(name):
 
 def row(name, pixels, parameters, multiply_adds):
     """A line of the table; multiply-adds in units of 1e9."""
-    return (
-        f"| {name} | {citation(name)} | {pixels} | {parameters:,} | {multiply_adds:.3f} G "
-        f"| {proofs(name)} |\n"
-    )
+    return f"| {name} | {citation(name)} | {pixels} | {parameters:,} | {multiply_adds:.3f} G | {proofs(name)} |\n"
 
 
 def rows():

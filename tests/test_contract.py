@@ -564,6 +564,10 @@ ERRORS = [
     ("DenseNetCIFAR", {"growth_rate": 0}, ["growth_rate=0", "at least 1"]),
     ("DenseNetCIFAR", {"compression": 1.5}, ["compression=1.5", "at most 1"]),
     ("SEResNet18", {"ratio": 0}, ["ratio=0", "at least 1", "the paper's 16"]),
+    ("ResNet18", {"input_shape": 224}, ["resnet18", "input_shape=224", "(height, width, channels)"]),
+    ("ResNet18", {"input_shape": (64.0, 64, 3)}, ["(64.0, 64, 3)", "(height, width, channels)"]),
+    ("ResNet18", {"input_shape": ("a", "b", 3)}, ["('a', 'b', 3)", "(height, width, channels)"]),
+    ("ResNet18", {"classes": True}, ["classes=True", "whole number"]),
     ("SEInceptionV1", {"ratio": 0.5}, ["ratio=0.5", "whole number"]),
     ("EfficientNet", {"width": 0.0}, ["width=0.0", "above 0", "1.0 is Table 1"]),
     ("EfficientNetB0", {"input_shape": (224, 31, 3)}, ["efficientnetb0", "(224, 31, 3)", "at least 32"]),
@@ -612,6 +616,11 @@ def test_channels_first_setting(name):
     keras.config.set_image_data_format("channels_first")
     with pytest.raises(ValueError, match=r"needs channels-last .* Call keras.config.set_image_data_format"):
         keras_cnns.builder(name)()
+
+
+def test_numpys_whole_numbers_are_whole_numbers():
+    model = basic(classes=np.int64(3), input_shape=tuple(np.array([64, 64, 3])))
+    assert (model.input_shape, model.output_shape) == ((None, 64, 64, 3), (None, 3))
 
 
 def test_unknown_network():

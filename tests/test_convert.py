@@ -29,6 +29,16 @@ RENAMED = {
         "layer2.0.downsample.1": "stage2_block1_shortcut_bn",
         "fc": "head_dense",
     },
+    "torchvision densenet": {
+        "features.conv0": "stem_conv",
+        "features.norm0": "stem_bn",
+        "features.denseblock3.denselayer24.norm1": "dense3_layer24_conv1_bn",
+        "features.denseblock1.denselayer2.conv2": "dense1_layer2_conv2_conv",
+        "features.transition2.norm": "transition2_bn",
+        "features.transition2.conv": "transition2_conv",
+        "features.norm5": "final_bn",
+        "classifier": "head_dense",
+    },
     "torchvision googlenet": {
         "conv1.conv": "conv1_conv",
         "conv3.bn": "conv2_main_bn",

@@ -31,7 +31,10 @@ PROOFS = {
     "resnet101": (keras_cnns.ResNet101, "torchvision"),
     "resnet50_version1": (functools.partial(keras_cnns.ResNet50, version="1"), "keras.applications"),
     "deformableresnet50": (keras_cnns.DeformableResNet50, "torchvision"),
-    "deformableresnet50_unmodulated": (functools.partial(keras_cnns.DeformableResNet50, modulated=False), "torchvision"),
+    "deformableresnet50_unmodulated": (
+        functools.partial(keras_cnns.DeformableResNet50, modulated=False),
+        "torchvision",
+    ),
     "inceptionv1": (functools.partial(keras_cnns.InceptionV1, aux_heads=True), "torchvision"),
     "seresnet18": (keras_cnns.SEResNet18, "timm"),
     "seresnet50": (keras_cnns.SEResNet50, "timm"),

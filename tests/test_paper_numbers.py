@@ -51,10 +51,23 @@ def test_network_counts_to_the_paper(row):
         (layers.Conv2D(4, 3, strides=2), (9, 7, 3), (27 * 4 + 4, 4 * 3 * 27 * 4, 4 * 3 * 4)),
         (layers.Conv2D(4, 3, groups=2, padding="same"), (8, 8, 6), (9 * 3 * 4 + 4, 64 * 9 * 3 * 4, 64 * 4)),
         (layers.DepthwiseConv2D(3, padding="same"), (8, 8, 6), (9 * 6 + 6, 64 * 9 * 6, 64 * 6)),
+        (layers.SeparableConv2D(4, 3, padding="same"), (8, 8, 6), (54 + 24 + 4, 64 * (54 + 24), 64 * 4)),
+        (layers.Conv2DTranspose(4, 3, 2, "same"), (8, 8, 3), (9 * 12 + 4, 64 * 9 * 12, 16 * 16 * 4)),
         (layers.BatchNormalization(), (8, 8, 6), (2 * 6, 0, 0)),
         (layers.MaxPooling2D(2), (8, 8, 6), (0, 0, 0)),
     ],
-    ids=["dense", "dense_without_bias", "conv", "strided", "grouped", "depthwise", "batch_norm", "pool"],
+    ids=[
+        "dense",
+        "dense_without_bias",
+        "conv",
+        "strided",
+        "grouped",
+        "depthwise",
+        "separable",
+        "transposed",
+        "batch_norm",
+        "pool",
+    ],
 )
 def test_complexity_of_a_layer(layer, input_shape, expected):
     cost = keras_cnns.complexity(keras.Sequential([keras.Input(input_shape), layer]))

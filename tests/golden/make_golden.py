@@ -152,7 +152,7 @@ FLATTENED = {"aux1_fc/kernel": (4, 4, 128), "aux2_fc/kernel": (4, 4, 128)}
 
 def kinds(module):
     """Our names of the variables of a torch module."""
-    return next(names for peer, names in KINDS.items() if isinstance(module, peer))
+    return next(KINDS[ancestor] for ancestor in type(module).__mro__ if ancestor in KINDS)
 
 
 def draw_for_torch(name, shape, flattened):
