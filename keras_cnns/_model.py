@@ -159,8 +159,9 @@ def image_input(network, shared, *, default_size, minimum, minimum_because, fixe
     if tensor is not None:
         if not keras.backend.is_keras_tensor(tensor) or len(tensor.shape) != 4:
             raise ValueError(
-                f"{network} got an input_tensor of type {type(tensor).__name__}, shape {getattr(tensor, 'shape', None)}; "
-                "it must be a Keras tensor (batch, height, width, channels). Make one with keras.Input((224, 224, 3))."
+                f"{network} got an input_tensor of type {type(tensor).__name__} and shape "
+                f"{getattr(tensor, 'shape', None)}; it must be a Keras tensor (batch, height, width, channels). "
+                "Make one with keras.Input((224, 224, 3))."
             )
         if shape is not None and tuple(shape) != tuple(tensor.shape[1:]):
             raise ValueError(
