@@ -204,7 +204,7 @@ def convert_weights(model, state):
     arrays = {}
     for key, path in ours.items():
         layer = model.get_layer(path.partition("/")[0]) if path in variables else None
-        arrays[path] = _transpose(np.asarray(state[key]), layer)
+        arrays[path] = _transpose(np.asarray(state[key]), layer, model)
     _check_fit(model, "The state dict", variables, arrays)
     return arrays
 
@@ -234,7 +234,7 @@ def _translate(key, state, rules, blocks):
     return f"{rename(layer, rules, blocks)}/{kinds.get(kind, kind)}"
 
 
-def _transpose(array, layer):
+def _transpose(array, layer, model):
     """A torch kernel in our layout: (out, in, h, w) -> (h, w, in, out), (out, in) -> (in, out)."""
     if isinstance(layer, layers.DepthwiseConv2D) and array.ndim == 4:  # (channels, 1, h, w) -> (h, w, channels, 1)
         array = array.transpose(2, 3, 0, 1)
@@ -242,17 +242,18 @@ def _transpose(array, layer):
         array = array.transpose(2, 3, 1, 0)
     elif array.ndim == 2:
         array = array.T
-        shape = _flattened(layer)
+        shape = _flattened(layer, model)
         if shape and array.shape[0] == np.prod(shape):  # torch flattens channels first
             height, width, channels = shape
             array = array.reshape(channels, height, width, -1).transpose(1, 2, 0, 3).reshape(array.shape)
     return np.ascontiguousarray(array, "float32")
 
 
-def _flattened(layer):
+def _flattened(layer, model):
     """Shape (height, width, channels) of the map that a dense layer takes flattened; None if it takes none."""
+    made_by = {id(layer.output): layer for layer in model.layers}
     while layer is not None:
-        layer = layer.input._keras_history.operation
+        layer = made_by.get(id(layer.input))
         if isinstance(layer, layers.Flatten):
             return layer.input.shape[1:] if len(layer.input.shape) == 4 else None
         if not isinstance(layer, layers.Dropout):
