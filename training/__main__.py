@@ -136,7 +136,7 @@ def fit(options: Namespace):
 
 def recipes(options: Namespace):
     for recipe in RECIPES.values():
-        print(f"{recipe.name:<20} {recipe.model} on {recipe.data}, {recipe.image_size} px, {recipe.epochs} epochs")
+        print(f"{recipe.name:<22} {recipe.model} on {recipe.data}, {recipe.image_size} px, {recipe.epochs} epochs")
 
 
 def evaluate(options: Namespace):
