@@ -70,6 +70,7 @@ def assert_equal(ours, theirs):
 CONVERTED = {
     "ResNet18": ("torchvision.models.resnet18()", "{}"),
     "ResNet50": ("torchvision.models.resnet50(num_classes=10)", '{"classes": 10}'),
+    "DenseNet121": ("torchvision.models.densenet121()", "{}"),
     "EfficientNetB0": ("timm.create_model('tf_efficientnet_b0')", "{}"),
     # Its heads flatten a map, in another order than ours.
     "InceptionV1": ("torchvision.models.googlenet(init_weights=False, transform_input=False)", '{"aux_heads": true}'),
