@@ -83,6 +83,17 @@ def image(name, shape, seed=0):
     return np.clip(patches + 0.5 * _normal(name, shape, seed), -2.1, 2.6).astype("float32")
 
 
+# Grouped convolutions of a map 6 pixels high and 5 wide.
+GROUPED = {
+    # name: groups, channels, filters, kernel, strides, padding in pixels on each side
+    "one": (1, 4, 6, 3, 1, 1),
+    "two": (2, 12, 8, 5, 1, 2),  # conv2 of AlexNet
+    "three": (3, 48, 6, 3, 1, 1),
+    "four": (4, 8, 16, 3, 2, 1),
+    "many": (32, 64, 64, 3, 2, 1),  # ResNeXt
+    "depthwise": (6, 6, 12, 3, 1, 0),
+}
+
 # Deformable convolutions of a map (2, 4, 5, 6) with a kernel (3, 2) and 6 filters.
 # fmt: off
 DEFORMABLE = {

@@ -14,6 +14,7 @@ from keras_cnns.layers import GroupedConv2D, LocalResponseNormalization
 from keras_cnns.layers.deformable_conv2d import deform_conv2d
 from tests.formula import (
     DEFORMABLE,
+    GROUPED,
     TRAINING_SHAPE,
     deformable_arguments,
     draw,
@@ -128,17 +129,6 @@ def test_golden_logits_tell_classes_and_images_apart(name):
         assert 0.1 < largest < 400  # 1e-4 of it is then a fifth of a bias, which is about 0.2, at the most
         assert (logits.std(axis=1) > 0.1 * largest).all()
         assert (np.abs(logits[1:] - logits[0]).max(axis=1) > 0.02 * largest).all()
-
-
-# Groups, channels, filters, kernel, strides, padding in pixels on each side.
-GROUPED = {
-    "one": (1, 4, 6, 3, 1, 1),
-    "two": (2, 12, 8, 5, 1, 2),
-    "three": (3, 48, 6, 3, 1, 1),
-    "four": (4, 8, 16, 3, 2, 1),
-    "many": (32, 64, 64, 3, 2, 1),
-    "depthwise": (6, 6, 12, 3, 1, 0),
-}
 
 
 @pytest.mark.parametrize("name", GROUPED)

@@ -103,11 +103,12 @@ def fit(recipe, folder=None, *, download=False, overwrite=False, callbacks=()):
     model = recipe.build(len(data.class_names))
     folder.mkdir(parents=True, exist_ok=True)
     run.write("recipe.json", recipe.to_json())
-    run.write("environment.json", json.dumps(environment(), indent=2) + "\n")
+    machine = json.dumps(environment(), indent=2)
+    run.write("environment.json", machine + "\n")
     run.write("classes.json", json.dumps(data.class_names) + "\n")
     texts = {
         "recipe": fenced(recipe.to_json()),
-        "environment": fenced(json.dumps(environment(), indent=2)),
+        "environment": fenced(machine),
         "network": fenced(str(keras_cnns.complexity(model))),
     }
     dashboards = Dashboards(folder / "tensorboard", recipe.batch_size, texts)

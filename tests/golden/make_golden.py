@@ -32,6 +32,7 @@ from torch import nn
 from keras_cnns.checkpoints import NAMES, rename
 from tests.formula import (
     DEFORMABLE,
+    GROUPED,
     TRAINING_SHAPE,
     deformable_arguments,
     draw,
@@ -432,17 +433,6 @@ def response_normalization(size, alpha, beta, k):
     y = nn.LocalResponseNorm(size, alpha, beta, k)(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
     (y * torch.from_numpy(image("direction", shape))).sum().backward()
     return {f"values_size{size}": y.detach(), f"gradient_size{size}": x.grad}
-
-
-GROUPED = {
-    # name: groups, channels, filters, kernel, strides, padding in pixels on each side
-    "one": (1, 4, 6, 3, 1, 1),
-    "two": (2, 12, 8, 5, 1, 2),  # conv2 of AlexNet
-    "three": (3, 48, 6, 3, 1, 1),
-    "four": (4, 8, 16, 3, 2, 1),
-    "many": (32, 64, 64, 3, 2, 1),  # ResNeXt
-    "depthwise": (6, 6, 12, 3, 1, 0),
-}
 
 
 def grouped_convolution(name):
