@@ -40,13 +40,52 @@ class Recipe:
         image_size: Height and width of the training images, in pixels.
         batch_size: Images per step.
         epochs: Passes over the training images.
+        preprocessing: How pixels are normalised, a mode of keras_cnns.preprocess_input; auto is the one of the weights
+            in init, and imagenet without any.
+        crop: How a training image becomes a square: center, as in evaluation; area, a random part of random aspect
+            ratio, as the Inception networks; scale, a square from an image of random size, as VGG and ResNet; pad, a
+            square from an image padded by an eighth of its size, as on CIFAR.
+        crop_min: Least size of the crop; for area the share of the image's area, for scale the image's shorter side in
+            units of image_size.
+        crop_max: Greatest size of the crop, in the same units.
+        flip: Whether training images are mirrored left to right, half of them.
+        color_jitter: Brightness, contrast and saturation vary by factors up to 1 plus or minus this.
+        lighting: Standard deviation of the colour shift along the principal components of ImageNet's pixels.
+        policy: A policy of augmentation; randaugment or trivialaugment.
+        policy_layers: Operations per image of randaugment.
+        policy_magnitude: Strength of randaugment's operations, from 0 to 30.
+        random_erasing: Share of the training images of which a random rectangle becomes noise.
+        mixup: Alpha of mixup, the parameter of its Beta distribution; 0 is off.
+        cutmix: Alpha of CutMix; 0 is off. With mixup too, each batch has one of the two.
+        label_smoothing: Share of a label that goes to all classes alike.
         optimizer: sgd, adam or rmsprop, as Keras has them.
         learning_rate: Peak learning rate.
         momentum: Momentum of sgd and rmsprop.
-        schedule: How the learning rate goes on after the warm-up; cosine (to zero) or constant.
+        nesterov: Whether sgd takes Nesterov's momentum.
+        epsilon: Added to the root of the squared gradients in adam and rmsprop.
+        weight_decay: Strength of weight decay; 0 is off.
+        decay_mode: l2 adds weight_decay times the weight to its gradient, as the papers do; decoupled subtracts
+            learning rate times weight_decay times the weight from it, as AdamW does.
+        decay_norms: Whether weight decay also takes biases and the scales and shifts of normalizations.
+        clip_norm: Greatest norm of the whole gradient; 0 does not clip.
+        schedule: How the learning rate goes on after the warm-up: cosine (to zero), constant, steps (times decay_rate at
+            every epoch of milestones), exponential (times decay_rate every decay_epochs), plateau (times decay_rate
+            when the validation accuracy has not risen for decay_epochs).
+        decay_rate: Factor of steps, exponential and plateau.
+        decay_epochs: Epochs between two decays of exponential, and without progress of plateau.
+        milestones: Epochs after which steps decays.
         warmup_epochs: Length of the linear warm-up from zero, in epochs.
         aux_weight: Weight of the loss of each auxiliary head; the main head has 1.
-        seed: Decides initial weights, order of the images and dropout; never the split of the data.
+        ema: Decay of the moving average of weights and moving statistics, per step, that is evaluated and kept instead
+            of the last weights; 0 is off.
+        init: A run folder or safetensors file whose weights training starts from; its head is left out where the
+            number of classes differs.
+        freeze: Levels of the network that stay as they are, as stem..stage3, or backbone.
+        backbone_rate: Learning rate of everything but the heads, in units of learning_rate.
+        distribution: one device (none), all GPUs of this machine (mirrored), or several machines (multiworker); auto
+            does what it finds.
+        sync_batch_norm: Whether batch statistics are those of the whole batch when it is divided among devices.
+        seed: Decides initial weights, order of the images, augmentation and dropout; never the split of the data.
         precision: Data type of the computation; auto takes half precision on GPUs that are built for it.
         jit: Whether to compile the step with XLA; auto does on GPUs.
         deterministic: Whether equal runs give equal bits; auto does on CPUs.
@@ -60,12 +99,41 @@ class Recipe:
     image_size: int = 224
     batch_size: int = 32
     epochs: int = 90
+    preprocessing: Literal["auto", "imagenet", "tf", "caffe", "lite"] = "auto"
+    crop: Literal["center", "area", "scale", "pad"] = "center"
+    crop_min: float = 0.08
+    crop_max: float = 1.0
+    flip: bool = False
+    color_jitter: float = 0.0
+    lighting: float = 0.0
+    policy: Literal["none", "randaugment", "trivialaugment"] = "none"
+    policy_layers: int = 2
+    policy_magnitude: float = 9.0
+    random_erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    label_smoothing: float = 0.0
     optimizer: Literal["sgd", "adam", "rmsprop"] = "sgd"
     learning_rate: float = 0.1
     momentum: float = 0.9
-    schedule: Literal["cosine", "constant"] = "cosine"
+    nesterov: bool = False
+    epsilon: float = 1e-7
+    weight_decay: float = 0.0
+    decay_mode: Literal["l2", "decoupled"] = "l2"
+    decay_norms: bool = False
+    clip_norm: float = 0.0
+    schedule: Literal["cosine", "constant", "steps", "exponential", "plateau"] = "cosine"
+    decay_rate: float = 0.1
+    decay_epochs: float = 10.0
+    milestones: list[float] = field(default_factory=list)
     warmup_epochs: float = 0.0
     aux_weight: float = 0.3
+    ema: float = 0.0
+    init: str | None = None
+    freeze: str | None = None
+    backbone_rate: float = 1.0
+    distribution: Literal["auto", "none", "mirrored", "multiworker"] = "auto"
+    sync_batch_norm: bool = True
     seed: int = 0
     precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = "auto"
     jit: bool | Literal["auto"] = "auto"
@@ -76,10 +144,23 @@ class Recipe:
         check("image_size", self.image_size >= 1, "must be at least 1 pixel")
         check("batch_size", self.batch_size >= 1, "must be at least 1 image")
         check("epochs", self.epochs >= 1, "must be at least 1")
-        check("learning_rate", self.learning_rate > 0, "must be above 0")
-        check("momentum", 0 <= self.momentum < 1, "must be at least 0 and below 1")
+        check("crop_min", 0 < self.crop_min <= self.crop_max, f"must be above 0 and at most crop_max={self.crop_max}")
+        check("crop_max", self.crop != "area" or self.crop_max <= 1, "must be at most 1, the whole image")
+        check("crop_min", self.crop != "scale" or self.crop_min >= 1, "must be at least 1: the square is cut out of it")
+        check("policy_layers", self.policy_layers >= 1, "must be at least 1")
+        check("policy_magnitude", 0 <= self.policy_magnitude <= 30, "must be from 0 to 30")
+        for name in ("color_jitter", "random_erasing"):
+            check(name, 0 <= getattr(self, name) <= 1, "must be from 0 to 1")
+        for name in ("label_smoothing", "ema", "momentum"):
+            check(name, 0 <= getattr(self, name) < 1, "must be at least 0 and below 1")
+        for name in ("learning_rate", "epsilon", "decay_rate", "decay_epochs"):
+            check(name, getattr(self, name) > 0, "must be above 0")
+        for name in ("lighting", "mixup", "cutmix", "weight_decay", "clip_norm", "aux_weight", "backbone_rate"):
+            check(name, getattr(self, name) >= 0, "must be at least 0")
         check("warmup_epochs", 0 <= self.warmup_epochs <= self.epochs, "must be from 0 to the number of epochs")
-        check("aux_weight", self.aux_weight >= 0, "must be at least 0")
+        check("milestones", self.milestones == sorted(self.milestones), "must rise")
+        check("schedule", self.schedule != "steps" or self.milestones, "needs --milestones, the epochs of the steps")
+        check("schedule", self.schedule != "plateau" or not self.warmup_epochs, "has no warm-up; pass --warmup_epochs 0")
         check("seed", 0 <= self.seed < 2**31, "must be from 0 to 2147483647")
         check("name", self.name.replace("_", "").replace("-", "").isalnum(), "must be letters, digits, _ and -")
         try:
