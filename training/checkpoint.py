@@ -1,16 +1,35 @@
-"""Files that are whole or not there: the run's last state and its best weights."""
+"""Files that are whole or not there: the states that training goes on from, and the best weights.
+
+A state is one safetensors file whose name ends in the first digits of its SHA-256, so that damage anywhere in it is
+found before it is used.
+"""
 
 import contextlib
+import errno
+import hashlib
 import json
 import os
+import re
+import shutil
+import sys
 from pathlib import Path
 
+import keras
 import safetensors
 import safetensors.numpy
 from keras import ops
 
 import keras_cnns
-from training.errors import StateError
+from training.errors import ResourceError, StateError
+
+KEPT = 3  # states in a run's folder: the newest, and what to fall back on
+
+# What Keras's stateful callbacks go on from, beside the settings that they are made with.
+CALLBACK_STATE = {
+    keras.callbacks.EarlyStopping: ("wait", "stopped_epoch", "best", "best_epoch", "best_weights"),
+    keras.callbacks.ReduceLROnPlateau: ("wait", "cooldown_counter", "best"),
+}
+STATELESS_CALLBACKS = (keras.callbacks.History, keras.callbacks.ProgbarLogger, keras.callbacks.TerminateOnNaN)
 
 
 @contextlib.contextmanager
@@ -18,19 +37,63 @@ def atomic(path):
     """Gives a temporary path in the same folder; what is written there takes the name `path` once it is on the disk.
 
     A crash at any moment leaves the old file, or the new one, never a part of it.
+
+    Raises:
+        ResourceError: The disk is full, or the folder cannot be written to.
     """
     path = Path(path)
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with disk_errors(path):
+            yield temporary
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            sync_folder(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)  # the new name is in the folder, which has to reach the disk too
-    os.fsync(folder)
-    os.close(folder)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder):
+    """Waits until the names in a folder are on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def disk_errors(path, needed=None):
+    """Turns what the disk refuses into a ResourceError that says the sizes.
+
+    Args:
+        path: What is being written.
+        needed: Its size in bytes, where it is known.
+    """
+    try:
+        yield
+    except (OSError, safetensors.SafetensorError) as error:
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(error).lower()
+        refused = getattr(error, "errno", None) in (errno.EACCES, errno.EPERM, errno.EROFS)
+        if full:
+            size = "" if needed is None else f"{needed / 2**20:.1f} MiB are needed and "
+            raise ResourceError(
+                f"{path} could not be written: {size}{free_bytes(path) / 2**20:.1f} MiB are free. The files from "
+                "before are whole. Make room, then give the same command to go on."
+            ) from error
+        if refused:
+            raise ResourceError(
+                f"{path} could not be written: {error.strerror.lower()}. Pass --run with a folder that you may write to."
+            ) from error
+        raise
+
+
+def free_bytes(path):
+    """Free bytes where a path is, or will be."""
+    path = Path(path).absolute()
+    return shutil.disk_usage(next(folder for folder in (path, *path.parents) if folder.is_dir())).free
 
 
 def save_best(model, path, metadata):
@@ -39,39 +102,65 @@ def save_best(model, path, metadata):
         keras_cnns.save_weights(model, temporary, metadata)
 
 
-def save_state(model, path, progress):
-    """Writes everything that training goes on from: weights, moving statistics, seeds, optimizer, and the progress.
+class Checkpoints:
+    """The states in a folder: `epoch0003-step000120-DIGITS.safetensors` is in epoch 3, after 120 steps of it."""
 
-    Args:
-        model: The compiled model; its optimizer is built.
-        path: The file.
-        progress: A JSON value.
-    """
-    arrays = {key: ops.convert_to_numpy(variable) for key, variable in _state(model).items()}
-    with atomic(path) as temporary:
-        safetensors.numpy.save_file(arrays, temporary, {"progress": json.dumps(progress)})
+    def __init__(self, folder):
+        self.folder = Path(folder)
+
+    def files(self):
+        """The states, the newest first."""
+        return sorted(self.folder.glob("epoch*-step*-*.safetensors"), reverse=True)
+
+    def save(self, arrays, progress):
+        """Writes a state and removes all but the last few.
+
+        Args:
+            arrays: {name: array}.
+            progress: A JSON value with the numbers "epoch" and "step".
+        """
+        content = safetensors.numpy.save(arrays, {"progress": json.dumps(progress)})
+        digits = hashlib.sha256(content).hexdigest()[:16]
+        path = self.folder / f"epoch{progress['epoch']:04d}-step{progress['step']:06d}-{digits}.safetensors"
+        with disk_errors(path, len(content)):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with atomic(path) as temporary:
+                temporary.write_bytes(content)
+        for old in self.files()[KEPT:]:
+            old.unlink()
+
+    def load(self):
+        """The newest state that is whole, (arrays, progress), or None if there is none at all.
+
+        A damaged one is named on standard error.
+
+        Raises:
+            StateError: There are states, and all of them are damaged.
+        """
+        files = self.files()
+        for path in files:
+            try:
+                content = path.read_bytes()
+                if hashlib.sha256(content).hexdigest()[:16] != re.search(r"-(\w+)\.safetensors$", path.name)[1]:
+                    raise ValueError("its SHA-256 is not the one in its name")
+                arrays = safetensors.numpy.load(content)
+                header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+                return arrays, json.loads(header["__metadata__"]["progress"])
+            except (OSError, ValueError) as error:
+                print(f"{path} is damaged ({error}); going on from the state before it", file=sys.stderr)
+        if files:
+            raise StateError(f"{self.folder}: every state is damaged. Start anew with --overwrite.")
+        return None
 
 
-def load_state(model, path):
-    """Reads what `save_state` wrote into the model and its optimizer and returns the progress."""
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is no dict
-            progress = json.loads(file.metadata()["progress"])
-        state = _state(model)
-        if {key: tuple(variable.shape) for key, variable in state.items()} != {
-            key: array.shape for key, array in arrays.items()
-        }:
-            raise ValueError("its variables are not this run's")
-    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
-        raise StateError(f"{path} cannot be resumed from: {error}. Start anew with --overwrite.") from error
-    for key, variable in state.items():
-        variable.assign(arrays[key])
-    return progress
+def remove_temporary_files(folder):
+    """Removes what a killed process left half written; only for the one process that works in the folder."""
+    for path in [*Path(folder).glob("*.tmp-*"), *Path(folder).glob("*/*.tmp-*")]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _state(model):
-    """{name: variable}: weights, the seeds of random layers, and the optimizer's variables.
+def state_of(model, averaged=None):
+    """{name: variable}: weights, the seeds of random layers, the optimizer's variables, and the averaged weights.
 
     Keras numbers seed generators and optimizers through a process, so that their own paths differ from run to run: a
     seed is named by its layer and an optimizer's variable by its place.
@@ -84,4 +173,86 @@ def _state(model):
     assert len(state) == len(model.variables), "every variable has a name of its own"
     for index, variable in enumerate(model.optimizer.variables):
         state[f"optimizer/{index}/{variable.path.partition('/')[2]}"] = variable
+    if averaged is not None:
+        state |= {f"average/{variable.path}": variable for variable in averaged.weights}
     return state
+
+
+def arrays_of(state, callbacks=()):
+    """The values of a state and of the callbacks': {name: array}, and a JSON value of what are no arrays."""
+    arrays = {name: ops.convert_to_numpy(variable) for name, variable in state.items()}
+    values = []
+    for index, callback in enumerate(callbacks):
+        values.append({})
+        for name, value in callback_state(callback).items():
+            if isinstance(value, list) and all(hasattr(item, "shape") for item in value):
+                values[-1][name] = {"arrays": len(value)}
+                arrays |= {f"callback/{index}/{name}/{place}": item for place, item in enumerate(value)}
+            else:
+                values[-1][name] = value.item() if hasattr(value, "item") else value
+    return arrays, values
+
+
+def restore(state, callbacks, arrays, values, where):
+    """Puts back what `arrays_of` gave.
+
+    Raises:
+        StateError: The arrays are of another network, optimizer or set of callbacks; nothing has changed then.
+    """
+    own = {name: array for name, array in arrays.items() if not name.startswith("callback/")}
+    if {name: tuple(variable.shape) for name, variable in state.items()} != {
+        name: array.shape for name, array in own.items()
+    } or len(values) != len(callbacks):
+        raise StateError(
+            f"{where} cannot be resumed from: its variables are not this run's. Start anew with --overwrite."
+        )
+    for name, variable in state.items():
+        variable.assign(own[name])
+    for index, (callback, saved) in enumerate(zip(callbacks, values, strict=True)):
+        for name, value in saved.items():
+            if isinstance(value, dict) and "arrays" in value:
+                saved[name] = [arrays[f"callback/{index}/{name}/{place}"] for place in range(value["arrays"])]
+        load_callback_state(callback, saved)
+
+
+def callback_state(callback):
+    """What a callback goes on from: its own `state()`, or what is known of Keras's.
+
+    A value is JSON, or a list of arrays. Of a callback with neither nothing is kept.
+    """
+    if hasattr(callback, "state"):
+        return callback.state()
+    return {name: getattr(callback, name) for name in _known_state(callback)}
+
+
+def load_callback_state(callback, state):
+    """Puts back what `callback_state` gave."""
+    if hasattr(callback, "load_state"):
+        callback.load_state(state)
+        return
+    for name, value in state.items():
+        setattr(callback, name, value)
+
+
+def warn_of_stateful_callbacks(callbacks):
+    """Says once which callbacks start afresh when a run is resumed."""
+    unknown = [
+        type(callback).__name__
+        for callback in callbacks
+        if not hasattr(callback, "state")
+        and not isinstance(callback, STATELESS_CALLBACKS)
+        and not _known_state(callback)
+    ]
+    if unknown:
+        print(
+            f"{', '.join(unknown)}: what these callbacks remember starts afresh when the run is resumed; give them "
+            "state() and load_state(state) if that matters",
+            file=sys.stderr,
+        )
+
+
+def _known_state(callback):
+    for kind, names in CALLBACK_STATE.items():
+        if isinstance(callback, kind):
+            return names
+    return ()

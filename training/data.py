@@ -4,7 +4,7 @@ Every source gives three splits. Training never sees the test split; the validat
 comes out of what is not test. A source that has no test split but a validation split (as ImageNet) reports on that, and
 validates on a tenth of its training images; one with neither gives up a fifth for the test first.
 
-The order of the training images is a pure function of (seed, epoch).
+The order of the training images is a pure function of a seed.
 """
 
 import difflib
@@ -33,14 +33,15 @@ class Split:
 
     Attributes:
         size: Number of images.
-        load: Function (order) -> tf.data.Dataset of (image, label), where an image is encoded bytes or a uint8 tensor
-            (height, width, 3) and order is None or a seed.
+        load: Function (order, first=0, every=1) -> tf.data.Dataset of (image, label, example): an image is encoded
+            bytes or a uint8 tensor (height, width, 3), an example its position in the split, int64. They come in the
+            order that a seed gives, or as they are for None; from the first-th on, each every-th.
         labels: Function () -> array of the labels, in no particular order.
         files: Paths of the images, where they are files.
     """
 
     size: int
-    load: Callable[[int | None], tf.data.Dataset]
+    load: Callable[..., tf.data.Dataset]
     labels: Callable[[], np.ndarray]
     files: tuple[str, ...] = ()
 
@@ -96,23 +97,6 @@ def check_split(split, name, classes):
         )
 
 
-def batches(split, recipe, *, epoch=None):
-    """Batches of a split: images (batch, image_size, image_size, 3), float32 RGB 0..255, and labels (batch,), int64.
-
-    Args:
-        split: The split.
-        recipe: Gives image size, batch size and seed.
-        epoch: For training: shuffled as this epoch's, in full batches only. None for evaluation: in order, all of it.
-    """
-    order = None if epoch is None else zlib.crc32(f"{recipe.seed} {epoch}".encode())
-    images = split.load(order).map(
-        lambda image, label: (resize(decode(image), recipe.image_size), label),
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
-    )
-    return images.batch(recipe.batch_size, drop_remainder=epoch is not None).prefetch(tf.data.AUTOTUNE)
-
-
 def decode(image):
     """Encoded bytes (JPEG, PNG, GIF, BMP) to RGB (height, width, 3) uint8; grey is repeated, a GIF gives one frame."""
     if image.dtype != tf.string:
@@ -155,9 +139,10 @@ def tfds_data(name, data_dir, download):
     if not (
         {image, label} <= set(features)
         and isinstance(features[image], tfds.features.Image)
+        and features[image].dtype == np.uint8
         and isinstance(features[label], tfds.features.ClassLabel)
     ):
-        raise UserError(f"data={name!r} is not a data set of images with one class each. Choose one that is.")
+        raise UserError(f"data={name!r} is not a data set of 8-bit images with one class each. Choose one that is.")
     if not builder.is_prepared():
         if not download:
             raise UserError(
@@ -176,11 +161,12 @@ def tfds_data(name, data_dir, download):
     def split(spec):
         size = builder.info.splits[spec].num_examples
 
-        def load(order):
-            items = read(spec, {image: tfds.decode.SkipDecoding()})
+        def load(order, first=0, every=1):
+            items = read(spec, {image: tfds.decode.SkipDecoding()}).enumerate()
             if order is not None:
                 items = items.shuffle(min(size, SHUFFLE_BUFFER), seed=order, reshuffle_each_iteration=False)
-            return items.map(lambda item: (item[image], item[label]))
+            items = items.skip(first).shard(every, 0)
+            return items.map(lambda example, item: (item[image], item[label], example))
 
         return Split(size, load, lambda: labels(spec))
 
@@ -270,11 +256,13 @@ def folder_split(images, classes):
     files = np.array([file for name in classes for file in images[name]])
     labels = np.array([label for label, name in enumerate(classes) for _ in images[name]], np.int64)
 
-    def load(order):
+    def load(order, first=0, every=1):
         chosen = np.arange(len(files)) if order is None else np.random.RandomState(order).permutation(len(files))
-        pairs = tf.data.Dataset.from_tensor_slices((files[chosen], labels[chosen]))
-        return pairs.map(
-            lambda file, label: (tf.io.read_file(file), label), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        chosen = chosen[first::every]
+        return tf.data.Dataset.from_tensor_slices((files[chosen], labels[chosen], chosen)).map(
+            lambda file, label, example: (tf.io.read_file(file), label, example),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
         )
 
     return Split(len(files), load, lambda: labels, tuple(files.tolist()))
@@ -294,12 +282,12 @@ def synthetic(size):
     """Random pixels in ten classes, made as they are read: for measuring speed without a disk."""
 
     def split(count):
-        def load(order):
-            numbers = tf.data.Dataset.range(count)
-            return numbers.map(
+        def load(order, first=0, every=1):
+            return tf.data.Dataset.range(first, count, every).map(
                 lambda number: (
                     tf.cast(tf.random.stateless_uniform((size, size, 3), (number, 0), 0, 256, tf.int32), tf.uint8),
                     number % 10,
+                    number,
                 ),
                 num_parallel_calls=tf.data.AUTOTUNE,
                 deterministic=True,

@@ -35,3 +35,19 @@ class DivergedError(TrainingError):
     """The loss is no longer a finite number."""
 
     exit_code = 6
+
+
+class Interrupted(TrainingError):  # noqa: N818, it is no error
+    """A signal ended the run after its state was saved.
+
+    Args:
+        signal: Its number.
+        progress: How far the run is, {"epoch", "step"}.
+    """
+
+    def __init__(self, signal, progress):
+        self.exit_code = 128 + (signal or 15)  # of another worker's the number is not known
+        super().__init__(
+            f"stopped in epoch {progress['epoch'] + 1} after {progress['step']} steps of it, which are saved; the same "
+            "command goes on from there"
+        )

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 import keras_cnns
+from training.batches import evaluation_batches
 
 
 @dataclass(frozen=True)
@@ -50,25 +51,33 @@ class Evaluation:
         return "\n".join(lines)
 
 
-def cross_entropy(labels, logits):
-    """Cross-entropy of each image, (batch,), in nats."""
-    return keras.ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
-
-
 def make_evaluation(model, classes, recipe):
-    """A function (batches) -> Evaluation of the main head of a model, compiled once."""
+    """A function (split) -> Evaluation of the main head of a model, compiled once.
+
+    On several devices each takes its part of the images.
+    """
     model = keras_cnns.main_output(model)
+    strategy = tf.distribute.get_strategy()
 
     @tf.function(jit_compile=recipe.jit, reduce_retracing=True)
-    def step(images, labels):
-        logits = model(keras_cnns.preprocess_input(images), training=False)
+    def replica_step(images, labels):
+        logits = model(keras_cnns.preprocess_input(images, recipe.preprocessing), training=False)
+        losses = keras.ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
         return (
-            tf.reduce_sum(cross_entropy(labels, logits)),
+            tf.reduce_sum(losses),
             tf.reduce_sum(tf.cast(tf.math.in_top_k(labels, logits, min(5, classes)), tf.int64)),
             tf.math.confusion_matrix(labels, tf.argmax(logits, axis=-1), classes, dtype=tf.int64),
         )
 
-    def evaluate(batches):
+    @tf.function(reduce_retracing=True)
+    def step(images, labels):
+        values = strategy.run(replica_step, (images, labels))
+        return [strategy.reduce("SUM", value, axis=None) for value in values]
+
+    def evaluate(split):
+        batches = strategy.distribute_datasets_from_function(
+            lambda context: evaluation_batches(split, recipe, context)
+        )
         steps = [step(images, labels) for images, labels in batches]
         loss, top5, confusion = (sum(values).numpy() for values in zip(*steps, strict=True))
         return Evaluation(float(loss / confusion.sum()), float(top5 / confusion.sum()), confusion)

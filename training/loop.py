@@ -1,6 +1,8 @@
 """The training loop, from the first step to the last: read it once from top to bottom and you know what a run does."""
 
+import math
 import sys
+import time
 
 import keras
 import numpy as np
@@ -8,14 +10,20 @@ import tensorflow as tf
 
 import keras_cnns
 from training import checkpoint
-from training.data import batches
-from training.errors import DivergedError
-from training.evaluation import cross_entropy, make_evaluation
-from training.optimization import make_optimizer
+from training.batches import evaluation_batches, training_batches
+from training.errors import DivergedError, Interrupted, UserError
+from training.evaluation import make_evaluation
+from training.interruption import Interruption
+from training.optimization import is_decayed, make_optimizer, plateau
+
+SAVE_SECONDS = 300  # a state is saved at least this often, beside every `save_steps`
 
 
-def train(model, data, recipe, run, callbacks=()):
-    """Trains a model, keeps the best and the last state in the run's folder, and goes on where an earlier call ended.
+def train(model, data, recipe, run, callbacks=(), *, save_steps=500):
+    """Trains a model, keeps the best weights and the last states in the run's folder, and goes on where an earlier
+    call ended, at any step.
+
+    On several devices it is called in the scope of their strategy.
 
     Args:
         model: A network from `recipe.build`, with logits as its output, one or a dictionary by head.
@@ -24,56 +32,142 @@ def train(model, data, recipe, run, callbacks=()):
         run: The run, which says where files go.
         callbacks: Keras callbacks. They see the logs of each step and epoch: `loss` (all heads, weighted, and
             regularization), `accuracy` (main head), where there are several heads each one's loss and the auxiliary
-            accuracies, and `val_loss` and `val_accuracy` of the main head.
+            accuracies, and `val_loss` and `val_accuracy` of the main head. Those with `state()` and `load_state(state)`
+            take part in resuming, and Keras's EarlyStopping and ReduceLROnPlateau.
+        save_steps: Steps between two states, beside the one at the end of an epoch.
 
     Returns:
-        The progress: {"epoch", "best_epoch", "best", "history"}.
+        The progress: {"epoch", "step", "best_epoch", "best", "history", "totals", "done"}.
+
+    Raises:
+        DivergedError: The loss or a gradient is no longer a number; nothing of that step is kept.
+        Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
+    strategy = tf.distribute.get_strategy()
     steps = data.train.size // recipe.batch_size
-    model.compile(optimizer=make_optimizer(recipe, steps))  # under float16 Keras adds the loss scaling
+    model.compile(optimizer=make_optimizer(recipe, steps, model.trainable_variables))  # adds the scaling of float16
     model.optimizer.build(model.trainable_variables)
-    progress = {"epoch": 0, "best_epoch": None, "best": None, "history": []}
-    if run.last.exists():
-        progress = checkpoint.load_state(model, run.last)
-
-    train_step, metrics = make_train_step(model, recipe)
-    evaluate = make_evaluation(model, len(data.class_names), recipe)
-    bar = {"add_progbar": True, "verbose": 1 if sys.stdout.isatty() else 2}  # without a terminal: a line an epoch
-    callbacks = keras.callbacks.CallbackList(callbacks, model=model, epochs=recipe.epochs, steps=steps, **bar)
+    averaged = average_of(model) if recipe.ema else None
+    callbacks = [*callbacks, plateau(recipe)] if recipe.schedule == "plateau" else list(callbacks)
+    check_monitors(callbacks, model)
+    train_step = make_train_step(model, recipe, averaged)
+    evaluate = make_evaluation(averaged or model, len(data.class_names), recipe)
+    bar = {"add_progbar": True, "verbose": run.verbose}
+    listed = keras.callbacks.CallbackList(callbacks, model=model, epochs=recipe.epochs, steps=steps, **bar)
     model.stop_training = False
-    callbacks.on_train_begin()
-    for epoch in range(progress["epoch"], recipe.epochs):
-        callbacks.on_epoch_begin(epoch)
-        for metric in metrics.values():
-            metric.reset_state()
-        for step, (images, labels) in enumerate(batches(data.train, recipe, epoch=epoch)):
-            callbacks.on_train_batch_begin(step)
-            train_step(images, labels)
-            logs = {name: float(metrics[name].result()) for name in ("loss", "accuracy")}
-            if not np.isfinite(logs["loss"]):
-                raise DivergedError(
-                    f"The loss is {logs['loss']} in step {step + 1} of epoch {epoch + 1}, at a learning rate of "
-                    f"{float(model.optimizer.learning_rate):.3g}. Pass a smaller --learning_rate or a longer "
-                    f"--warmup_epochs. {run.best if run.best.exists() else 'Nothing'} is kept."
-                )
-            callbacks.on_train_batch_end(step, logs)
-        validation = evaluate(batches(data.validation, recipe))
-        logs = {name: float(metric.result()) for name, metric in metrics.items()}
-        logs |= {"val_loss": validation.loss, "val_accuracy": validation.accuracy}
-        callbacks.on_epoch_end(epoch, logs)
+    listed.on_train_begin()
 
-        progress["epoch"] = epoch + 1
-        progress["history"].append(logs)
-        # Small validation sets tie often: among equal accuracies the lower loss is the better network.
-        score = [validation.accuracy, -validation.loss]
-        if progress["best"] is None or score > progress["best"]:
-            progress |= {"best": score, "best_epoch": epoch + 1}
-            checkpoint.save_best(model, run.best, {"epoch": str(epoch + 1)})
-        checkpoint.save_state(model, run.last, progress)
-        if model.stop_training:
-            break
-    callbacks.on_train_end()
+    progress = {"epoch": 0, "step": 0, "totals": {}, "best_epoch": None, "best": None, "history": [], "done": False}
+    state = checkpoint.state_of(model, averaged)
+    found = run.checkpoints.load()
+    if found:
+        arrays, progress = found
+        checkpoint.restore(state, callbacks, arrays, progress.pop("callbacks"), run.checkpoints.folder)
+    elif run.chief:
+        checkpoint.warn_of_stateful_callbacks(callbacks)
+    saved = time.monotonic()
+
+    def save():
+        nonlocal saved
+        arrays, values = checkpoint.arrays_of(state, callbacks)
+        for name, array in arrays.items():
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise DivergedError(f"{name} is no longer finite at {place()}. {mend(run)}")
+        if run.chief:
+            run.checkpoints.save(arrays, progress | {"callbacks": values})
+        saved = time.monotonic()
+
+    def place():
+        return (
+            f"step {progress['step'] + 1} of epoch {progress['epoch'] + 1}, at a learning rate of "
+            f"{float(model.optimizer.learning_rate):.3g}"
+        )
+
+    with Interruption() as interruption:
+        while progress["epoch"] < recipe.epochs and not progress["done"]:
+            epoch = progress["epoch"]
+            listed.on_epoch_begin(epoch)
+            batches = strategy.distribute_datasets_from_function(
+                lambda context, epoch=epoch: training_batches(data, recipe, epoch, progress["step"], context)
+            )
+            for images, targets, examples in batches:
+                listed.on_train_batch_begin(progress["step"])
+                values = train_step(images, targets, interruption.signal is not None)
+                values = {name: float(value) for name, value in values.items()}
+                stopped, norm = values.pop("stopped"), values.pop("gradient_norm")
+                # In float16 an infinite gradient is the optimizer's cue to scale less and to leave the step out.
+                if not math.isfinite(values["loss"]) or not (math.isfinite(norm) or scales_loss(model)):
+                    wrong = "gradient's norm" if math.isfinite(values["loss"]) else "loss"
+                    raise DivergedError(
+                        f"The {wrong} is {norm if wrong != 'loss' else values['loss']} in {place()}. "
+                        f"The images were {examples_of(data.train, examples, strategy)}. {mend(run)}"
+                    )
+                progress["step"] += 1
+                progress["totals"] = {name: progress["totals"].get(name, 0.0) + values[name] for name in values}
+                logs = {name: total / progress["step"] for name, total in progress["totals"].items()}
+                listed.on_train_batch_end(progress["step"] - 1, logs)
+                if stopped:
+                    save()
+                    raise Interrupted(interruption.signal, progress)
+                if progress["step"] < steps and (
+                    progress["step"] % save_steps == 0 or time.monotonic() - saved > SAVE_SECONDS
+                ):
+                    save()
+            validation = evaluate(data.validation)
+            logs = {name: total / steps for name, total in progress["totals"].items()}
+            logs |= {"val_loss": validation.loss, "val_accuracy": validation.accuracy}
+            listed.on_epoch_end(epoch, logs)
+
+            progress |= {"epoch": epoch + 1, "step": 0, "totals": {}, "history": [*progress["history"], logs]}
+            # Small validation sets tie often: among equal accuracies the lower loss is the better network.
+            score = [validation.accuracy, -validation.loss]
+            if progress["best"] is None or score > progress["best"]:
+                progress |= {"best": score, "best_epoch": epoch + 1}
+                if run.chief:
+                    metadata = {"epoch": str(epoch + 1), "preprocessing": recipe.preprocessing}
+                    checkpoint.save_best(averaged or model, run.best, metadata)
+            progress["done"] = bool(model.stop_training)
+            save()
+            if interruption.signal is not None:
+                raise Interrupted(interruption.signal, progress)
+    listed.on_train_end()
     return progress
+
+
+def mend(run):
+    return (
+        "Pass a smaller --learning_rate or a longer --warmup_epochs. "
+        f"{run.best if run.best.exists() else 'No weights'} and {len(run.checkpoints.files())} states are kept."
+    )
+
+
+def scales_loss(model):
+    return isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+
+
+def examples_of(split, examples, strategy):
+    """The images of a batch, as a list for an error: their files, or their positions."""
+    numbers = np.concatenate([part.numpy() for part in strategy.experimental_local_results(examples)])
+    names = [split.files[number] if split.files else f"number {number}" for number in numbers]
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def check_monitors(callbacks, model):
+    """Raises a UserError for a callback that waits for a quantity that no epoch logs."""
+    names = [*log_names(model), "val_loss", "val_accuracy"]
+    for callback in callbacks:
+        monitor = getattr(callback, "monitor", names[0])
+        if monitor not in names:
+            raise UserError(
+                f"{type(callback).__name__} monitors {monitor!r}, which is not logged. Logged are {', '.join(names)}."
+            )
+
+
+def log_names(model):
+    """What `train_step` gives of the heads of a model, beside the loss of all."""
+    names = list(heads(model.output))
+    parts = [f"{name}_loss" for name in names] if len(names) > 1 else []
+    return ["loss", *parts, *map(accuracy_of, names)]
 
 
 def heads(outputs):
@@ -86,32 +180,74 @@ def accuracy_of(head):
     return "accuracy" if head == "main" else f"{head}_accuracy"
 
 
-def make_train_step(model, recipe):
-    """The step, a function (images, labels) that updates the model, and the metrics that it feeds, by name."""
+def average_of(model):
+    """A network of the same layers whose weights, moving statistics included, will be the average of the model's."""
+    averaged = keras.models.clone_model(model)
+    averaged.set_weights(model.get_weights())
+    return averaged
+
+
+def make_train_step(model, recipe, averaged=None):
+    """The step, a function (images, targets, stop) that updates the model and returns what it measured.
+
+    That is, for the whole batch: what `log_names` says, "gradient_norm", and "stopped", which is above 0 if `stop` was
+    true in any of the processes.
+    """
     names = list(heads(model.output))
     weights = {name: 1.0 if name == "main" else recipe.aux_weight for name in names}
-    metrics = {"loss": keras.metrics.Mean()}
-    for name in names:
-        if len(names) > 1:
-            metrics[f"{name}_loss"] = keras.metrics.Mean()
-        metrics[accuracy_of(name)] = keras.metrics.SparseCategoricalAccuracy()
-
-    def replica_step(images, labels):
-        with tf.GradientTape() as tape:
-            outputs = heads(model(keras_cnns.preprocess_input(images), training=True))
-            losses = {name: tf.reduce_sum(cross_entropy(labels, outputs[name])) / recipe.batch_size for name in names}
-            loss = sum(weights[name] * losses[name] for name in names) + sum(model.losses)
-            scaled = model.optimizer.scale_loss(loss)
-        gradients = tape.gradient(scaled, model.trainable_variables)
-        model.optimizer.apply(gradients, model.trainable_variables)
-        metrics["loss"].update_state(loss)
-        for name in names:
-            if len(names) > 1:
-                metrics[f"{name}_loss"].update_state(losses[name])
-            metrics[accuracy_of(name)].update_state(labels, outputs[name])
+    strategy = tf.distribute.get_strategy()
+    replicas = strategy.num_replicas_in_sync
+    variables = model.trainable_variables
+    decay = recipe.weight_decay if recipe.decay_mode == "l2" else 0.0
+    slow = [v for v in variables if not v.path.startswith(("head_", "aux"))] if recipe.backbone_rate != 1 else []
 
     @tf.function(jit_compile=recipe.jit)
-    def step(images, labels):
-        tf.distribute.get_strategy().run(replica_step, (images, labels))
+    def replica_step(images, targets):
+        with tf.GradientTape() as tape:
+            outputs = heads(model(keras_cnns.preprocess_input(images, recipe.preprocessing), training=True))
+            losses = {
+                name: tf.reduce_sum(keras.ops.categorical_crossentropy(targets, outputs[name], from_logits=True))
+                / recipe.batch_size
+                for name in names
+            }
+            loss = sum(weights[name] * losses[name] for name in names) + sum(model.losses) / replicas
+            scaled = model.optimizer.scale_loss(loss)
+        scale = model.optimizer.scale_loss(1.0)
+        gradients = tape.gradient(scaled, variables)
+        if replicas > 1:
+            # The norm is that of the whole gradient. Keras will sum over the replicas once more, hence the division.
+            gradients = tf.distribute.get_replica_context().all_reduce("SUM", gradients)
+        norm = tf.linalg.global_norm([tf.cast(gradient, "float32") for gradient in gradients]) / scale
+        if recipe.clip_norm:
+            shrink = tf.minimum(1.0, recipe.clip_norm / norm)
+            gradients = [gradient * tf.cast(shrink, gradient.dtype) for gradient in gradients]
+        if decay:
+            gradients = [
+                gradient + scale * decay * variable if is_decayed(variable, recipe) else gradient
+                for gradient, variable in zip(gradients, variables, strict=True)
+            ]
+        model.optimizer.apply([gradient / replicas for gradient in gradients] if replicas > 1 else gradients, variables)
+        values = {"loss": loss, "gradient_norm": norm / replicas}
+        right = tf.argmax(targets, axis=-1)
+        for name in names:
+            if len(names) > 1:
+                values[f"{name}_loss"] = losses[name]
+            hits = tf.cast(tf.argmax(outputs[name], axis=-1) == right, "float32")
+            values[accuracy_of(name)] = tf.reduce_sum(hits) / recipe.batch_size
+        return values
 
-    return step, metrics
+    @tf.function
+    def step(images, targets, stop):
+        before = [tf.identity(variable.value) for variable in slow]
+        values = strategy.run(replica_step, (images, targets))
+        values["stopped"] = strategy.run(lambda: tf.cast(stop, "float32"))
+        for variable, old in zip(slow, before, strict=True):
+            variable.assign(old + recipe.backbone_rate * (variable - old))
+        if averaged is not None:
+            count = tf.cast(model.optimizer.iterations.value, "float32")
+            keep = tf.minimum(recipe.ema, (1.0 + count) / (10.0 + count))
+            for average, variable in zip(averaged.weights, model.weights, strict=True):
+                average.assign(keep * average + (1.0 - keep) * variable)
+        return {name: strategy.reduce("SUM", value, axis=None) for name, value in values.items()}
+
+    return lambda images, targets, stop=False: step(images, targets, tf.constant(stop))

@@ -1,26 +1,102 @@
-"""Optimizer and learning rate of a recipe, all of them Keras's own."""
+"""Optimizer and learning rate of a recipe, all of them Keras's own but for the warm-up.
+
+Two things that the papers mean otherwise than Keras does:
+
+- Weight decay. Keras's `weight_decay` is decoupled (Loshchilov and Hutter 2019): learning rate times decay times weight
+  is subtracted from a weight. The papers' is L2 regularization: decay times weight is added to its gradient, so that
+  momentum and Adam's scaling see it. `decay_mode` chooses; with plain SGD the two are equal.
+- The moving average of weights. Keras's `use_ema` averages what is trained and leaves the moving statistics of batch
+  normalization as they are; the average is then evaluated with statistics of other weights. `ema` averages both, as
+  EfficientNet's authors do, with their slow start, min(ema, (1 + steps) / (10 + steps)).
+"""
 
 import keras
+from keras import ops
+
+NORM_AND_BIAS = ("bias", "gamma", "beta")
 
 
-def make_optimizer(recipe, steps_per_epoch):
-    """The optimizer of a recipe, its learning rate scheduled over all steps of the run."""
+def make_optimizer(recipe, steps_per_epoch, variables):
+    """The optimizer of a recipe, its learning rate scheduled over all steps of the run.
+
+    Args:
+        recipe: The recipe.
+        steps_per_epoch: Steps in an epoch.
+        variables: What will be trained.
+    """
     rate = learning_rate(recipe, steps_per_epoch)
+    decoupled = recipe.weight_decay if recipe.decay_mode == "decoupled" and recipe.weight_decay else None
     if recipe.optimizer == "adam":
-        return keras.optimizers.Adam(rate)
-    if recipe.optimizer == "rmsprop":
-        return keras.optimizers.RMSprop(rate, rho=0.9, momentum=recipe.momentum)
-    return keras.optimizers.SGD(rate, momentum=recipe.momentum)
+        optimizer = keras.optimizers.Adam(rate, epsilon=recipe.epsilon, weight_decay=decoupled)
+    elif recipe.optimizer == "rmsprop":
+        optimizer = keras.optimizers.RMSprop(
+            rate, rho=0.9, momentum=recipe.momentum, epsilon=recipe.epsilon, weight_decay=decoupled
+        )
+    else:
+        optimizer = keras.optimizers.SGD(
+            rate, momentum=recipe.momentum, nesterov=recipe.nesterov, weight_decay=decoupled
+        )
+    if decoupled:
+        optimizer.exclude_from_weight_decay([v for v in variables if not is_decayed(v, recipe)])
+    return optimizer
+
+
+def is_decayed(variable, recipe):
+    """Whether weight decay takes a variable: a kernel does it always, the rest if the recipe says so."""
+    return recipe.decay_norms or variable.path.rpartition("/")[2] not in NORM_AND_BIAS
+
+
+def plateau(recipe):
+    """The callback of the schedule "plateau", as AlexNet (section 5) and VGG (section 3.1) were trained by hand."""
+    return keras.callbacks.ReduceLROnPlateau(
+        monitor="val_accuracy", factor=recipe.decay_rate, patience=round(recipe.decay_epochs), mode="max"
+    )
 
 
 def learning_rate(recipe, steps_per_epoch):
-    """The schedule: a linear warm-up from zero, then a cosine to zero or a constant."""
+    """The learning rate: a number for "plateau", which a callback changes, or a schedule by step."""
+    if recipe.schedule == "plateau":
+        return recipe.learning_rate
+    schedules = keras.optimizers.schedules
     warmup = round(recipe.warmup_epochs * steps_per_epoch)
-    decay = recipe.epochs * steps_per_epoch - warmup
-    return keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0 if warmup else recipe.learning_rate,
-        warmup_target=recipe.learning_rate if warmup else None,
-        warmup_steps=warmup,
-        decay_steps=max(decay, 1),
-        alpha=0.0 if recipe.schedule == "cosine" else 1.0,  # what remains at the end
-    )
+    rate = recipe.learning_rate
+    if recipe.schedule == "cosine":
+        after = schedules.CosineDecay(rate, max(recipe.epochs * steps_per_epoch - warmup, 1))
+        offset = warmup
+    elif recipe.schedule == "exponential":
+        after = schedules.ExponentialDecay(
+            rate, round(recipe.decay_epochs * steps_per_epoch), recipe.decay_rate, staircase=True
+        )
+        offset = 0
+    elif recipe.schedule == "steps":
+        # Keras's boundaries are the last steps of a value, not the first of the next.
+        boundaries = [round(epoch * steps_per_epoch) - 1 for epoch in recipe.milestones]
+        after = schedules.PiecewiseConstantDecay(
+            boundaries, [rate * recipe.decay_rate**count for count in range(len(boundaries) + 1)]
+        )
+        offset = 0
+    else:
+        after, offset = rate, 0
+    return WarmUp(rate, warmup, after, offset)
+
+
+class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
+    """A linear warm-up from zero before any schedule (Goyal et al. 2017, section 2.2).
+
+    Args:
+        peak: Learning rate at its end.
+        steps: Its length.
+        after: What follows, a schedule or a number.
+        offset: Steps that the schedule does not count: a cosine begins after the warm-up, milestones count from zero.
+    """
+
+    def __init__(self, peak, steps, after, offset=0):
+        self.peak, self.steps, self.after, self.offset = peak, steps, after, offset
+
+    def __call__(self, step):
+        step = ops.cast(step, "float32")
+        after = self.after(step - self.offset) if callable(self.after) else ops.convert_to_tensor(self.after, "float32")
+        return ops.where(step < self.steps, self.peak * step / max(self.steps, 1), after)
+
+    def get_config(self):
+        return {"peak": self.peak, "steps": self.steps, "after": self.after, "offset": self.offset}

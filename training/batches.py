@@ -1,0 +1,59 @@
+"""From a split to batches: a pure function of (seed, epoch, position), which can begin anywhere.
+
+On several devices the batch of a step is the same images as on one: worker w of W takes every W-th image of it.
+"""
+
+import zlib
+
+import tensorflow as tf
+
+from training.augment import augment, mix
+from training.data import decode, resize
+
+ONE_DEVICE = tf.distribute.InputContext()
+
+
+def training_batches(data, recipe, epoch, start=0, context=ONE_DEVICE):
+    """Batches of training images for one epoch: images, targets and examples.
+
+    Args:
+        data: The data set.
+        recipe: Gives image size, batch size, augmentation and seed.
+        epoch: Number of the epoch, from 0; order and augmentation differ from epoch to epoch.
+        start: Steps to leave out.
+        context: Which part of each batch this worker takes, and among how many replicas it is divided.
+
+    Returns:
+        A data set of images (batch, image_size, image_size, 3), float32 RGB 0..255; targets (batch, classes), float32,
+        which sum to one; examples (batch,), int64, the positions of the images in the split. Full batches only.
+    """
+    order = zlib.crc32(f"{recipe.seed} {epoch}".encode())
+    workers, worker = context.num_input_pipelines, context.input_pipeline_id
+    replicas = context.num_replicas_in_sync
+    steps = data.train.size // recipe.batch_size
+    classes = len(data.class_names)
+
+    def draw(image, label, example):
+        return augment(image, recipe, tf.stack([tf.constant(order, tf.int64), example])), label, example
+
+    def mixed(images, labels, examples):
+        # The batch's draws need a key that no image of it has.
+        key = tf.stack([tf.constant(order, tf.int64), -1 - examples[0]])
+        return *mix(images, labels, classes, recipe, key), examples
+
+    images = data.train.load(order, first=start * recipe.batch_size + worker, every=workers)
+    images = images.map(draw, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    images = images.batch(recipe.batch_size // replicas, drop_remainder=True)
+    images = images.map(mixed, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return images.take((steps - start) * replicas // workers).prefetch(tf.data.AUTOTUNE)
+
+
+def evaluation_batches(split, recipe, context=ONE_DEVICE):
+    """Batches of a whole split in its order: images (batch, image_size, image_size, 3), float32 RGB 0..255, and labels
+    (batch,), int64; the last batch may be smaller."""
+    images = split.load(None, first=context.input_pipeline_id, every=context.num_input_pipelines).map(
+        lambda image, label, example: (resize(decode(image), recipe.image_size), label),
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    )
+    return images.batch(max(1, recipe.batch_size // context.num_replicas_in_sync)).prefetch(tf.data.AUTOTUNE)
