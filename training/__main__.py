@@ -29,6 +29,8 @@ def parser(defaults=None):
     fit.add_argument("--run", help="the run folder (default: runs/NAME-DIGEST)")
     fit.add_argument("--download", action="store_true", help="let TFDS download what is missing")
     fit.add_argument("--overwrite", action="store_true", help="start anew where the folder has a run")
+    fit.add_argument("--force", action="store_true", help="go on although versions or devices are others than before")
+    fit.add_argument("--save_steps", type=int, default=500, help="steps between two states (default: 500)")
     fit.add_class_arguments(Recipe)
     if defaults:
         fit.set_defaults({name: getattr(defaults, name) for name in Recipe.__dataclass_fields__})
@@ -120,17 +122,28 @@ def main(arguments):
     except tf.errors.ResourceExhaustedError as error:
         if debug:
             raise
-        print(f"error: out of memory: {error.message.splitlines()[0]}. Try half the --batch_size.", file=sys.stderr)
+        print(
+            f"error: out of memory: {error.message.splitlines()[0]}. Try half the --batch_size, a smaller "
+            "--image_size, or --precision mixed_bfloat16 on a GPU.",
+            file=sys.stderr,
+        )
         return ResourceError.exit_code
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from the last finished epoch", file=sys.stderr)
+        print("\nstopped; the same command goes on from the last saved step", file=sys.stderr)
         return 130
     return 0
 
 
 def fit(options: Namespace):
     recipe = Recipe(**{name: options[name] for name in Recipe.__dataclass_fields__})
-    run = runs.fit(recipe, options.run, download=options.download, overwrite=options.overwrite)
+    run = runs.fit(
+        recipe,
+        options.run,
+        download=options.download,
+        overwrite=options.overwrite,
+        force=options.force,
+        save_steps=options.save_steps,
+    )
     print(runs.summary(run))
 
 

@@ -7,7 +7,7 @@ import keras_cnns
 from training.data import decode, resize
 
 
-def export(network, class_names, image_size, folder):
+def export(network, class_names, recipe, folder):
     """Writes a SavedModel with two signatures, for TensorFlow Serving or `tf.saved_model.load`.
 
     serving_default: images, float32 RGB 0..255 (batch, height, width, 3) of any size that the network takes ->
@@ -18,13 +18,13 @@ def export(network, class_names, image_size, folder):
     Args:
         network: A network with logits as its one output.
         class_names: Name of each class.
-        image_size: Height and width in pixels to which `serve_bytes` resizes.
+        recipe: Gives the size to which `serve_bytes` resizes, and the normalisation of the pixels.
         folder: Where the SavedModel goes; made.
     """
-    names = tf.constant(class_names)
+    names, image_size = tf.constant(class_names), recipe.image_size
 
     def probabilities(images):
-        return tf.nn.softmax(network(keras_cnns.preprocess_input(images), training=False))
+        return tf.nn.softmax(network(keras_cnns.preprocess_input(images, recipe.preprocessing), training=False))
 
     def serve(images):
         return {"probabilities": probabilities(images)}

@@ -12,7 +12,9 @@ import keras
 import tensorflow as tf
 
 import keras_cnns
+from training.devices import found_distribution
 from training.errors import UserError
+from training.finetuning import initial_preprocessing
 
 # Arguments of every builder that the recipe's other fields and the data decide.
 DECIDED_ELSEWHERE = {
@@ -190,10 +192,16 @@ class Recipe:
             precision = (
                 "mixed_bfloat16" if capability >= (8, 0) else "mixed_float16" if capability >= (7, 0) else "float32"
             )
+        distribution = found_distribution() if self.distribution == "auto" else self.distribution
+        preprocessing = self.preprocessing
+        if preprocessing == "auto":
+            preprocessing = initial_preprocessing(self.init) if self.init else "imagenet"
         return dataclasses.replace(
             self,
             precision=precision,
-            jit=bool(gpus) if self.jit == "auto" else self.jit,
+            distribution=distribution,
+            preprocessing=preprocessing,
+            jit=bool(gpus) and distribution == "none" if self.jit == "auto" else self.jit,
             deterministic=not gpus if self.deterministic == "auto" else self.deterministic,
         )
 

@@ -1,10 +1,14 @@
 """A run: its folder, and what is done with it from the first step to the exported network."""
 
+import contextlib
 import dataclasses
+import fcntl
 import json
+import math
 import os
 import platform
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +18,9 @@ import tensorflow as tf
 import keras_cnns
 from training import checkpoint
 from training.dashboards import Dashboards, write_scalars
-from training.data import batches, decode, first_broken_file, load_data, resize
-from training.errors import DataError, StateError, UserError
+from training.data import decode, first_broken_file, load_data, resize
+from training.devices import is_chief, make_strategy, prepare_network
+from training.errors import DataError, ResourceError, StateError, UserError
 from training.evaluation import make_evaluation
 from training.export import export
 from training.loop import train
@@ -30,7 +35,7 @@ class Run:
     environment.json   versions and device
     classes.json       the class names, in the order of the outputs
     best.safetensors   the weights of the best epoch; keras_cnns.load_weights reads them
-    last.safetensors   everything that training goes on from
+    states/            what training goes on from: the last three states
     metrics.json       written at the end: test figures, best epoch, history
     tensorboard/       event files
     export/            the SavedModel
@@ -38,9 +43,10 @@ class Run:
 
     folder: Path
     recipe: Recipe
+    chief: bool = True  # whether this process writes the files; of several machines one does
 
     best = property(lambda self: self.folder / "best.safetensors")
-    last = property(lambda self: self.folder / "last.safetensors")
+    checkpoints = property(lambda self: checkpoint.Checkpoints(self.folder / "states"))
     metrics = property(lambda self: self.folder / "metrics.json")
     export = property(lambda self: self.folder / "export")
 
@@ -56,6 +62,36 @@ class Run:
         """Writes a text file of the run."""
         with checkpoint.atomic(self.folder / name) as temporary:
             temporary.write_text(text)
+
+    @property
+    def verbose(self):
+        """How Keras's progress bar shows: not at all beside the chief, a line an epoch without a terminal."""
+        return 0 if not self.chief else 1 if sys.stdout.isatty() else 2
+
+    @contextlib.contextmanager
+    def lock(self):
+        """Keeps other processes from training in the folder; the system takes the lock back from one that dies.
+
+        Raises:
+            UserError: Another process trains in it.
+        """
+        with checkpoint.disk_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = open(self.folder / "lock", "a+")  # noqa: SIM115, open as long as it is locked
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                file.seek(0)
+                raise UserError(
+                    f"{self.folder} is in use by {file.read().strip() or 'another process'}. Wait for it, or pass "
+                    "another --run."
+                ) from None
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}")
+            file.flush()
+            checkpoint.remove_temporary_files(self.folder)
+            yield
 
     @property
     def class_names(self):
@@ -76,7 +112,7 @@ class Run:
         return network
 
 
-def fit(recipe, folder=None, *, download=False, overwrite=False, callbacks=()):
+def fit(recipe, folder=None, *, download=False, overwrite=False, force=False, save_steps=500, callbacks=()):
     """Trains a recipe, evaluates its best epoch on the test split and exports it. The same call again goes on.
 
     Args:
@@ -84,38 +120,61 @@ def fit(recipe, folder=None, *, download=False, overwrite=False, callbacks=()):
         folder: The run folder; by default runs/NAME-DIGEST.
         download: Whether TFDS may download.
         overwrite: Whether to start anew where the folder already has a run.
+        force: Whether to go on although versions or devices are others than before.
+        save_steps: Steps between two states; more often by the clock, and always at the end of an epoch.
         callbacks: Further Keras callbacks.
 
     Returns:
         The run.
+
+    Raises:
+        TrainingError: One of its kinds, see training.errors.
     """
     recipe = recipe.resolved()
-    folder = Path(folder or f"runs/{recipe.name}-{recipe.digest}")
-    run = Run(folder, recipe)
-    if overwrite:
-        start_anew(folder)
-    if (folder / "recipe.json").exists():
+    strategy = make_strategy(recipe.distribution)
+    run = Run(Path(folder or f"runs/{recipe.name}-{recipe.digest}"), recipe, is_chief(strategy))
+    replicas = strategy.num_replicas_in_sync
+    if recipe.batch_size % replicas:
+        raise UserError(
+            f"batch_size={recipe.batch_size} cannot be divided among {replicas} devices. Pass a multiple of {replicas}."
+        )
+    if overwrite and run.chief:
+        start_anew(run.folder)
+    if (run.folder / "recipe.json").exists():
         check_same_recipe(run)
-    if run.metrics.exists():
-        return run
+        if run.metrics.exists():
+            return run
+        check_same_environment(run, force)
     prepare_machine(recipe)
     data = load_data(recipe, download=download)
-    model = recipe.build(len(data.class_names))
-    folder.mkdir(parents=True, exist_ok=True)
-    run.write("recipe.json", recipe.to_json())
+    with strategy.scope():
+        model = recipe.build(len(data.class_names))
+        prepare_network(model, recipe, strategy)
+        with run.lock() if run.chief else contextlib.nullcontext():
+            return fit_in(run, model, data, save_steps, callbacks)
+
+
+def fit_in(run, model, data, save_steps, callbacks):
+    """What `fit` does in the folder, which is this process's own."""
+    recipe, folder = run.recipe, run.folder
     machine = json.dumps(environment(), indent=2)
-    run.write("environment.json", machine + "\n")
-    run.write("classes.json", json.dumps(data.class_names) + "\n")
-    texts = {
-        "recipe": fenced(recipe.to_json()),
-        "environment": fenced(machine),
-        "network": fenced(str(keras_cnns.complexity(model))),
-    }
-    dashboards = Dashboards(folder / "tensorboard", recipe.batch_size, texts)
+    if run.chief:
+        check_space(run, model)
+        run.write("recipe.json", recipe.to_json())
+        run.write("environment.json", machine + "\n")
+        run.write("classes.json", json.dumps(data.class_names) + "\n")
+        texts = {
+            "recipe": fenced(recipe.to_json()),
+            "environment": fenced(machine),
+            "network": fenced(str(keras_cnns.complexity(model))),
+        }
+        callbacks = (Dashboards(folder / "tensorboard", recipe.batch_size, texts), *callbacks)
     try:
-        progress = train(model, data, recipe, run, (dashboards, *callbacks))
+        progress = train(model, data, recipe, run, callbacks, save_steps=save_steps)
+        if not run.chief:
+            return run
         network = run.network()
-        test = make_evaluation(network, len(data.class_names), recipe)(batches(data.test, recipe))
+        test = make_evaluation(network, len(data.class_names), recipe)(data.test)
     except tf.errors.InvalidArgumentError as error:
         raise data_error(data, error) from error
     write_scalars(
@@ -125,6 +184,30 @@ def fit(recipe, folder=None, *, download=False, overwrite=False, callbacks=()):
     result = {"test": test.to_json(), "best_epoch": progress["best_epoch"], "history": progress["history"]}
     run.write("metrics.json", json.dumps(result, indent=2) + "\n")
     return run
+
+
+def check_space(run, model):
+    """Raises a ResourceError unless the disk has room for the states, the best weights and the export."""
+    weights = sum(variable.dtype.startswith("float") * math.prod(variable.shape) * 4 for variable in model.variables)
+    needed = weights * (3 * (checkpoint.KEPT + 1) + 3)  # a state has two optimizer slots beside the weights
+    free = checkpoint.free_bytes(run.folder)
+    if free < needed:
+        raise ResourceError(
+            f"{run.folder}: {needed / 2**20:.0f} MiB are needed for checkpoints and export and {free / 2**20:.0f} MiB "
+            "are free. Make room, or pass --run with a folder on another disk."
+        )
+
+
+def check_same_environment(run, force):
+    """Raises a UserError that lists in what versions and devices differ from those that began the run."""
+    file = run.folder / "environment.json"
+    there, here = json.loads(file.read_text()) if file.exists() else {}, environment()
+    different = [f"{name}: {there[name]!r} there, {here[name]!r} now" for name in there if there[name] != here.get(name)]
+    if different and not force:
+        raise UserError(
+            f"{run.folder} was begun with other versions or devices ({'; '.join(different)}), so that going on would not "
+            "give the same result. Pass --force to go on all the same, or --overwrite."
+        )
 
 
 def check_same_recipe(run):
@@ -178,9 +261,7 @@ def evaluate(run, split="test"):
     if list(data.class_names) != run.class_names:
         raise DataError(f"{run.recipe.data} has other classes than the run: {', '.join(data.class_names)}.")
     try:
-        return make_evaluation(run.network(), len(data.class_names), run.recipe)(
-            batches(getattr(data, split), run.recipe)
-        )
+        return make_evaluation(run.network(), len(data.class_names), run.recipe)(getattr(data, split))
     except tf.errors.InvalidArgumentError as error:
         raise data_error(data, error) from error
 
@@ -201,7 +282,7 @@ def predict(run, files, top=5):
         except tf.errors.InvalidArgumentError as error:
             reason = error.message.splitlines()[0]
             raise DataError(f"{file} cannot be decoded: {reason}. Pass a JPEG, PNG, GIF or BMP image.") from error
-        logits = network(keras_cnns.preprocess_input(image[tf.newaxis]), training=False)
+        logits = network(keras_cnns.preprocess_input(image[tf.newaxis], run.recipe.preprocessing), training=False)
         predictions += keras_cnns.decode_predictions(tf.nn.softmax(logits), names, top)
     return predictions
 
@@ -209,7 +290,7 @@ def predict(run, files, top=5):
 def export_run(run, network=None):
     """Writes the SavedModel of a run into its folder `export`."""
     temporary = run.export.with_name(f"export.tmp-{os.getpid()}")
-    export(network or run.network(), run.class_names, run.recipe.image_size, temporary)
+    export(network or run.network(), run.class_names, run.recipe, temporary)
     shutil.rmtree(run.export, ignore_errors=True)
     os.replace(temporary, run.export)
 
