@@ -48,9 +48,7 @@ def parser(defaults=None):
     predict = ArgumentParser(description="Classify image files: the five most probable classes of each.")
     predict.add_argument("run", help="a run folder")
     predict.add_argument("images", nargs="+", help=f"{FORMATS} files, and folders of them")
-    predict.add_argument(
-        "--csv", help="write rows of file, class1, probability1, ... to this file, and print no classes"
-    )
+    predict.add_argument("--csv", help="write rows of file, class1, probability1, ... to this file, not to the screen")
 
     export = ArgumentParser(description="Write the SavedModel of a run.")
     export.add_argument("run", help="a run folder")

@@ -8,24 +8,34 @@ import hashlib
 import io
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from training.data import check_split, class_folders, decode, find_files, folder, hidden, part_folders, tfds_data
+from training.data import (
+    check_split,
+    class_folders,
+    decode,
+    find_files,
+    folder,
+    hidden,
+    part_folders,
+    suffix,
+    tfds_data,
+)
 from training.errors import DataError, ImageError, UserError
 from training.image_file import SUFFIXES, decode_reason, describe_conversions, parse_header, read_header, sniff
 
 READ_AT_ONCE = 1000  # images whose findings wait to be counted; of their pixels only one image a thread is in memory
 
 ERRORS = {
-    "unreadable": "cannot be read",
+    "unreadable": "files that cannot be read",
     "empty": "empty files",
     "large": "files that are too large",
     "oversized": "images with too many pixels, not decoded",
-    "unsupported": "of a format that is not supported",
+    "unsupported": "files of a format that is not supported",
     "broken": "broken images",
     "layout": "folders and labels",
 }
@@ -72,9 +82,9 @@ class Report:
         """The report for people: a summary, then the problems by kind, at most so many of each; None for all."""
         lines = [
             f"{self.source}: {self.images} images in {len(self.classes)} classes",
-            *columns("parts", self.parts),
-            *columns("classes", self.classes),
-            *columns("formats", self.formats),
+            *columns("parts", self.parts, most),
+            *columns("classes", self.classes, most),
+            *columns("formats", self.formats, most),
         ]
         for name, values in (("height", self.heights), ("width", self.widths)):
             if values:
@@ -82,15 +92,12 @@ class Report:
         converted = describe_conversions(self.conversions, self.images)
         lines += [f"  silently {converted}"] if converted else []
         for title, kinds in (("error", ERRORS), ("warning", WARNINGS)):
-            for kind in kinds:
+            for kind, words in kinds.items():
                 found = self.problems.get(kind, [])
                 if found:
-                    lines += ["", f"{title}: {len(found)} {kinds[kind]}", *(f"  {line}" for line in found[:most])]
-                    lines += (
-                        [f"  and {len(found) - most} more (--all lists them)"]
-                        if len(found) > (most or len(found))
-                        else []
-                    )
+                    lines += ["", f"{title}: {words} ({len(found)})", *(f"  {line}" for line in found[:most])]
+                if len(found) > len(found[:most]):
+                    lines.append(f"  and {len(found) - most} more (--all lists them)")
         warnings = sum(map(len, self.problems.values())) - self.errors
         return "\n".join([*lines, "", f"{self.errors} errors, {warnings} warnings"])
 
@@ -100,11 +107,11 @@ class Report:
             raise DataError(f"{self.source} cannot be trained on as it is; {self.errors} errors are listed above.")
 
 
-def columns(title, counts):
+def columns(title, counts, most):
     """A line "title  name 3, other 4", or none for nothing."""
-    if not counts:
-        return []
-    return [f"  {title:<8} " + ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))]
+    found = [f"{name} {count}" for name, count in sorted(counts.items())]
+    more = [f"and {len(found) - most} more"] if len(found) > len(found[:most]) else []
+    return [f"  {title:<8} {', '.join(found[:most] + more)}"] if found else []
 
 
 def check_source(source, data_dir=None):
@@ -132,8 +139,10 @@ def check_source(source, data_dir=None):
         for some in groups(images, READ_AT_ONCE):
             for image, (digest, header, error) in zip(some, pool.map(examine, some), strict=True):
                 count(report, image, header, error)
-                if digest:
-                    compare(report, image, seen.setdefault(digest, image))
+                if digest in seen:
+                    compare(report, image, seen[digest])
+                elif digest:
+                    seen[digest] = replace(image, encoded=None)
     return report
 
 
@@ -149,13 +158,21 @@ def folder_images(path, report):
     for part, root in part_folders(path).items():
         for label, entry in class_folders(root).items():
             report.classes[label] += 0
-            for file in find_files(entry):
+            for file in readable_files(entry):
                 if hidden(file, entry):
                     report.problems["hidden"].append(file)
-                elif os.path.splitext(file)[1].lower() in SUFFIXES:
+                elif suffix(file) in SUFFIXES:
                     yield Image(file, label, part_of.get(file, part))
                 else:
                     report.problems["ignored"].append(file + looks_like(file))
+
+
+def readable_files(root):
+    """The files below a folder; none where a folder in it cannot be read, which is one of the problems already."""
+    try:
+        return find_files(root)
+    except DataError:
+        return []
 
 
 def looks_like(file):
@@ -227,17 +244,16 @@ def count(report, image, header, error):
         report.widths.append(header.width)
         report.formats[header.format] += 1
         report.conversions.update(header.conversions)
-        suffix = os.path.splitext(image.path)[1].lower()
-        if image.encoded is None and SUFFIXES[suffix] != header.format:
+        if image.encoded is None and SUFFIXES[suffix(image.path)] != header.format:
             report.problems["suffix"].append(f"{image.path} is {header.format}")
 
 
 def compare(report, image, first):
-    """Adds a duplicate to the problems: an image with the same bytes as an earlier one."""
-    if image is first:
-        return
+    """Adds an image with the same bytes as an earlier one to the problems."""
     if image.label != first.label:
         kind = "ambiguous"
+    elif image.part != first.part:
+        kind = "leak"
     else:
-        kind = "duplicate" if image.part == first.part else "leak"
+        kind = "duplicate"
     report.problems[kind].append(f"{image.path} ({image.part}) = {first.path} ({first.part})")

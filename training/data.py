@@ -46,7 +46,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Data:
-    """A data set: its class names, its three splits, and one line on what becomes of its images silently, if anything."""
+    """A data set: its class names, its three splits, and a line on what silently becomes of its images, if anything."""
 
     class_names: tuple[str, ...]
     train: Split
@@ -229,7 +229,7 @@ def folder(path, check=read_header):
 
 
 def part_folders(path):
-    """{"train", and "validation" and "test" where they are there: its folder}; a folder without parts is all "train"."""
+    """{"train", and "validation" and "test" if they are there: its folder}; a folder without parts is all "train"."""
     root = Path(path).expanduser()
     if not root.is_dir():
         parent = next(parent for parent in root.absolute().parents if parent.is_dir())
@@ -262,9 +262,7 @@ def list_images(root):
 
 def find_images(root):
     """The files below a folder that have the suffix of an image and are not hidden, sorted."""
-    return [
-        file for file in find_files(root) if os.path.splitext(file)[1].lower() in SUFFIXES and not hidden(file, root)
-    ]
+    return [file for file in find_files(root) if suffix(file) in SUFFIXES and not hidden(file, root)]
 
 
 def find_files(root):
@@ -275,6 +273,11 @@ def find_files(root):
 
     found = (os.path.join(folder, name) for folder, _, names in os.walk(root, onerror=refuse) for name in names)
     return sorted(found)
+
+
+def suffix(file):
+    """The suffix of a path in small letters."""
+    return os.path.splitext(file)[1].lower()
 
 
 def hidden(file, root):

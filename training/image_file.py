@@ -164,9 +164,8 @@ def describe_conversions(counts, images):
     """One line on the conversions {name: number of images}; empty where there are none."""
     if not any(counts.values()):
         return ""
-    return f"{images} images: " + ", ".join(
-        f"{counts[name]} {CONVERSIONS[name]}" for name in CONVERSIONS if counts[name]
-    )
+    found = [f"{counts[name]} {words}" for name, words in CONVERSIONS.items() if counts[name]]
+    return f"{images} images: {', '.join(found)}"
 
 
 def decode_reason(error):

@@ -160,9 +160,7 @@ class Recipe:
         check("warmup_epochs", 0 <= self.warmup_epochs <= self.epochs, "must be from 0 to the number of epochs")
         check("milestones", self.milestones == sorted(self.milestones), "must rise")
         check("schedule", self.schedule != "steps" or self.milestones, "needs --milestones, the epochs of the steps")
-        check(
-            "schedule", self.schedule != "plateau" or not self.warmup_epochs, "has no warm-up; pass --warmup_epochs 0"
-        )
+        check("schedule", self.schedule != "plateau" or not self.warmup_epochs, "has no warm-up; pass --warmup_epochs 0")
         check("seed", 0 <= self.seed < 2**31, "must be from 0 to 2147483647")
         check("name", self.name.replace("_", "").replace("-", "").isalnum(), "must be letters, digits, _ and -")
         try:

@@ -158,7 +158,7 @@ def data_error(data, error):
         if broken:
             return DataError(f"{broken[0]} cannot be decoded: {broken[1]}. Remove it, or save it again as an image.")
     return DataError(
-        f"The images cannot be read: {decode_reason(error)}. `python -m training check-data` lists those that are broken."
+        f"The images cannot be read: {decode_reason(error)}. `python -m training check-data` lists the broken ones."
     )
 
 
