@@ -101,7 +101,7 @@ def parse_header(file, opened, size):
         shown = f"; it looks like {kind}" if kind else ""
         raise ImageError(file, "unsupported", f"is not a {FORMATS} image, whatever its suffix says{shown}")
     opened.seek(0)
-    header = read_with_pillow(file, opened, kind, deep=kind == "PNG" and head[24] == 16)
+    header = read_with_pillow(file, opened, kind, deep=kind == "PNG" and head[24:25] == b"\x10")
     if header.height * header.width > MAX_PIXELS:
         raise too_many_pixels(file, f"{header.width}x{header.height} = {header.height * header.width / 1e6:.1f}")
     return header
