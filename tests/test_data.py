@@ -17,6 +17,7 @@ from training import data as d
 from training import image_file
 from training.errors import DataError, UserError
 from training.recipe import Recipe
+from training.run import data_error
 
 RECIPE = Recipe(image_size=32, batch_size=16)
 
@@ -268,6 +269,20 @@ def test_hidden_files_are_no_images_and_webp_is_one(tmp_path):
     files = {Path(file).name for split in (data.train, data.validation, data.test) for file in split.files}
     assert files == {f"{index}.png" for index in range(10)} | {"10.WebP"}
     assert (d.decode(tf.constant(buffer.getvalue())).numpy() == [200, 100, 50]).all()
+
+
+def test_an_image_of_no_file_that_does_not_decode_is_told_in_plain_words(tmp_path):
+    buffer = io.BytesIO()
+    frames = [Image.new("RGB", (9, 6), color) for color in ("red", "green")]
+    frames[0].save(buffer, "WEBP", save_all=True, append_images=frames[1:])
+    images = tf.data.Dataset.from_tensors(buffer.getvalue()).map(d.decode)
+    with pytest.raises(tf.errors.InvalidArgumentError) as raised:
+        next(iter(images))
+    data = d.load_data(Recipe(data="synthetic", image_size=8))
+    assert str(data_error(data, raised.value)) == (
+        "The images cannot be read: WebP Animation must be 4 channel RGBA. `python -m training check-data` lists the "
+        "broken ones."
+    )
 
 
 def test_conversions_are_one_line_of_the_data_and_none_where_all_is_rgb(tmp_path):
