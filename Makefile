@@ -12,7 +12,7 @@ train: $(VENV)/installed
 	$(VENV)/bin/python -m training fit googlenet_digits
 
 test: $(VENV)/installed-test
-	$(VENV)/bin/python -m pytest -m "not slow"
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-all: $(VENV)/installed-test
 	$(VENV)/bin/python -m pytest

@@ -1,11 +1,15 @@
 """Files that are whole or not there."""
 
+import errno
+import json
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
 
 from training import checkpoint
-from training.errors import StateError
+from training.errors import ResourceError, StateError
 
 
 def model(units=3, seed=0):
@@ -33,12 +37,23 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     assert path.read_text() == "new"
 
 
+def save(network, folder, epoch=3):
+    arrays, _ = checkpoint.arrays_of(checkpoint.state_of(network))
+    checkpoint.Checkpoints(folder).save(arrays, {"epoch": epoch, "step": 0, "history": [0.1]})
+
+
+def load(network, folder):
+    arrays, progress = checkpoint.Checkpoints(folder).load()
+    checkpoint.restore(checkpoint.state_of(network), [], arrays, [], folder)
+    return progress
+
+
 def test_the_state_has_seeds_and_optimizer(tmp_path):
     first, second = model(seed=1), model(seed=2)
     first(np.ones((2, 4), "float32"), training=True)  # moves the seed of the dropout
     first.optimizer.apply([np.ones(v.shape, "float32") for v in first.trainable_variables])
-    checkpoint.save_state(first, tmp_path / "state", {"epoch": 3, "history": [0.1]})
-    assert checkpoint.load_state(second, tmp_path / "state") == {"epoch": 3, "history": [0.1]}
+    save(first, tmp_path)
+    assert load(second, tmp_path) == {"epoch": 3, "step": 0, "history": [0.1]}
     pairs = list(
         zip(first.variables + first.optimizer.variables, second.variables + second.optimizer.variables, strict=True)
     )
@@ -48,16 +63,58 @@ def test_the_state_has_seeds_and_optimizer(tmp_path):
     assert any("seed" in one.path for one, _ in pairs)
 
 
-def test_a_file_that_is_damaged_or_of_another_network_changes_nothing(tmp_path):
-    checkpoint.save_state(model(), tmp_path / "good", {})
-    content = (tmp_path / "good").read_bytes()
-    (tmp_path / "short").write_bytes(content[: len(content) // 2])
-    (tmp_path / "empty").write_bytes(b"")
-    checkpoint.save_state(model(units=5), tmp_path / "other", {})
-    for name in ("short", "empty", "other"):
-        network = model(seed=7)
-        before = [keras.ops.convert_to_numpy(variable) for variable in network.variables]
-        with pytest.raises(StateError, match=f"{name} cannot be resumed from.*--overwrite"):
-            checkpoint.load_state(network, tmp_path / name)
-        for old, variable in zip(before, network.variables, strict=True):
-            np.testing.assert_array_equal(old, variable)
+def test_a_state_of_another_network_changes_nothing(tmp_path):
+    save(model(units=5), tmp_path)
+    network = model(seed=7)
+    before = [keras.ops.convert_to_numpy(variable) for variable in network.variables]
+    with pytest.raises(StateError, match=r"not this run's.*--overwrite"):
+        load(network, tmp_path)
+    for old, variable in zip(before, network.variables, strict=True):
+        np.testing.assert_array_equal(old, variable)
+
+
+def test_damage_anywhere_is_found_named_and_the_state_before_is_used(tmp_path, capsys):
+    random = np.random.RandomState(0)
+    for epoch in range(5):
+        save(model(), tmp_path, epoch)
+    newest, *older = checkpoint.Checkpoints(tmp_path).files()
+    assert len(older) == checkpoint.KEPT - 1
+    content = newest.read_bytes()
+    flips = []
+    for bit in random.choice(8 * len(content), 100, replace=False):
+        flips.append(bytearray(content))
+        flips[-1][bit // 8] ^= 1 << bit % 8
+    for damaged in [b"", content[:-1], content + b"0", *flips]:
+        newest.write_bytes(damaged)
+        assert load(model(), tmp_path)["epoch"] == 3
+        assert f"{newest} is damaged" in capsys.readouterr().err
+    for file in older:
+        file.write_bytes(b"")
+    with pytest.raises(StateError, match=r"every state is damaged.*--overwrite"):
+        load(model(), tmp_path)
+
+
+@pytest.mark.parametrize("failing", ["write_bytes", "fsync", "replace"])
+def test_a_full_disk_leaves_the_last_state_and_says_the_sizes(tmp_path, monkeypatch, failing):
+    save(model(), tmp_path)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(*{"write_bytes": (Path, failing)}.get(failing, (checkpoint.os, failing)), full)
+    with pytest.raises(ResourceError, match=r"epoch0004.* MiB are needed and .* MiB are free.*whole"):
+        save(model(), tmp_path, 4)
+    monkeypatch.undo()
+    assert load(model(), tmp_path)["epoch"] == 3
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_keras_callbacks_keep_what_they_remember():
+    early = keras.callbacks.EarlyStopping(restore_best_weights=True)
+    early.wait, early.best, early.best_weights = 2, np.float32(0.5), [np.ones(3, "float32"), np.array(7)]
+    arrays, values = checkpoint.arrays_of({}, [early])
+    other = keras.callbacks.EarlyStopping(restore_best_weights=True)
+    checkpoint.restore({}, [other], arrays, json.loads(json.dumps(values)), "here")
+    assert (other.wait, other.best) == (2, 0.5)
+    np.testing.assert_array_equal(other.best_weights[0], np.ones(3))
+    assert other.best_weights[1] == 7

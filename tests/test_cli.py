@@ -1,5 +1,6 @@
 """The command line as its users meet it: what it prints, its exit codes, and what it says of mistakes."""
 
+import csv
 import json
 import shutil
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import keras_cnns
 from training.__main__ import main
 from training.run import Run
 
@@ -28,9 +30,10 @@ def test_fit_evaluates_exports_and_leaves_everything_in_the_folder(digits_run):
         "classes.json",
         "environment.json",
         "export",
-        "last.safetensors",
+        "lock",
         "metrics.json",
         "recipe.json",
+        "states",
         "tensorboard",
     ]
     metrics = json.loads((digits_run / "metrics.json").read_text())
@@ -39,7 +42,7 @@ def test_fit_evaluates_exports_and_leaves_everything_in_the_folder(digits_run):
 
 
 def test_a_finished_run_prints_its_summary_at_once(cli, digits_run):
-    before = (digits_run / "last.safetensors").stat().st_mtime_ns
+    before = (digits_run / "best.safetensors").stat().st_mtime_ns
     code, out, _ = cli("fit", "googlenet_digits", "--epochs", 2, "--run", digits_run)
     accuracy = json.loads((digits_run / "metrics.json").read_text())["test"]["accuracy"]
     assert code == 0
@@ -47,7 +50,7 @@ def test_a_finished_run_prints_its_summary_at_once(cli, digits_run):
     assert f"run folder   {digits_run}" in out
     assert f"tensorboard --logdir {digits_run.parent}" in out
     assert f"SavedModel   {digits_run}/export" in out
-    assert (digits_run / "last.safetensors").stat().st_mtime_ns == before
+    assert (digits_run / "best.safetensors").stat().st_mtime_ns == before
 
 
 def test_another_recipe_in_the_same_folder_is_refused_with_the_differences(cli, digits_run):
@@ -149,6 +152,68 @@ def test_an_image_that_is_broken_or_missing_is_named(cli, digits_run, tmp_path):
     assert (code, "missing.png: there is no such file" in complaint) == (2, True)
 
 
+def write_image(file, value, shape=(9, 9, 3)):
+    tf.io.write_file(str(file), tf.io.encode_png(np.full(shape, value, np.uint8)))
+    return str(file)
+
+
+def test_predict_refuses_an_image_of_too_many_pixels_before_it_decodes_it(cli, digits_run, tmp_path, monkeypatch):
+    file = write_image(tmp_path / "huge.png", 0, (8000, 8001, 1))
+    monkeypatch.setattr(tf.io, "decode_image", None)
+    code, _, complaint = cli("predict", digits_run, file)
+    assert code == 3
+    assert f"{file} has 8001x8000 = 64.0 megapixels" in complaint
+
+
+def test_predict_takes_folders_and_writes_the_rows_of_the_good_files(cli, digits_run, tmp_path):
+    folder = tmp_path / "images"
+    files = [write_image(folder / f"{index % 3}" / f"{index:02d}.png", 3 * index) for index in range(70)]
+    single = write_image(tmp_path / "single", 250)  # named on the command line, it needs no suffix
+    write_image(folder / ".hidden.png", 0)
+    (folder / "0" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    (folder / "2" / "zero.jpg").write_bytes(b"")
+    table = tmp_path / "table.csv"
+    code, out, complaint = cli("predict", digits_run, single, folder, "--csv", table)
+    assert code == 3
+    assert out == f"{table}: 71 images\n"
+    assert "2 of 73 files could not be classified" in complaint
+    assert f"{folder}/0/broken.png cannot be decoded" in complaint
+    assert f"{folder}/2/zero.jpg is empty" in complaint
+
+    with open(table, newline="") as opened:
+        rows = list(csv.DictReader(opened))
+    assert [row["file"] for row in rows] == [single, *sorted(files)]
+    assert list(rows[0])[1:] == [f"{what}{number}" for number in range(1, 6) for what in ("class", "probability")]
+    run = Run.open(digits_run)
+    network = run.network()
+    for row, value in [(rows[0], 250), *((row, 3 * int(row["file"][-6:-4])) for row in rows[1::9])]:
+        image = keras_cnns.preprocess_input(np.full((1, 32, 32, 3), value, np.float32))
+        expected = tf.nn.softmax(network(image, training=False))[0].numpy()
+        probabilities = [float(row[f"probability{number}"]) for number in range(1, 6)]
+        np.testing.assert_allclose(probabilities, np.sort(expected)[::-1][:5], atol=1e-5)
+        assert [expected[int(row[f"class{number}"])] for number in (1, 5)] == pytest.approx(
+            [probabilities[0], probabilities[4]], abs=1e-5
+        )
+
+
+def test_predict_prints_the_good_files_of_a_folder_too(cli, digits_run, tmp_path):
+    files = [write_image(tmp_path / f"{index}.png", 50 * index) for index in range(3)]
+    (tmp_path / "1.png").write_bytes(b"")
+    code, out, complaint = cli("predict", digits_run, tmp_path)
+    assert code == 3
+    assert [line for line in out.splitlines() if line[0] != " "] == [files[0], files[2]]
+    assert f"1 of 3 files could not be classified:\n{files[1]} is empty" in complaint
+
+
+def test_predict_says_which_folder_has_no_images_and_where_no_table_can_be(cli, digits_run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    code, _, complaint = cli("predict", digits_run, tmp_path / "empty")
+    assert (code, f"{tmp_path}/empty has no images" in complaint) == (2, True)
+    file = write_image(tmp_path / "image.png", 0)
+    code, _, complaint = cli("predict", digits_run, file, "--csv", tmp_path / "no" / "table.csv")
+    assert (code, "there is no such folder" in complaint) == (2, True)
+
+
 def test_a_broken_image_in_training_is_named_and_exits_3(cli, tmp_path):
     for name in ("cat", "dog"):
         for index in range(6):
@@ -156,9 +221,11 @@ def test_a_broken_image_in_training_is_named_and_exits_3(cli, tmp_path):
             tf.io.write_file(str(file), tf.io.encode_png(np.full((9, 9, 3), 40 * index, np.uint8)))
     broken = tmp_path / "images" / "dog" / "4.png"
     broken.write_bytes(broken.read_bytes()[:50])
+    write_image(tmp_path / "images" / "cat" / "grey.png", 90, (9, 9, 1))
     arguments = ("--data", f"folder:{tmp_path / 'images'}", "--batch_size", 2, "--epochs", 1, "--run", tmp_path / "run")
-    code, _, complaint = cli("fit", "googlenet_digits", *arguments)
+    code, out, complaint = cli("fit", "googlenet_digits", *arguments)
     assert code == 3
+    assert "13 images: 1 grey" in out
     assert f"{broken} cannot be decoded" in complaint
     assert "Remove it" in complaint
 

@@ -1,23 +1,31 @@
 """Data sources: what becomes train, validation and test, in which order, and what is said when the data are bad."""
 
 import collections
+import io
+import os
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 from sklearn.datasets import load_digits
 
 from training import data as d
+from training.batches import evaluation_batches, training_batches
+from training import image_file
 from training.errors import DataError, UserError
 from training.recipe import Recipe
+from training.run import data_error
 
 RECIPE = Recipe(image_size=32, batch_size=16)
 
 
 def contents(split, order=None):
     """What identifies each image of a split, in its order."""
-    return [bytes(image) for image, _ in split.load(order).as_numpy_iterator()]
+    return [bytes(image) for image, *_ in split.load(order).as_numpy_iterator()]
 
 
 @pytest.fixture(scope="module")
@@ -70,17 +78,17 @@ def test_the_order_is_a_function_of_the_seed_alone(source, digits, tmp_path):
 
 
 def test_epochs_and_seeds_have_orders_of_their_own(digits):
-    def labels(seed, epoch):
+    def examples(seed, epoch):
         recipe = Recipe(image_size=32, batch_size=1293, seed=seed)
-        return next(iter(d.batches(digits.train, recipe, epoch=epoch)))[1].numpy().tolist()
+        return next(iter(training_batches(digits, recipe, epoch)))[2].numpy().tolist()
 
-    assert labels(0, 0) == labels(0, 0)
-    assert labels(0, 0) != labels(0, 1)
-    assert labels(0, 1) != labels(1, 0)
+    assert examples(0, 0) == examples(0, 0)
+    assert examples(0, 0) != examples(0, 1)
+    assert examples(0, 1) != examples(1, 0)
 
 
 def test_batches_are_rgb_of_the_recipes_size(digits):
-    images, labels = next(iter(d.batches(digits.validation, RECIPE)))
+    images, labels = next(iter(evaluation_batches(digits.validation, RECIPE)))
     assert images.shape == (16, 32, 32, 3)
     assert images.dtype == tf.float32
     assert labels.dtype == tf.int64
@@ -90,8 +98,8 @@ def test_batches_are_rgb_of_the_recipes_size(digits):
 
 
 def test_training_has_full_batches_only_and_evaluation_everything(digits):
-    assert [len(labels) for _, labels in d.batches(digits.train, RECIPE, epoch=0)] == [16] * (1293 // 16)
-    assert sum(len(labels) for _, labels in d.batches(digits.test, RECIPE)) == 360
+    assert [len(labels) for _, labels, _ in training_batches(digits, RECIPE, 0)] == [16] * (1293 // 16)
+    assert sum(len(labels) for _, labels in evaluation_batches(digits.test, RECIPE)) == 360
 
 
 @pytest.mark.parametrize(("height", "width"), [(40, 40), (20, 60), (61, 17), (5, 5)])
@@ -148,7 +156,7 @@ def test_a_folder_of_classes_is_split_by_class(tmp_path, suffix, channels):
 def test_the_labels_of_a_shuffled_folder_stay_with_their_images(tmp_path):
     data = from_folder(write_images(tmp_path / "images"))
     by_content = {Path(file).read_bytes(): "dog" in file for file in data.train.files}
-    for image, label in data.train.load(5).as_numpy_iterator():
+    for image, label, _ in data.train.load(5).as_numpy_iterator():
         assert by_content[image] == label
 
 
@@ -188,8 +196,15 @@ def test_synthetic_images_are_the_same_every_time():
     assert not np.array_equal(first[0], first[1])
 
 
+# A PNG that says it has 9000x8000 pixels, and has none: it is refused for what it says.
+HUGE = b"\x89PNG\r\n\x1a\n" + b"".join(
+    struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+    for name, data in ((b"IHDR", struct.pack(">IIBBBBB", 9000, 8000, 8, 2, 0, 0, 0)), (b"IDAT", b""), (b"IEND", b""))
+)
+
+
 def break_image(root):
-    (root / "dog" / "3.png").write_bytes((root / "dog" / "3.png").read_bytes()[:40])
+    (root / "dog" / "3.png").write_bytes((root / "dog" / "3.png").read_bytes()[:50])
 
 
 @pytest.mark.parametrize(
@@ -203,7 +218,22 @@ def break_image(root):
         (
             lambda root: (write_images(root) / "cat" / "0.png").write_text("<html>"),
             DataError,
-            r"cat/0\.png is not a JPEG, PNG, GIF or BMP image.*Remove it",
+            r"cat/0\.png is not a JPEG, PNG, GIF, BMP or WebP image.*like HTML.*Remove it",
+        ),
+        (
+            lambda root: (write_images(root) / "cat" / "no.png").symlink_to(root / "nowhere"),
+            DataError,
+            r"cat/no\.png is a link to nothing",
+        ),
+        (
+            lambda root: os.truncate(write_images(root) / "cat" / "0.png", image_file.MAX_BYTES + 1),
+            DataError,
+            r"cat/0\.png has 64\.0 MB, more than the 64 MB that are read",
+        ),
+        (
+            lambda root: (write_images(root) / "dog" / "7.png").write_bytes(HUGE),
+            DataError,
+            r"dog/7\.png has 9000x8000 = 72\.0 megapixels, more than the 64 that are decoded. Scale it down",
         ),
         (lambda root: write_images(root, count=2), DataError, "class cat has 2 images.*needs 3"),
         (
@@ -213,8 +243,9 @@ def break_image(root):
         ),
     ],
 )
-def test_a_bad_folder_is_told_what_and_where(tmp_path, spoil, error, words):
+def test_a_bad_folder_is_told_what_and_where(tmp_path, monkeypatch, spoil, error, words):
     spoil(tmp_path / "images")
+    monkeypatch.setattr(tf.io, "decode_image", None)  # all of it is found before anything is decoded
     with pytest.raises(error, match=words):
         from_folder(tmp_path / "images")
 
@@ -225,6 +256,44 @@ def test_a_truncated_image_is_found_by_name(tmp_path):
     data = from_folder(root)
     broken = [d.first_broken_file(split) for split in (data.train, data.validation, data.test)]
     assert [file for file, _ in filter(None, broken)] == [str(root / "dog" / "3.png")]
+
+
+def test_hidden_files_are_no_images_and_webp_is_one(tmp_path):
+    root = write_images(tmp_path / "images")
+    (root / "cat" / "._0.png").write_bytes(b"what a Mac leaves beside each file")
+    (root / "cat" / ".trash").mkdir()
+    (root / "cat" / ".trash" / "1.png").write_bytes(b"")
+    buffer = io.BytesIO()
+    Image.new("RGB", (9, 6), (200, 100, 50)).save(buffer, "WEBP", lossless=True)
+    (root / "cat" / "10.WebP").write_bytes(buffer.getvalue())
+    data = from_folder(root)
+    files = {Path(file).name for split in (data.train, data.validation, data.test) for file in split.files}
+    assert files == {f"{index}.png" for index in range(10)} | {"10.WebP"}
+    assert (d.decode(tf.constant(buffer.getvalue())).numpy() == [200, 100, 50]).all()
+
+
+def test_an_image_of_no_file_that_does_not_decode_is_told_in_plain_words(tmp_path):
+    buffer = io.BytesIO()
+    frames = [Image.new("RGB", (9, 6), color) for color in ("red", "green")]
+    frames[0].save(buffer, "WEBP", save_all=True, append_images=frames[1:])
+    images = tf.data.Dataset.from_tensors(buffer.getvalue()).map(d.decode)
+    with pytest.raises(tf.errors.InvalidArgumentError) as raised:
+        next(iter(images))
+    data = d.load_data(Recipe(data="synthetic", image_size=8))
+    assert str(data_error(data, raised.value)) == (
+        "The images cannot be read: WebP Animation must be 4 channel RGBA. `python -m training check-data` lists the "
+        "broken ones."
+    )
+
+
+def test_conversions_are_one_line_of_the_data_and_none_where_all_is_rgb(tmp_path):
+    write_images(tmp_path / "train", count=10)
+    assert from_folder(tmp_path).conversions == ""
+    write_images(tmp_path / "train" / "grey", (".",), count=4, channels=1)
+    write_images(tmp_path / "test", ("cat", "dog", "grey"), count=3, channels=4)
+    assert from_folder(tmp_path).conversions == (
+        "33 images: 4 grey (repeated in three channels), 9 with transparency (dropped, not blended)"
+    )
 
 
 def test_labels_outside_the_classes_are_refused_before_training():

@@ -68,7 +68,7 @@ def test_float_pixels_give_the_networks_probabilities_at_any_size(digits_run, an
 
 def test_encoded_images_give_names_and_probabilities(digits_run, answers):
     files, _, answer = answers
-    predictions = predict(Run.open(digits_run), files)
+    predictions = list(predict(Run.open(digits_run), files))
     assert np.shape(answer["served"]) == (3, 10)
     np.testing.assert_allclose(np.sum(answer["served"], axis=1), 1, atol=1e-5)
     assert answer["top"] == [[name for name, _ in row] for row in predictions]

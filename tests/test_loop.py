@@ -1,12 +1,16 @@
 """The loop: what it minimises, what it logs, what it keeps, and that it goes on where it stopped."""
 
+import dataclasses
+import os
+import signal
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from training.data import Data, Split
-from training.errors import DivergedError
+from training.errors import DivergedError, Interrupted
 from training.loop import make_train_step, train
 from training.recipe import Recipe, prepare_machine
 from training.run import Run
@@ -21,9 +25,10 @@ def stripes(count, seed):
     images = np.stack(images)[..., None] + random.uniform(-60, 60, (count, 8, 8, 3))
     images = np.clip(images, 0, 255).astype(np.uint8)
 
-    def load(order):
+    def load(order, first=0, every=1):
         chosen = np.arange(count) if order is None else np.random.RandomState(order).permutation(count)
-        return tf.data.Dataset.from_tensor_slices((images[chosen], labels[chosen]))
+        chosen = chosen[first::every]
+        return tf.data.Dataset.from_tensor_slices((images[chosen], labels[chosen], chosen))
 
     return Split(count, load, lambda: labels)
 
@@ -59,6 +64,52 @@ def trained(folder, recipe=RECIPE, callbacks=(), heads=True):
     prepare_machine(recipe)
     model = network(heads)
     return model, train(model, DATA, recipe, run_in(folder, recipe), callbacks)
+
+
+class StopAtStep(keras.callbacks.Callback):
+    """Sends SIGTERM to the process after a number of steps."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.step = step
+
+    def on_train_batch_end(self, batch, logs=None):
+        if int(self.model.optimizer.iterations) == self.step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+FULL = dataclasses.replace(
+    RECIPE,
+    flip=True,
+    mixup=0.4,
+    cutmix=0.4,
+    random_erasing=0.3,
+    label_smoothing=0.1,
+    weight_decay=1e-3,
+    decay_mode="decoupled",
+    clip_norm=1.0,
+    ema=0.9,
+    schedule="plateau",
+    decay_epochs=1.0,
+)
+
+
+@pytest.mark.parametrize("step", [2, 6, 9, 18])  # in the middle of an epoch and on the last steps of epochs
+def test_resuming_at_any_step_equals_a_straight_run(tmp_path, step):
+    def callbacks():
+        return [keras.callbacks.EarlyStopping(monitor="val_loss", patience=2, restore_best_weights=True)]
+
+    straight, whole = trained(tmp_path / "straight", FULL, [*callbacks(), StopAtStep(0)])
+    with pytest.raises(Interrupted, match="same command goes on") as interrupted:
+        trained(tmp_path / "broken", FULL, [*callbacks(), StopAtStep(step)])
+    assert interrupted.value.exit_code == 143
+    resumed, parts = trained(tmp_path / "broken", FULL, [*callbacks(), StopAtStep(0)])
+    assert parts == whole
+    assert_equal_bits(straight, resumed)
+    states = [run_in(tmp_path / name, FULL).checkpoints.load()[0] for name in ("straight", "broken")]
+    assert states[0].keys() == states[1].keys()
+    for name in states[0]:
+        np.testing.assert_array_equal(states[0][name], states[1][name], err_msg=name)
 
 
 def assert_equal_bits(one, other):
@@ -102,7 +153,7 @@ def test_a_step_takes_the_gradient_of_the_weighted_loss():
     model.get_layer("head_dropout").rate = 0.0
     recipe = Recipe(**{**RECIPE.__dict__, "optimizer": "sgd", "learning_rate": 0.5, "momentum": 0.0})
     model.compile(optimizer=keras.optimizers.SGD(0.5))
-    images, labels = (np.stack(part) for part in zip(*DATA.train.load(None).take(8).as_numpy_iterator(), strict=True))
+    images, labels, _ = (np.stack(part) for part in zip(*DATA.train.load(None).take(8).as_numpy_iterator(), strict=True))
     x = (images / 255.0 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     before = [keras.ops.convert_to_numpy(variable) for variable in model.trainable_variables]
     with tf.GradientTape() as tape:
@@ -113,9 +164,10 @@ def test_a_step_takes_the_gradient_of_the_weighted_loss():
         ]
         loss = parts[0] + 0.3 * parts[1]
     expected = tape.gradient(loss, model.trainable_variables)
-    step, metrics = make_train_step(model, recipe)
-    step(tf.constant(images, tf.float32), tf.constant(labels))
-    assert float(metrics["loss"].result()) == pytest.approx(float(loss), rel=1e-5)
+    values = make_train_step(model, recipe)(tf.constant(images, tf.float32), tf.one_hot(labels, 2))
+    assert float(values["loss"]) == pytest.approx(float(loss), rel=1e-5)
+    norm = np.sqrt(sum(np.sum(np.square(gradient)) for gradient in expected))
+    assert float(values["gradient_norm"]) == pytest.approx(norm, rel=1e-4)
     for old, gradient, variable in zip(before, expected, model.trainable_variables, strict=True):
         np.testing.assert_allclose(
             keras.ops.convert_to_numpy(variable), old - 0.5 * gradient.numpy(), rtol=1e-4, atol=1e-6
@@ -127,11 +179,10 @@ def test_regularization_is_part_of_the_loss(tmp_path):
     model.get_layer("head_dense").kernel.regularizer = keras.regularizers.L2(0.1)
     penalty = 0.1 * float(np.sum(np.square(model.get_layer("head_dense").kernel)))
     model.compile(optimizer=keras.optimizers.SGD(0.0))
-    step, metrics = make_train_step(model, RECIPE)
-    images, labels = next(iter(DATA.train.load(None).batch(8)))
-    step(tf.cast(images, tf.float32), labels)
-    parts = float(metrics["main_loss"].result()) + 0.3 * float(metrics["aux1_loss"].result())
-    assert float(metrics["loss"].result()) == pytest.approx(parts + penalty, rel=1e-5)
+    images, labels, _ = next(iter(DATA.train.load(None).batch(8)))
+    values = make_train_step(model, RECIPE)(tf.cast(images, tf.float32), tf.one_hot(labels, 2))
+    parts = float(values["main_loss"]) + 0.3 * float(values["aux1_loss"])
+    assert float(values["loss"]) == pytest.approx(parts + penalty, rel=1e-5)
 
 
 def test_a_network_with_one_output_logs_no_heads(tmp_path):
@@ -206,5 +257,5 @@ def test_the_learning_rate_warms_up_and_falls(tmp_path):
 
 
 def test_a_loss_that_is_no_number_stops_the_run_at_once(tmp_path):
-    with pytest.raises(DivergedError, match=r"loss is nan in step \d of epoch 1.*smaller --learning_rate"):
+    with pytest.raises(DivergedError, match=r"(loss|norm) is (nan|inf) in step \d of epoch 1.*images were number \d+.*smaller --learning_rate"):
         trained(tmp_path / "run", Recipe(**{**RECIPE.__dict__, "optimizer": "sgd", "learning_rate": 1e30}))

@@ -1,4 +1,4 @@
-"""The command line: python -m training fit|recipes|evaluate|predict|export|convert."""
+"""The command line: python -m training fit|recipes|evaluate|predict|export|convert|check-data."""
 
 import os
 import sys
@@ -6,16 +6,22 @@ import sys
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow reads it when it is imported
 
 import argparse
+import contextlib
+import csv
 import difflib
+import itertools
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 from jsonargparse import ArgumentParser, Namespace
 
+from training import checkpoint
 from training import run as runs
+from training.check_data import check_source
 from training.convert import convert as convert_file
-from training.errors import ResourceError, TrainingError, UserError
+from training.errors import DataError, ResourceError, TrainingError, UserError
+from training.image_file import FORMATS
 from training.recipe import Recipe
 from training.recipes import RECIPES
 
@@ -43,7 +49,8 @@ def parser(defaults=None):
 
     predict = ArgumentParser(description="Classify image files: the five most probable classes of each.")
     predict.add_argument("run", help="a run folder")
-    predict.add_argument("images", nargs="+", help="JPEG, PNG, GIF or BMP files")
+    predict.add_argument("images", nargs="+", help=f"{FORMATS} files, and folders of them")
+    predict.add_argument("--csv", help="write rows of file, class1, probability1, ... to this file, not to the screen")
 
     export = ArgumentParser(description="Write the SavedModel of a run.")
     export.add_argument("run", help="a run folder")
@@ -63,6 +70,11 @@ def parser(defaults=None):
         help="how its pixels were normalised (default: lite for EfficientNet-Lite, else imagenet)",
     )
 
+    check = ArgumentParser(description="Read and decode every image of a source, and list what is wrong with them.")
+    check.add_argument("source", help="folder:PATH, a folder, or a name of TFDS")
+    check.add_argument("--data_dir", help="where TFDS has its data sets")
+    check.add_argument("--all", action="store_true", help="list every path, not the first twenty of a kind")
+
     commands = ArgumentParser(prog="python -m training", description=__doc__, exit_on_error=False, allow_abbrev=False)
     commands.add_argument("--debug", action="store_true", help="show the traceback of an error")
     subcommands = commands.add_subcommands()
@@ -73,6 +85,7 @@ def parser(defaults=None):
         ("predict", predict),
         ("export", export),
         ("convert", convert),
+        ("check-data", check),
     ):
         subcommands.add_subcommand(name, command)
     return commands
@@ -163,11 +176,34 @@ def evaluate(options: Namespace):
 
 
 def predict(options: Namespace):
-    predictions = runs.predict(runs.Run.open(options.run), options.images)
-    for file, classes in zip(options.images, predictions, strict=True):
-        print(file)
-        for name, probability in classes:
-            print(f"  {probability:7.2%}  {name}")
+    run, files = runs.Run.open(options.run), runs.image_files(options.images)
+    show, bad = print_classes, []
+    with contextlib.ExitStack() as stack:
+        if options.csv:
+            if not Path(options.csv).absolute().parent.is_dir():
+                raise UserError(f"--csv {options.csv}: there is no such folder. Make it first.")
+            path = stack.enter_context(checkpoint.atomic(options.csv))
+            show = csv.writer(stack.enter_context(open(path, "w", newline=""))).writerow
+            numbers = range(1, min(5, len(run.class_names)) + 1)
+            show(["file", *(f"{what}{number}" for number in numbers for what in ("class", "probability"))])
+        for file, classes in zip(files, runs.predict(run, files), strict=True):
+            if isinstance(classes, DataError):
+                bad.append(classes)
+            else:
+                show([file, *itertools.chain(*classes)])
+    if options.csv:
+        print(f"{options.csv}: {len(files) - len(bad)} images")
+    if len(files) == 1 and bad:
+        raise bad[0]
+    if bad:
+        raise DataError("\n".join([f"{len(bad)} of {len(files)} files could not be classified:", *map(str, bad)]))
+
+
+def print_classes(row):
+    """Prints a row file, class, probability, class, ... in lines."""
+    print(row[0])
+    for name, probability in zip(row[1::2], row[2::2], strict=True):
+        print(f"  {probability:7.2%}  {name}")
 
 
 def export(options: Namespace):
@@ -187,6 +223,12 @@ def convert(options: Namespace):
     print(f"{options.file}: {metadata['model']}, preprocessing {metadata['preprocessing']}")
 
 
+def check_data(options: Namespace):
+    report = check_source(options.source, options.data_dir)
+    print(report.text(None if options.all else 20))
+    report.raise_if_training_fails()
+
+
 COMMANDS = {
     "fit": fit,
     "recipes": recipes,
@@ -194,6 +236,7 @@ COMMANDS = {
     "predict": predict,
     "export": export,
     "convert": convert,
+    "check-data": check_data,
 }
 
 

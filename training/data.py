@@ -7,7 +7,9 @@ validates on a tenth of its training images; one with neither gives up a fifth f
 The order of the training images is a pure function of a seed.
 """
 
+import collections
 import difflib
+import os
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,12 +19,9 @@ import numpy as np
 import tensorflow as tf
 
 from training.errors import DataError, UserError
+from training.image_file import SUFFIXES, decode_reason, describe_conversions, read_header
 
 TEST_SHARE, VALIDATION_SHARE = 0.2, 0.1  # the second of what the first leaves
-
-# What the first bytes of the image files that TensorFlow decodes look like.
-MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM")
-SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp"}
 
 SHUFFLE_BUFFER = 10_000  # encoded images; a data set that fits is shuffled perfectly
 
@@ -48,12 +47,13 @@ class Split:
 
 @dataclass(frozen=True)
 class Data:
-    """A data set: its class names and its three splits."""
+    """A data set: its class names, its three splits, and a line on what silently becomes of its images, if anything."""
 
     class_names: tuple[str, ...]
     train: Split
     validation: Split
     test: Split
+    conversions: str = ""
 
 
 def load_data(recipe, *, download=False):
@@ -98,7 +98,10 @@ def check_split(split, name, classes):
 
 
 def decode(image):
-    """Encoded bytes (JPEG, PNG, GIF, BMP) to RGB (height, width, 3) uint8; grey is repeated, a GIF gives one frame."""
+    """Encoded bytes (JPEG, PNG, GIF, BMP, still WebP) to RGB (height, width, 3) uint8.
+
+    Grey is repeated, transparency dropped, 16 bits are reduced to 8, and a GIF gives its first frame.
+    """
     if image.dtype != tf.string:
         return image
     image = tf.io.decode_image(image, channels=3, expand_animations=False)
@@ -184,56 +187,88 @@ def split_specs(names):
     return "train[28%:]", "train[20%:28%]", "train[:20%]"
 
 
-def folder(path):
-    """Images in folders: PATH/class/image.jpg, or PATH/train, val and test with class folders in each."""
-    root = Path(path).expanduser()
-    if not root.is_dir():
-        parent = next(parent for parent in root.absolute().parents if parent.is_dir())
-        raise UserError(f"data=folder:{path}: there is no such folder; {parent} is the last part that exists.")
-    parts = {}
-    for name in ("train", "validation", "val", "test"):
-        if (root / name).is_dir():
-            parts["validation" if name == "val" else name] = list_images(root / name)
-    if "train" not in parts:
-        parts = {"train": list_images(root)}
+def folder(path, check=read_header):
+    """Images in folders: PATH/class/image.jpg, or PATH/train, val and test with class folders in each.
+
+    Args:
+        path: The folder.
+        check: Function (file) -> its header, which raises for a file that cannot be trained on; None checks no file.
+    """
+    parts = {name: list_images(entry) for name, entry in part_folders(path).items()}
     classes = sorted(parts["train"])
     for name, images in parts.items():
         if sorted(images) != classes:
             raise DataError(
-                f"{root}: the classes of {name} and train differ in {', '.join(sorted(set(images) ^ set(classes)))}. "
+                f"{path}: the classes of {name} and train differ in {', '.join(sorted(set(images) ^ set(classes)))}. "
                 "Every part needs the same class folders."
             )
+    files = [file for images in parts.values() for files in images.values() for file in files]
+    headers = map(check, files) if check else ()
+    conversions = collections.Counter(name for header in headers for name in header.conversions)
     if "test" not in parts and "validation" in parts:
         parts["test"] = parts.pop("validation")
     for name, share in (("test", TEST_SHARE), ("validation", VALIDATION_SHARE)):
         if name not in parts:
             parts[name], parts["train"] = divide(parts["train"], share)
-    return Data(tuple(classes), *(folder_split(parts[name], classes) for name in ("train", "validation", "test")))
+    splits = (folder_split(parts[name], classes) for name in ("train", "validation", "test"))
+    return Data(tuple(classes), *splits, describe_conversions(conversions, len(files)))
+
+
+def part_folders(path):
+    """{"train", and "validation" and "test" if they are there: its folder}; a folder without parts is all "train"."""
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        parent = next(parent for parent in root.absolute().parents if parent.is_dir())
+        raise UserError(f"data=folder:{path}: there is no such folder; {parent} is the last part that exists.")
+    names = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
+    parts = {part: root / name for name, part in names.items() if (root / name).is_dir()}
+    return parts if "train" in parts else {"train": root}
+
+
+def class_folders(root):
+    """{class: its folder} of a folder with one folder a class; hidden ones are none."""
+    return {entry.name: entry for entry in sorted(root.iterdir()) if entry.is_dir() and entry.name[0] != "."}
 
 
 def list_images(root):
-    """{class: its image files} of a folder with one folder a class, every file checked by its first bytes."""
-    classes = {entry.name: entry for entry in sorted(root.iterdir()) if entry.is_dir() and entry.name[0] != "."}
-    images = {
-        name: [str(file) for file in sorted(entry.rglob("*")) if file.suffix.lower() in SUFFIXES]
-        for name, entry in classes.items()
-    }
+    """{class: its image files} of a folder with one folder a class."""
+    classes = class_folders(root)
+    images = {name: find_images(entry) for name, entry in classes.items()}
     if not any(images.values()):
         seen = ", ".join(entry.name for entry in sorted(root.iterdir())[:5]) or "nothing"
         raise DataError(
             f"{root} has no images in class folders; it has {seen}. Put them as {root}/CLASS/IMAGE with the suffix "
-            f"{', '.join(sorted(SUFFIXES))}."
+            f"{', '.join(SUFFIXES)}."
         )
     for name, files in images.items():
         if not files:
             raise DataError(f"{classes[name]} has no images. Add some, or remove the folder.")
-        for file in files:
-            with open(file, "rb") as opened:
-                head = opened.read(8)
-            if not head.startswith(MAGIC):
-                what = "is empty" if not head else "is not a JPEG, PNG, GIF or BMP image, whatever its suffix says"
-                raise DataError(f"{file} {what}. Remove it, or save it again as an image.")
     return images
+
+
+def find_images(root):
+    """The files below a folder that have the suffix of an image and are not hidden, sorted."""
+    return [file for file in find_files(root) if suffix(file) in SUFFIXES and not hidden(file, root)]
+
+
+def find_files(root):
+    """Every file below a folder, sorted; links to folders are not followed."""
+
+    def refuse(error):
+        raise DataError(f"{error.filename} cannot be read: {error.strerror}. Make it readable, or remove it.")
+
+    found = (os.path.join(folder, name) for folder, _, names in os.walk(root, onerror=refuse) for name in names)
+    return sorted(found)
+
+
+def suffix(file):
+    """The suffix of a path in small letters."""
+    return os.path.splitext(file)[1].lower()
+
+
+def hidden(file, root):
+    """Whether a file below a folder, or a folder on the way to it, has a name that begins with a dot."""
+    return any(part[0] == "." for part in Path(file).relative_to(root).parts)
 
 
 def divide(images, share):
@@ -274,7 +309,7 @@ def first_broken_file(split):
         try:
             decode(tf.io.read_file(file))
         except tf.errors.OpError as error:
-            return file, error.message.splitlines()[0]
+            return file, decode_reason(error)
     return None
 
 

@@ -19,6 +19,20 @@ class DataError(TrainingError):
     exit_code = 3
 
 
+class ImageError(DataError):
+    """One image that cannot be trained on.
+
+    Attributes:
+        file: Its path, or what else names it.
+        kind: One of "unreadable", "empty", "large", "oversized", "unsupported" and "broken".
+        reason: What is wrong, as the end of a sentence that begins with the file.
+    """
+
+    def __init__(self, file, kind, reason, mend="Remove it, or save it again as an image."):
+        super().__init__(f"{file} {reason}. {mend}")
+        self.file, self.kind, self.reason = file, kind, reason
+
+
 class ResourceError(TrainingError):
     """Not enough memory or disk."""
 

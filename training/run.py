@@ -9,6 +9,7 @@ import os
 import platform
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,13 +19,16 @@ import tensorflow as tf
 import keras_cnns
 from training import checkpoint
 from training.dashboards import Dashboards, write_scalars
-from training.data import decode, first_broken_file, load_data, resize
+from training.data import decode, find_images, first_broken_file, load_data, resize
 from training.devices import is_chief, make_strategy, prepare_network
-from training.errors import DataError, ResourceError, StateError, UserError
+from training.errors import DataError, ImageError, ResourceError, StateError, UserError
 from training.evaluation import make_evaluation
 from training.export import export
+from training.image_file import FORMATS, SUFFIXES, decode_reason, read_header
 from training.loop import train
 from training.recipe import Recipe, prepare_machine
+
+PREDICTED_AT_ONCE = 32  # images in a batch of predict
 
 
 @dataclass(frozen=True)
@@ -147,6 +151,8 @@ def fit(recipe, folder=None, *, download=False, overwrite=False, force=False, sa
         check_same_environment(run, force)
     prepare_machine(recipe)
     data = load_data(recipe, download=download)
+    if data.conversions and run.chief:
+        print(data.conversions)
     with strategy.scope():
         model = recipe.build(len(data.class_names))
         prepare_network(model, recipe, strategy)
@@ -234,7 +240,9 @@ def data_error(data, error):
         broken = first_broken_file(split)
         if broken:
             return DataError(f"{broken[0]} cannot be decoded: {broken[1]}. Remove it, or save it again as an image.")
-    return DataError(f"The images cannot be read: {error.message}")
+    return DataError(
+        f"The images cannot be read: {decode_reason(error)}. `python -m training check-data` lists the broken ones."
+    )
 
 
 def environment():
@@ -266,25 +274,61 @@ def evaluate(run, split="test"):
         raise data_error(data, error) from error
 
 
-def predict(run, files, top=5):
-    """Classifies image files, each decoded and resized as in evaluation.
+def image_files(paths):
+    """The files among paths, and of the folders among them every image below, in order.
 
-    Returns:
-        For each file a list of (class name, probability), the most probable first.
+    Raises:
+        UserError: A path is not there, or a folder has no images.
     """
-    network, names = run.network(), run.class_names
-    predictions = []
-    for file in files:
-        if not Path(file).is_file():
-            raise UserError(f"{file}: there is no such file.")
+    files = []
+    for path in map(str, paths):
+        found = find_images(path) if Path(path).is_dir() else [path]
+        if not found:
+            raise UserError(f"{path} has no images. Pass a folder of files with the suffix {', '.join(SUFFIXES)}.")
+        if not os.path.lexists(path):
+            raise UserError(f"{path}: there is no such file.")
+        files += found
+    return files
+
+
+def predict(run, files, top=5):
+    """Classifies image files in batches, each image decoded and resized as in evaluation.
+
+    Args:
+        run: The run.
+        files: Paths of images.
+        top: How many classes to give of each image.
+
+    Yields:
+        For each file, in order, a list of (class name, probability), the most probable first; or the DataError that
+        says why it has none.
+    """
+    network, names, size = run.network(), run.class_names, run.recipe.image_size
+
+    @tf.function(input_signature=[tf.TensorSpec((None, size, size, 3))])
+    def probabilities(images):
+        return tf.nn.softmax(network(keras_cnns.preprocess_input(images), training=False))
+
+    def load(file):
         try:
-            image = resize(decode(tf.io.read_file(str(file))), run.recipe.image_size)
+            read_header(file)
+            return resize(decode(tf.io.read_file(file)), size)
+        except DataError as error:
+            return error
         except tf.errors.InvalidArgumentError as error:
-            reason = error.message.splitlines()[0]
+<<<4             reason = error.message.splitlines()[0]
             raise DataError(f"{file} cannot be decoded: {reason}. Pass a JPEG, PNG, GIF or BMP image.") from error
         logits = network(keras_cnns.preprocess_input(image[tf.newaxis], run.recipe.preprocessing), training=False)
         predictions += keras_cnns.decode_predictions(tf.nn.softmax(logits), names, top)
     return predictions
+            return ImageError(file, "broken", f"cannot be decoded: {decode_reason(error)}", f"Pass a {FORMATS} image.")
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(files), PREDICTED_AT_ONCE):
+            images = list(pool.map(load, map(str, files[start : start + PREDICTED_AT_ONCE])))
+            good = [image for image in images if not isinstance(image, DataError)]
+            classes = iter(keras_cnns.decode_predictions(probabilities(tf.stack(good)), names, top) if good else ())
+            yield from (image if isinstance(image, DataError) else next(classes) for image in images)
 
 
 def export_run(run, network=None):

@@ -1,0 +1,321 @@
+"""check-data on files that are broken, hostile or only odd, each made here: what it says of each, and its exit code."""
+
+import io
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from training import check_data, image_file
+from training.__main__ import main
+from training.data import decode
+from training.errors import ImageError, UserError
+
+RANDOM = np.random.RandomState(0)
+
+
+def pixels(*shape):
+    return Image.fromarray(RANDOM.randint(0, 256, shape or (20, 30, 3)).astype(np.uint8))
+
+
+def encode(image, kind, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def png_header(width, height, depth, color):
+    """Signature and header of a PNG; the other chunks follow."""
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0))
+
+
+def chunk(name, data):
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def png_bomb(width, height):
+    """A black image of one bit a pixel, which TensorFlow makes 24 times as large as its rows."""
+    rows = zlib.compress((b"\0" + bytes((width + 7) // 8)) * height, 9)
+    return png_header(width, height, 1, 0) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def jpeg_of_a_size(width, height):
+    """A JPEG whose header claims this size, with the data of a small one."""
+    jpeg = encode(pixels(), "JPEG")
+    at = jpeg.index(b"\xff\xc0") + 5
+    return jpeg[:at] + struct.pack(">HH", height, width) + jpeg[at + 4 :]
+
+
+def exif(orientation):
+    data = Image.Exif()
+    data[0x0112] = orientation
+    return data
+
+
+def frames(kind):
+    return encode(pixels(), kind, save_all=True, append_images=[pixels()])
+
+
+def palette(**options):
+    return encode(pixels().convert("P"), "PNG", **options)
+
+
+BROKEN = {
+    "truncated.jpg": ("broken", encode(pixels(), "JPEG")[:-100], "cannot be decoded: jpeg::Uncompress failed"),
+    "header.png": ("broken", b"\x89PNG\r\n\x1a\n", "its header is broken"),
+    "claims.jpg": ("oversized", jpeg_of_a_size(12000, 12000), "has 12000x12000 = 144.0 megapixels, more than the 64"),
+    "bomb.png": ("oversized", png_bomb(8000, 8001), "has 8000x8001 = 64.0 megapixels"),
+    "pillows.png": ("oversized", png_header(20000, 20000, 8, 0) + chunk(b"IDAT", b""), "has 400.0 megapixels"),
+    "zero.jpg": ("empty", b"", "is empty"),
+    "page.jpg": ("unsupported", b"\n<!doctype html><html>", "it looks like HTML"),
+    "words.gif": ("unsupported", b"dear image", "is not a JPEG, PNG, GIF, BMP or WebP image"),
+    "scan.jpg": ("unsupported", encode(pixels(), "TIFF"), "it looks like TIFF"),
+    "phone.jpg": ("unsupported", b"\0\0\0\x18ftypheic" + bytes(50), "it looks like HEIC"),
+    "moves.webp": ("unsupported", frames("WEBP"), "is an animated WebP"),
+    "clear.webp": ("unsupported", encode(pixels(20, 30, 4), "WEBP"), "is a WebP with transparency"),
+    "palette.bmp": ("unsupported", encode(pixels().convert("P"), "BMP"), "is a BMP with a palette"),
+}
+
+# What becomes of each is counted.
+ODD = {
+    "grey.jpg": (["grey"], encode(pixels(20, 30), "JPEG")),
+    "grey.png": (["grey", "alpha"], encode(pixels(20, 30, 4).convert("LA"), "PNG")),
+    "one_bit.png": (["grey"], encode(pixels(20, 30).convert("1"), "PNG")),
+    "palette.png": (["palette"], palette()),
+    "clear_palette.png": (["palette", "alpha"], palette(transparency=0)),
+    "alpha.png": (["alpha"], encode(pixels(20, 30, 4), "PNG")),
+    "cmyk.jpg": (["cmyk"], encode(pixels().convert("CMYK"), "JPEG")),
+    "deep_grey.png": (["grey", "deep"], encode(Image.fromarray(np.full((4, 6), 40000, np.uint16)), "PNG")),
+    "deep.png": (["deep"], tf.io.encode_png(np.full((4, 6, 3), 40000, np.uint16)).numpy()),
+    "moves.gif": (["palette", "frames"], frames("GIF")),
+    "turned.jpg": (["rotated"], encode(pixels(), "JPEG", exif=exif(6))),
+    "turned.png": (["rotated"], encode(pixels(), "PNG", exif=exif(8))),
+    "upright.jpg": ([], encode(pixels(), "JPEG", exif=exif(1))),
+    "plain.webp": ([], encode(pixels(), "WEBP")),
+    "plain.bmp": ([], encode(pixels(), "BMP")),
+}
+
+
+def write(root, files):
+    for path, content in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(content)
+    return root
+
+
+def good(classes=("cat", "dog"), count=4):
+    return {
+        f"{name}/{index}.png": encode(pixels(8 + index, 12, 3), "PNG") for name in classes for index in range(count)
+    }
+
+
+@pytest.fixture
+def run(capsys):
+    """Runs check-data and gives its exit code, its report and its complaint."""
+
+    def run(*arguments):
+        code = main(["check-data", *map(str, arguments)])
+        return (code, *capsys.readouterr())
+
+    return run
+
+
+def under(report, title):
+    """The lines of the report below a title."""
+    blocks = [block.splitlines() for block in report.split("\n\n")]
+    return next(([line.strip() for line in lines] for first, *lines in blocks if title in first), [])
+
+
+def test_a_clean_folder_exits_0_with_its_counts(run, tmp_path):
+    code, report, complaint = run(write(tmp_path, good()))
+    assert (code, complaint) == (0, "")
+    assert f"{tmp_path}: 8 images in 2 classes" in report
+    assert "classes  cat 4, dog 4" in report
+    assert "parts    test 2, train 4, validation 2" in report
+    assert "height   8 to 11 pixels, median 10" in report
+    assert "width    12 to 12 pixels, median 12" in report
+    assert "0 errors, 0 warnings" in report
+    assert "silently" not in report
+
+
+def test_each_broken_file_is_found_under_its_kind(run, tmp_path, monkeypatch):
+    decoded = []
+    monkeypatch.setattr(check_data, "decode", lambda encoded: decoded.append(encoded.numpy()) or decode(encoded))
+    root = write(tmp_path, good() | {f"cat/{name}": content for name, (_, content, _) in BROKEN.items()})
+    code, report, complaint = run(f"folder:{root}")
+    assert code == 3
+    assert f"{len(BROKEN)} errors, 0 warnings" in report
+    assert "cannot be trained on as it is" in complaint
+    for name, (kind, content, words) in BROKEN.items():
+        lines = under(report, f"error: {check_data.ERRORS[kind]} (")
+        assert [line for line in lines if line.startswith(f"{root / 'cat' / name} ") and words in line], name
+        assert (content in decoded) == (name == "truncated.jpg"), name  # the rest is refused by its header
+    assert len(decoded) == 9
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_refused_would_not_decode_to_what_it_is(name):
+    """The kinds that are refused though they are images: TensorFlow fails, or has too much to do, or errs."""
+    kind, content, _ = BROKEN[name]
+    if kind == "oversized":
+        assert len(content) < 100_000
+    elif name == "palette.bmp":
+        true = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+        assert not np.array_equal(decode(tf.constant(content)), true)
+    else:
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            decode(tf.constant(content))
+
+
+def test_conversions_are_counted(run, tmp_path):
+    root = write(tmp_path, good() | {f"cat/{name}": content for name, (_, content) in ODD.items()})
+    code, report, _ = run(root)
+    assert code == 0
+    counts = {name: sum(name in found for found, _ in ODD.values()) for name in image_file.CONVERSIONS}
+    line = next(line for line in report.splitlines() if "silently" in line)
+    assert line.strip() == f"silently {len(ODD) + 8} images: " + ", ".join(
+        f"{counts[name]} {words}" for name, words in image_file.CONVERSIONS.items()
+    )
+    assert "BMP 1, GIF 1, JPEG 4, PNG 16, WebP 1" in report
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_each_header_tells_its_conversions_and_size(tmp_path, name):
+    conversions, content = ODD[name]
+    header = image_file.read_header(write(tmp_path, {name: content}) / name)
+    assert list(header.conversions) == conversions
+    assert (header.height, header.width) == decode(tf.constant(content)).shape[:2]
+
+
+def test_suffixes_duplicates_and_what_is_ignored_are_warnings(run, tmp_path):
+    files = good(count=8)
+    files["cat/really.jpg"] = encode(pixels(), "PNG")
+    files["cat/again.png"] = files["dog/again.png"] = files["cat/0.png"]
+    files |= {"dog/notes.txt": b"dear dog", "dog/scan.tif": encode(pixels(), "TIFF"), "dog/Thumbs.db": b"1"}
+    files |= {"dog/.hidden.png": b"", "dog/.git/1.png": b"", ".cache/1.png": b""}
+    code, report, _ = run(write(tmp_path, files))
+    assert code == 0
+    assert under(report, check_data.WARNINGS["suffix"]) == [f"{tmp_path}/cat/really.jpg is PNG"]
+    assert under(report, check_data.WARNINGS["ignored"]) == [
+        f"{tmp_path}/dog/Thumbs.db",
+        f"{tmp_path}/dog/notes.txt",
+        f"{tmp_path}/dog/scan.tif (looks like TIFF)",
+    ]
+    assert under(report, check_data.WARNINGS["hidden"]) == [f"{tmp_path}/dog/.git/1.png", f"{tmp_path}/dog/.hidden.png"]
+    ambiguous = under(report, check_data.WARNINGS["ambiguous"])
+    assert len(ambiguous) == 1
+    assert ambiguous[0].startswith(f"{tmp_path}/dog/again.png (")
+    assert f" = {tmp_path}/cat/0.png (" in ambiguous[0]
+
+
+def test_a_duplicate_across_parts_is_a_leak_and_within_one_is_not(run, tmp_path):
+    files = {f"{part}/{path}": content for part in ("train", "test") for path, content in good().items()}
+    files["train/cat/twin.png"] = files["train/cat/1.png"]
+    files["test/dog/twin.png"] = files["train/dog/1.png"]
+    files["val/cat/1.png"], files["val/dog/1.png"] = encode(pixels(), "PNG"), encode(pixels(), "PNG")
+    code, report, _ = run(write(tmp_path, files))
+    assert code == 0
+    assert under(report, check_data.WARNINGS["leak"]) == [
+        f"{tmp_path}/test/dog/twin.png (test) = {tmp_path}/train/dog/1.png (train)"
+    ]
+    assert under(report, check_data.WARNINGS["duplicate"]) == [
+        f"{tmp_path}/train/cat/twin.png (train) = {tmp_path}/train/cat/1.png (train)"
+    ]
+
+
+def test_links_to_nothing_and_files_without_permission_are_unreadable(run, tmp_path):
+    write(tmp_path, good())
+    (tmp_path / "cat" / "gone.png").symlink_to(tmp_path / "nowhere")
+    paths = [f"{tmp_path}/cat/gone.png is a link to nothing: No such file or directory"]
+    if os.getuid():  # root reads everything
+        (tmp_path / "dog" / "1.png").chmod(0)
+        paths.append(f"{tmp_path}/dog/1.png cannot be read: Permission denied")
+    code, report, _ = run(tmp_path)
+    assert code == 3
+    assert under(report, check_data.ERRORS["unreadable"]) == paths
+
+
+def test_a_file_of_too_many_bytes_is_not_read(tmp_path):
+    large = tmp_path / "large.png"
+    large.write_bytes(encode(pixels(), "PNG"))
+    os.truncate(large, image_file.MAX_BYTES)
+    assert image_file.read_header(large).format == "PNG"
+    os.truncate(large, image_file.MAX_BYTES + 1)  # a sparse file: no disk is filled
+    with pytest.raises(ImageError, match=r"large\.png has 64\.0 MB, more than the 64 MB") as raised:
+        image_file.read_header(large)
+    assert raised.value.kind == "large"
+
+
+def test_64_megapixels_are_taken_and_one_row_more_is_not(tmp_path):
+    write(tmp_path, {"most.png": png_bomb(8000, 8000), "more.png": png_bomb(8000, 8001)})
+    assert image_file.read_header(tmp_path / "most.png").height == 8000
+    with pytest.raises(ImageError, match="megapixels"):
+        image_file.read_header(tmp_path / "more.png")
+
+
+def test_what_is_wrong_with_the_folders_is_told_beside_the_broken_files(run, tmp_path):
+    root = write(tmp_path, good() | {"cat/zero.jpg": b""})
+    (root / "empty").mkdir()
+    code, report, _ = run(root)
+    assert code == 3
+    assert "empty has no images" in under(report, check_data.ERRORS["layout"])[0]
+    assert under(report, check_data.ERRORS["empty"]) == [f"{root}/cat/zero.jpg is empty"]
+    assert "classes  cat 5, dog 4, empty 0" in report
+
+
+def test_twenty_paths_of_a_kind_are_listed_and_all_on_demand(run, tmp_path):
+    root = write(tmp_path, good() | {f"cat/{index:02d}.jpg": b"" for index in range(23)})
+    _, report, _ = run(root)
+    lines = under(report, "(23)")
+    assert len(lines) == 21
+    assert lines[-1] == "and 3 more (--all lists them)"
+    _, report, _ = run(root, "--all")
+    assert under(report, "(23)") == [f"{root}/cat/{index:02d}.jpg is empty" for index in range(23)]
+
+
+def test_tfds_is_checked_too(run):
+    code, report, _ = run("digits")
+    assert code == 0
+    assert "1797 images in 10 classes" in report
+    assert "parts    test 360, train 1293, validation 144" in report
+    assert "silently 1797 images: 1797 grey" in report
+
+
+def test_a_broken_image_of_tfds_is_named_by_its_place(monkeypatch):
+    real = check_data.tfds_data
+
+    def spoilt(*arguments, **options):
+        data = real(*arguments, **options)
+        encoded = [b for b, *_ in data.test.load(None).take(4).as_numpy_iterator()]
+        encoded[2] = frames("WEBP")
+        object.__setattr__(data.test, "load", lambda order: tf.data.Dataset.from_tensor_slices((encoded, [0] * 4)))
+        return data
+
+    monkeypatch.setattr(check_data, "tfds_data", spoilt)
+    report = check_data.check_source("digits")
+    assert report.problems["unsupported"] == [
+        "test image 2 is an animated WebP, which TensorFlow does not decode to RGB"
+    ]
+
+
+@pytest.mark.parametrize(("source", "words"), [("folder:nowhere", "no such folder"), ("synthetic", "nothing to check")])
+def test_a_source_that_is_none_exits_2(run, source, words):
+    code, _, complaint = run(source)
+    assert code == 2
+    assert words in complaint
+
+
+def test_a_name_that_is_nowhere_gets_a_suggestion():
+    with pytest.raises(UserError, match="Did you mean"):
+        check_data.check_source("digts")
+
+
+def test_paths_are_those_of_the_disk(tmp_path):
+    """A path in the report can be pasted: spaces and signs are as they are."""
+    report = check_data.check_source(str(write(tmp_path, good() | {"cat/a b'ä.jpg": b""})))
+    assert Path(report.problems["empty"][0].removesuffix(" is empty")).is_file()
