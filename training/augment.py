@@ -1,0 +1,368 @@
+"""Augmentation of training images: every draw is a pure function of a key, so that runs repeat and resume exactly.
+
+A key is an integer tensor (2,). Every kind of draw folds a number of its own into it, so that switching one on or off
+leaves the others as they were.
+"""
+
+import math
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from training.data import decode, resize
+
+CROP, FLIP, POLICY, JITTER, LIGHTING, ERASING, MIX = range(7)  # the kinds of draws
+
+ASPECTS = (3 / 4, 4 / 3)  # of crop="area": width over height (Szegedy et al. 2015, section 6)
+ERASED_SHARES, ERASED_ASPECTS = (0.02, 0.33), (0.3, 3.3)  # of random erasing, as in torchvision
+TRIES = 10  # draws of a rectangle until one fits into the image, as in torchvision
+
+GREY = (0.299, 0.587, 0.114)  # weights of red, green and blue in the brightness (ITU-R BT.601)
+
+# Principal components of ImageNet's pixels in units of 0..1, as facebook/fb.resnet.torch publishes them; the rows of
+# the vectors are red, green and blue.
+EIGENVALUES = (0.2175, 0.0188, 0.0045)
+EIGENVECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
+
+
+def augment(image, recipe, key):
+    """Makes a training image out of an image: crop, flip, policy, colour, lighting, erasing.
+
+    Args:
+        image: Encoded bytes, or a uint8 tensor (height, width, 3).
+        recipe: Says what is done, and the image size.
+        key: Integer tensor (2,) that decides every draw.
+
+    Returns:
+        (image_size, image_size, 3), float32 RGB 0..255.
+    """
+    image = crop(image, recipe, tf.random.fold_in(key, CROP))
+    if recipe.flip:
+        mirrored = tf.random.stateless_uniform((), tf.random.fold_in(key, FLIP)) < 0.5
+        image = tf.cond(mirrored, lambda: tf.reverse(image, axis=[1]), lambda: image)
+    if recipe.policy != "none":
+        image = apply_policy(image, recipe, tf.random.fold_in(key, POLICY))
+    if recipe.color_jitter:
+        image = jitter(image, recipe.color_jitter, tf.random.fold_in(key, JITTER))
+    if recipe.lighting:
+        image = light(image, recipe.lighting, tf.random.fold_in(key, LIGHTING))
+    if recipe.random_erasing:
+        image = erase(image, recipe.random_erasing, tf.random.fold_in(key, ERASING))
+    return tf.ensure_shape(image, (recipe.image_size, recipe.image_size, 3))
+
+
+def crop(image, recipe, key):
+    """Cuts a square out of an image (encoded or not) as recipe.crop says: (image_size, image_size, 3), float32."""
+    size = recipe.image_size
+    if recipe.crop == "area":
+        part = random_area(image, (recipe.crop_min, recipe.crop_max), key)
+        return tf.image.resize(part, (size, size), antialias=True)
+    image = decode(image)
+    if recipe.crop == "scale":
+        draw = tf.random.stateless_uniform((), key, recipe.crop_min, recipe.crop_max)
+        image = scale(image, tf.cast(tf.round(size * draw), tf.int32))
+    else:
+        image = resize(image, size)
+        if recipe.crop == "pad":
+            border = size // 8
+            image = tf.pad(image, [[border, border], [border, border], [0, 0]])
+    if recipe.crop == "center":
+        return image
+    free = tf.shape(image)[:2] - size
+    top, left = tf.unstack(random_position(tf.random.stateless_uniform((2,), tf.random.fold_in(key, 1)), free))
+    return image[top : top + size, left : left + size]
+
+
+def scale(image, shorter):
+    """Scales an image (height, width, 3) until its shorter side is `shorter` pixels; the aspect ratio stays."""
+    sides = tf.cast(tf.shape(image)[:2], tf.float32)
+    target = tf.round(sides * tf.cast(shorter, tf.float32) / tf.reduce_min(sides))
+    return tf.image.resize(image, tf.cast(target, tf.int32), antialias=True)
+
+
+def random_area(image, shares, key):
+    """A random rectangle of an image, uint8 (height, width, 3); of a JPEG, nothing else is decoded."""
+
+    def window(height, width):
+        # Where no draw fits, the middle, in the aspect ratio that comes nearest.
+        low, high = ASPECTS
+        sides = tf.cast(tf.stack([height, width]), tf.float32)
+        middle = tf.minimum(sides, tf.round(tf.stack([sides[1] / low, sides[0] * high])))
+        return random_window(sides, shares, ASPECTS, middle, key)
+
+    def of_jpeg():
+        height, width, _ = tf.unstack(tf.io.extract_jpeg_shape(image), 3)
+        return tf.image.decode_and_crop_jpeg(image, window(height, width), channels=3)
+
+    def of_pixels():
+        pixels = decode(image)
+        top, left, height, width = tf.unstack(window(*tf.unstack(tf.shape(pixels)[:2])))
+        return pixels[top : top + height, left : left + width]
+
+    if image.dtype != tf.string:
+        return of_pixels()
+    return tf.cond(tf.io.is_jpeg(image), of_jpeg, of_pixels)
+
+
+def random_window(sides, shares, aspects, otherwise, key):
+    """Draws a rectangle inside an image.
+
+    Args:
+        sides: Height and width of the image in pixels, float32 (2,).
+        shares: Least and greatest share of the image's area.
+        aspects: Least and greatest width over height; its logarithm is uniform.
+        otherwise: Height and width, float32 (2,), of the rectangle in the middle if none of TRIES draws fits.
+        key: Decides the draw.
+
+    Returns:
+        top, left, height, width: int32 (4,), in pixels.
+    """
+    draws = tf.random.stateless_uniform((TRIES + 1, 2), key)
+    area = tf.reduce_prod(sides) * (shares[0] + (shares[1] - shares[0]) * draws[:TRIES, 0])
+    low, high = math.log(aspects[0]), math.log(aspects[1])
+    aspect = tf.exp(low + (high - low) * draws[:TRIES, 1])
+    drawn = tf.round(tf.sqrt(tf.stack([area / aspect, area * aspect], axis=1)))
+    fits = tf.reduce_all((drawn >= 1) & (drawn <= sides), axis=1)
+    window = tf.where(tf.reduce_any(fits), drawn[tf.argmax(tf.cast(fits, tf.int32))], otherwise)
+    window, free = tf.cast(window, tf.int32), tf.cast(sides - window, tf.int32)
+    corner = tf.where(tf.reduce_any(fits), random_position(draws[TRIES], free), free // 2)
+    return tf.concat([corner, window], axis=0)
+
+
+def random_position(draws, free):
+    """From uniform draws in [0, 1) to integers 0..free, all alike probable."""
+    return tf.cast(draws * tf.cast(free + 1, tf.float32), tf.int32)
+
+
+class Greatest(NamedTuple):
+    """What the operations of a policy do at most."""
+
+    shear: float  # shift per pixel of distance
+    shift: float  # pixels
+    angle: float  # degrees
+    enhance: float  # change of the factor of brightness, colour, contrast and sharpness
+    bits: int  # taken from each value
+
+
+def greatest(policy, size):
+    """The ranges of a policy for images of `size` pixels, both as in torchvision."""
+    if policy == "randaugment":
+        return Greatest(0.3, 150 / 331 * size, 30, 0.9, 4)
+    return Greatest(0.99, 32, 135, 0.99, 6)
+
+
+def apply_policy(image, recipe, key):
+    """RandAugment (Cubuk et al. 2020) or TrivialAugment (Mueller and Hutter 2021, the wide ranges) on one image.
+
+    RandAugment applies policy_layers random operations of the strength policy_magnitude / 30, TrivialAugment one of a
+    random strength.
+    """
+    ranges = greatest(recipe.policy, recipe.image_size)
+    image = tf.cast(tf.round(image), tf.uint8)
+    for layer in range(recipe.policy_layers if recipe.policy == "randaugment" else 1):
+        which, sign, strength = tf.unstack(tf.random.stateless_uniform((3,), tf.random.fold_in(key, layer)))
+        strength = recipe.policy_magnitude / 30 if recipe.policy == "randaugment" else tf.floor(strength * 31) / 30
+        branches = operations(image, ranges, strength, tf.where(sign < 0.5, -1.0, 1.0))
+        image = tf.switch_case(tf.cast(which * len(branches), tf.int32), list(branches.values()))
+    return tf.cast(image, tf.float32)
+
+
+def operations(image, ranges, strength, sign):
+    """The operations of the policies on an image, as functions without arguments; computed only when called.
+
+    Args:
+        image: uint8 (size, size, 3).
+        ranges: What they do at most, a Greatest.
+        strength: Share of the greatest change, 0 to 1.
+        sign: 1 or -1, the direction of those that have two.
+    """
+    signed = sign * strength
+    shear, shift, factor = ranges.shear * signed, tf.round(ranges.shift * signed), 1 + ranges.enhance * signed
+    return {
+        "identity": lambda: image,
+        "shear_x": lambda: transform(image, [1.0, shear, 0.0, 0.0, 1.0, 0.0]),
+        "shear_y": lambda: transform(image, [1.0, 0.0, 0.0, shear, 1.0, 0.0]),
+        "translate_x": lambda: transform(image, [1.0, 0.0, shift, 0.0, 1.0, 0.0]),
+        "translate_y": lambda: transform(image, [1.0, 0.0, 0.0, 0.0, 1.0, shift]),
+        "rotate": lambda: rotate(image, ranges.angle * signed),
+        "brightness": lambda: enhance(0.0, image, factor),
+        "color": lambda: enhance(grey(image), image, factor),
+        "contrast": lambda: enhance(tf.round(tf.reduce_mean(grey(image))), image, factor),
+        "sharpness": lambda: enhance(smooth(image), image, factor),
+        "posterize": lambda: posterize(image, tf.round(ranges.bits * strength)),
+        "solarize": lambda: tf.where(tf.cast(image, tf.float32) >= 255 * (1 - strength), 255 - image, image),
+        "autocontrast": lambda: autocontrast(image),
+        "equalize": lambda: equalize(image),
+    }
+
+
+def transform(image, matrix):
+    """Moves the pixels of a uint8 image: (x, y) gets the nearest to (ax + by + c, dx + ey + f), black outside.
+
+    x and y are measured at the middle of a pixel, as in PIL, so that the image's middle is at half its sides.
+    """
+    a, b, c, d, e, f = matrix
+    rows = [a, b, c + (a + b - 1) / 2, d, e, f + (d + e - 1) / 2, 0.0, 0.0]  # TensorFlow measures at the corner
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=image[tf.newaxis],
+        transforms=[tf.cast(tf.stack(rows), tf.float32)],
+        output_shape=image.shape[:2],
+        interpolation="NEAREST",
+        fill_mode="CONSTANT",
+        fill_value=0.0,
+    )[0]
+
+
+def rotate(image, degrees):
+    """Rotates a square uint8 image around its middle, counterclockwise."""
+    cosine, sine = tf.cos(degrees * math.pi / 180), tf.sin(degrees * math.pi / 180)
+    middle = image.shape[0] / 2
+    return transform(
+        image,
+        [cosine, -sine, middle * (1 - cosine + sine), sine, cosine, middle * (1 - sine - cosine)],
+    )
+
+
+def enhance(origin, image, factor):
+    """Moves a uint8 image away from `origin` (factor above 1) or towards it: uint8."""
+    image = tf.cast(image, tf.float32)
+    return tf.cast(tf.clip_by_value(origin + factor * (image - origin), 0, 255), tf.uint8)
+
+
+def grey(image):
+    """Brightness of a uint8 image, whole numbers as float32: (height, width, 1)."""
+    return tf.round(brightness(tf.cast(image, tf.float32)))
+
+
+def brightness(image):
+    """Brightness of an image (height, width, 3), float32: (height, width, 1)."""
+    return tf.linalg.matmul(image, tf.constant(GREY)[:, tf.newaxis])
+
+
+def smooth(image):
+    """Mean of each pixel (weight 5) and its neighbours (weight 1), float32; the border stays, as in PIL."""
+    image = tf.cast(image, tf.float32)
+    rows = image[:-2] + image[1:-1] + image[2:]
+    boxes = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
+    inner = tf.round((boxes + 4 * image[1:-1, 1:-1]) / 13)
+    middle = tf.concat([image[1:-1, :1], inner, image[1:-1, -1:]], axis=1)
+    return tf.concat([image[:1], middle, image[-1:]], axis=0)
+
+
+def posterize(image, bits):
+    """Clears the lowest bits of a uint8 image."""
+    step = tf.cast(2.0**bits, tf.int32)
+    return tf.bitwise.bitwise_and(image, tf.cast(256 - step, tf.uint8))
+
+
+def autocontrast(image):
+    """Stretches each channel of a uint8 image to 0..255; one of a single value stays."""
+    image = tf.cast(image, tf.float32)
+    low, high = tf.reduce_min(image, axis=(0, 1)), tf.reduce_max(image, axis=(0, 1))
+    stretched = (image - low) * (255 / tf.maximum(high - low, 1))
+    return tf.cast(tf.where(high > low, stretched, image), tf.uint8)
+
+
+def equalize(image):
+    """Makes all values of a uint8 image about equally frequent, channel by channel, in whole numbers as PIL does."""
+    values = tf.cast(image, tf.int32) + [0, 256, 512]  # one table for the three channels
+    counts = tf.raw_ops.DenseBincount(
+        input=tf.reshape(values, [-1]), size=768, weights=tf.zeros([0], tf.int32), binary_output=False
+    )
+    counts = tf.reshape(counts, (3, 256))
+    highest = tf.reduce_max(tf.where(counts > 0, tf.range(256), 0), axis=1, keepdims=True)
+    others = tf.reduce_sum(counts, axis=1, keepdims=True) - tf.gather(counts, highest, batch_dims=1)
+    step = others // 255
+    table = (step // 2 + tf.cumsum(counts, axis=1, exclusive=True)) // tf.maximum(step, 1)
+    table = tf.where(step > 0, tf.minimum(table, 255), tf.range(256))
+    return tf.gather(tf.cast(tf.reshape(table, [-1]), tf.uint8), values)
+
+
+def jitter(image, strength, key):
+    """Varies brightness, contrast and saturation, in this order, by factors from 1 - strength to 1 + strength."""
+    factors = tf.unstack(tf.random.stateless_uniform((3,), key, 1 - strength, 1 + strength))
+    for factor, origin in zip(
+        factors, (lambda _: 0.0, lambda image: tf.reduce_mean(brightness(image)), brightness), strict=True
+    ):
+        start = origin(image)
+        image = tf.clip_by_value(start + factor * (image - start), 0, 255)
+    return image
+
+
+def light(image, deviation, key):
+    """Shifts the colours along the principal components of ImageNet's pixels (Krizhevsky et al. 2012, section 4.1)."""
+    draws = tf.random.stateless_normal((3,), key, stddev=deviation)
+    shift = tf.linalg.matvec(EIGENVECTORS, draws * EIGENVALUES)
+    return tf.clip_by_value(image + 255 * shift, 0, 255)
+
+
+def erase(image, share, key):
+    """Random erasing (Zhong et al. 2020): of `share` of the images a random rectangle becomes noise."""
+    size = image.shape[0]
+
+    def erased():
+        sides = tf.constant([size, size], tf.float32)
+        nothing = tf.zeros(2)
+        window = random_window(sides, ERASED_SHARES, ERASED_ASPECTS, nothing, tf.random.fold_in(key, 1))
+        noise = tf.random.stateless_uniform(image.shape, tf.random.fold_in(key, 2), 0, 255)
+        return tf.where(inside(window, size), noise, image)
+
+    return tf.cond(tf.random.stateless_uniform((), key) < share, erased, lambda: image)
+
+
+def inside(window, size):
+    """Which pixels of a square lie in top, left, height, width: bool (size, size, 1)."""
+    top, left, height, width = tf.unstack(window)
+    pixels = tf.range(size)
+    rows, columns = (pixels >= top) & (pixels < top + height), (pixels >= left) & (pixels < left + width)
+    return (rows[:, tf.newaxis] & columns)[..., tf.newaxis]
+
+
+def mix(images, labels, classes, recipe, key):
+    """Targets of a batch; with mixup or CutMix every image is mixed with the one before it, all in the same share.
+
+    Args:
+        images: (batch, size, size, 3), float32.
+        labels: (batch,), integers.
+        classes: Number of classes.
+        recipe: Says what is done.
+        key: Integer tensor (2,) that decides every draw.
+
+    Returns:
+        Images like those given, and targets (batch, classes), float32, that sum to 1.
+    """
+    key = tf.random.fold_in(key, MIX)
+    targets = tf.one_hot(labels, classes)
+    mixers = []
+    if recipe.mixup:
+        mixers.append(lambda: mixup(images, targets, recipe.mixup, tf.random.fold_in(key, 1)))
+    if recipe.cutmix:
+        mixers.append(lambda: cutmix(images, targets, recipe.cutmix, tf.random.fold_in(key, 2)))
+    if mixers:
+        images, targets = tf.switch_case(tf.random.stateless_uniform((), key, 0, len(mixers), tf.int32), mixers)
+    return images, (1 - recipe.label_smoothing) * targets + recipe.label_smoothing / classes
+
+
+def mixup(images, targets, alpha, key):
+    """The weighted mean of each image and the one before it (Zhang et al. 2018)."""
+    share = beta(alpha, key)
+    return tuple(share * values + (1 - share) * tf.roll(values, 1, axis=0) for values in (images, targets))
+
+
+def cutmix(images, targets, alpha, key):
+    """A rectangle of each image comes from the one before it (Yun et al. 2019); targets by the number of pixels."""
+    size = images.shape[1]
+    half = tf.cast(size * tf.sqrt(1 - beta(alpha, key)) / 2, tf.int32)
+    middle = tf.random.stateless_uniform((2,), tf.random.fold_in(key, 1), 0, size, tf.int32)
+    corner = tf.maximum(middle - half, 0)
+    pasted = inside(tf.concat([corner, tf.minimum(middle + half, size) - corner], axis=0), size)
+    share = tf.reduce_mean(tf.cast(pasted, tf.float32))
+    images = tf.where(pasted, tf.roll(images, 1, axis=0), images)
+    return images, (1 - share) * targets + share * tf.roll(targets, 1, axis=0)
+
+
+def beta(alpha, key):
+    """A draw of the Beta distribution with both parameters alpha, float32."""
+    # In float32 both draws would often be zero for a small alpha.
+    first, second = tf.unstack(tf.random.stateless_gamma((2,), key, tf.constant(alpha, tf.float64), dtype=tf.float64))
+    return tf.cast(tf.math.divide_no_nan(first, first + second), tf.float32)
