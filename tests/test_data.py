@@ -14,8 +14,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from training import data as d
-from training.batches import evaluation_batches, training_batches
 from training import image_file
+from training.batches import evaluation_batches, training_batches
 from training.errors import DataError, UserError
 from training.recipe import Recipe
 from training.run import data_error
@@ -190,7 +190,7 @@ def test_splits_of_tfds(names, specs):
 
 def test_synthetic_images_are_the_same_every_time():
     split = d.load_data(Recipe(data="synthetic", image_size=8)).test
-    first, again = (np.stack([image for image, _ in split.load(None).take(3)]) for _ in range(2))
+    first, again = (np.stack([image for image, *_ in split.load(None).take(3)]) for _ in range(2))
     np.testing.assert_array_equal(first, again)
     assert first.shape == (3, 8, 8, 3)
     assert not np.array_equal(first[0], first[1])
@@ -332,5 +332,5 @@ def test_a_wrong_name_of_a_data_set_gets_a_suggestion(tmp_path):
 
 
 def test_a_data_set_of_something_else_is_refused(tmp_path):
-    with pytest.raises(UserError, match="not a data set of images with one class each"):
+    with pytest.raises(UserError, match="not a data set of 8-bit images with one class each"):
         d.load_data(Recipe(data="imdb_reviews", data_dir=str(tmp_path)))

@@ -153,7 +153,9 @@ def test_a_step_takes_the_gradient_of_the_weighted_loss():
     model.get_layer("head_dropout").rate = 0.0
     recipe = Recipe(**{**RECIPE.__dict__, "optimizer": "sgd", "learning_rate": 0.5, "momentum": 0.0})
     model.compile(optimizer=keras.optimizers.SGD(0.5))
-    images, labels, _ = (np.stack(part) for part in zip(*DATA.train.load(None).take(8).as_numpy_iterator(), strict=True))
+    images, labels, _ = (
+        np.stack(part) for part in zip(*DATA.train.load(None).take(8).as_numpy_iterator(), strict=True)
+    )
     x = (images / 255.0 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     before = [keras.ops.convert_to_numpy(variable) for variable in model.trainable_variables]
     with tf.GradientTape() as tape:
@@ -257,5 +259,8 @@ def test_the_learning_rate_warms_up_and_falls(tmp_path):
 
 
 def test_a_loss_that_is_no_number_stops_the_run_at_once(tmp_path):
-    with pytest.raises(DivergedError, match=r"(loss|norm) is (nan|inf) in step \d of epoch 1.*images were number \d+.*smaller --learning_rate"):
+    with pytest.raises(
+        DivergedError,
+        match=r"(loss|norm) is (nan|inf) in step \d of epoch 1.*images were number \d+.*smaller --learning_rate",
+    ):
         trained(tmp_path / "run", Recipe(**{**RECIPE.__dict__, "optimizer": "sgd", "learning_rate": 1e30}))

@@ -265,7 +265,7 @@ def autocontrast(image):
 
 def equalize(image):
     """Makes all values of a uint8 image about equally frequent, channel by channel, in whole numbers as PIL does."""
-    values = tf.cast(image, tf.int32) + [0, 256, 512]  # one table for the three channels
+    values = tf.cast(image, tf.int32) + tf.constant((0, 256, 512))  # one table for the three channels
     counts = tf.raw_ops.DenseBincount(
         input=tf.reshape(values, [-1]), size=768, weights=tf.zeros([0], tf.int32), binary_output=False
     )

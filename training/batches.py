@@ -10,10 +10,8 @@ import tensorflow as tf
 from training.augment import augment, mix
 from training.data import decode, resize
 
-ONE_DEVICE = tf.distribute.InputContext()
 
-
-def training_batches(data, recipe, epoch, start=0, context=ONE_DEVICE):
+def training_batches(data, recipe, epoch, start=0, context=None):
     """Batches of training images for one epoch: images, targets and examples.
 
     Args:
@@ -21,12 +19,14 @@ def training_batches(data, recipe, epoch, start=0, context=ONE_DEVICE):
         recipe: Gives image size, batch size, augmentation and seed.
         epoch: Number of the epoch, from 0; order and augmentation differ from epoch to epoch.
         start: Steps to leave out.
-        context: Which part of each batch this worker takes, and among how many replicas it is divided.
+        context: Which part of each batch this worker takes, and among how many replicas it is divided;
+            None for one device.
 
     Returns:
         A data set of images (batch, image_size, image_size, 3), float32 RGB 0..255; targets (batch, classes), float32,
         which sum to one; examples (batch,), int64, the positions of the images in the split. Full batches only.
     """
+    context = context or tf.distribute.InputContext()
     order = zlib.crc32(f"{recipe.seed} {epoch}".encode())
     workers, worker = context.num_input_pipelines, context.input_pipeline_id
     replicas = context.num_replicas_in_sync
@@ -48,9 +48,10 @@ def training_batches(data, recipe, epoch, start=0, context=ONE_DEVICE):
     return images.take((steps - start) * replicas // workers).prefetch(tf.data.AUTOTUNE)
 
 
-def evaluation_batches(split, recipe, context=ONE_DEVICE):
+def evaluation_batches(split, recipe, context=None):
     """Batches of a whole split in its order: images (batch, image_size, image_size, 3), float32 RGB 0..255, and labels
     (batch,), int64; the last batch may be smaller."""
+    context = context or tf.distribute.InputContext()
     images = split.load(None, first=context.input_pipeline_id, every=context.num_input_pipelines).map(
         lambda image, label, example: (resize(decode(image), recipe.image_size), label),
         num_parallel_calls=tf.data.AUTOTUNE,

@@ -33,10 +33,14 @@ STATELESS_CALLBACKS = (keras.callbacks.History, keras.callbacks.ProgbarLogger, k
 
 
 @contextlib.contextmanager
-def atomic(path):
+def atomic(path, needed=None):
     """Gives a temporary path in the same folder; what is written there takes the name `path` once it is on the disk.
 
     A crash at any moment leaves the old file, or the new one, never a part of it.
+
+    Args:
+        path: The file.
+        needed: Its size in bytes for the error, where it is known.
 
     Raises:
         ResourceError: The disk is full, or the folder cannot be written to.
@@ -44,7 +48,7 @@ def atomic(path):
     path = Path(path)
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     try:
-        with disk_errors(path):
+        with disk_errors(path, needed):
             yield temporary
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
@@ -85,7 +89,8 @@ def disk_errors(path, needed=None):
             ) from error
         if refused:
             raise ResourceError(
-                f"{path} could not be written: {error.strerror.lower()}. Pass --run with a folder that you may write to."
+                f"{path} could not be written: {error.strerror.lower()}. "
+                "Pass --run with a folder that can be written to."
             ) from error
         raise
 
@@ -122,10 +127,10 @@ class Checkpoints:
         content = safetensors.numpy.save(arrays, {"progress": json.dumps(progress)})
         digits = hashlib.sha256(content).hexdigest()[:16]
         path = self.folder / f"epoch{progress['epoch']:04d}-step{progress['step']:06d}-{digits}.safetensors"
-        with disk_errors(path, len(content)):
+        with disk_errors(path):
             self.folder.mkdir(parents=True, exist_ok=True)
-            with atomic(path) as temporary:
-                temporary.write_bytes(content)
+        with atomic(path, len(content)) as temporary:
+            temporary.write_bytes(content)
         for old in self.files()[KEPT:]:
             old.unlink()
 
@@ -222,7 +227,7 @@ def callback_state(callback):
     """
     if hasattr(callback, "state"):
         return callback.state()
-    return {name: getattr(callback, name) for name in _known_state(callback)}
+    return {name: getattr(callback, name, None) for name in _known_state(callback)}
 
 
 def load_callback_state(callback, state):

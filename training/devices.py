@@ -11,7 +11,7 @@ from training.errors import UserError
 
 def found_distribution():
     """What "auto" means here: several machines where TF_CONFIG or Slurm says so, else as many devices as there are."""
-    if "TF_CONFIG" in os.environ or int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_PROCID" in os.environ:
+    if "TF_CONFIG" in os.environ or (int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_PROCID" in os.environ):
         return "multiworker"
     return "mirrored" if len(tf.config.list_physical_devices("GPU")) > 1 else "none"
 

@@ -51,7 +51,7 @@ class DivergedError(TrainingError):
     exit_code = 6
 
 
-class Interrupted(TrainingError):  # noqa: N818, it is no error
+class Interrupted(TrainingError):
     """A signal ended the run after its state was saved.
 
     Args:

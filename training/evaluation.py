@@ -75,9 +75,7 @@ def make_evaluation(model, classes, recipe):
         return [strategy.reduce("SUM", value, axis=None) for value in values]
 
     def evaluate(split):
-        batches = strategy.distribute_datasets_from_function(
-            lambda context: evaluation_batches(split, recipe, context)
-        )
+        batches = strategy.distribute_datasets_from_function(lambda context: evaluation_batches(split, recipe, context))
         steps = [step(images, labels) for images, labels in batches]
         loss, top5, confusion = (sum(values).numpy() for values in zip(*steps, strict=True))
         return Evaluation(float(loss / confusion.sum()), float(top5 / confusion.sum()), confusion)

@@ -1,7 +1,7 @@
 """The training loop, from the first step to the last: read it once from top to bottom and you know what a run does."""
 
+import functools
 import math
-import sys
 import time
 
 import keras
@@ -10,7 +10,7 @@ import tensorflow as tf
 
 import keras_cnns
 from training import checkpoint
-from training.batches import evaluation_batches, training_batches
+from training.batches import training_batches
 from training.errors import DivergedError, Interrupted, UserError
 from training.evaluation import make_evaluation
 from training.interruption import Interruption
@@ -88,7 +88,7 @@ def train(model, data, recipe, run, callbacks=(), *, save_steps=500):
             epoch = progress["epoch"]
             listed.on_epoch_begin(epoch)
             batches = strategy.distribute_datasets_from_function(
-                lambda context, epoch=epoch: training_batches(data, recipe, epoch, progress["step"], context)
+                functools.partial(training_batches, data, recipe, epoch, progress["step"])
             )
             for images, targets, examples in batches:
                 listed.on_train_batch_begin(progress["step"])

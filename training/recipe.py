@@ -70,8 +70,8 @@ class Recipe:
             learning rate times weight_decay times the weight from it, as AdamW does.
         decay_norms: Whether weight decay also takes biases and the scales and shifts of normalizations.
         clip_norm: Greatest norm of the whole gradient; 0 does not clip.
-        schedule: How the learning rate goes on after the warm-up: cosine (to zero), constant, steps (times decay_rate at
-            every epoch of milestones), exponential (times decay_rate every decay_epochs), plateau (times decay_rate
+        schedule: How the learning rate goes on after the warm-up: cosine (to zero), constant, steps (times decay_rate
+            at every epoch of milestones), exponential (times decay_rate every decay_epochs), plateau (times decay_rate
             when the validation accuracy has not risen for decay_epochs).
         decay_rate: Factor of steps, exponential and plateau.
         decay_epochs: Epochs between two decays of exponential, and without progress of plateau.
@@ -162,7 +162,9 @@ class Recipe:
         check("warmup_epochs", 0 <= self.warmup_epochs <= self.epochs, "must be from 0 to the number of epochs")
         check("milestones", self.milestones == sorted(self.milestones), "must rise")
         check("schedule", self.schedule != "steps" or self.milestones, "needs --milestones, the epochs of the steps")
-        check("schedule", self.schedule != "plateau" or not self.warmup_epochs, "has no warm-up; pass --warmup_epochs 0")
+        check(
+            "schedule", self.schedule != "plateau" or not self.warmup_epochs, "has no warm-up; pass --warmup_epochs 0"
+        )
         check("seed", 0 <= self.seed < 2**31, "must be from 0 to 2147483647")
         check("name", self.name.replace("_", "").replace("-", "").isalnum(), "must be letters, digits, _ and -")
         try:

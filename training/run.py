@@ -208,11 +208,13 @@ def check_same_environment(run, force):
     """Raises a UserError that lists in what versions and devices differ from those that began the run."""
     file = run.folder / "environment.json"
     there, here = json.loads(file.read_text()) if file.exists() else {}, environment()
-    different = [f"{name}: {there[name]!r} there, {here[name]!r} now" for name in there if there[name] != here.get(name)]
+    different = [
+        f"{name}: {old!r} there, {here.get(name)!r} now" for name, old in there.items() if old != here.get(name)
+    ]
     if different and not force:
         raise UserError(
-            f"{run.folder} was begun with other versions or devices ({'; '.join(different)}), so that going on would not "
-            "give the same result. Pass --force to go on all the same, or --overwrite."
+            f"{run.folder} was begun with other versions or devices ({'; '.join(different)}): going on would not give "
+            "the same result. Pass --force to go on all the same, or --overwrite."
         )
 
 
@@ -307,7 +309,7 @@ def predict(run, files, top=5):
 
     @tf.function(input_signature=[tf.TensorSpec((None, size, size, 3))])
     def probabilities(images):
-        return tf.nn.softmax(network(keras_cnns.preprocess_input(images), training=False))
+        return tf.nn.softmax(network(keras_cnns.preprocess_input(images, run.recipe.preprocessing), training=False))
 
     def load(file):
         try:
@@ -316,11 +318,6 @@ def predict(run, files, top=5):
         except DataError as error:
             return error
         except tf.errors.InvalidArgumentError as error:
-<<<4             reason = error.message.splitlines()[0]
-            raise DataError(f"{file} cannot be decoded: {reason}. Pass a JPEG, PNG, GIF or BMP image.") from error
-        logits = network(keras_cnns.preprocess_input(image[tf.newaxis], run.recipe.preprocessing), training=False)
-        predictions += keras_cnns.decode_predictions(tf.nn.softmax(logits), names, top)
-    return predictions
             return ImageError(file, "broken", f"cannot be decoded: {decode_reason(error)}", f"Pass a {FORMATS} image.")
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
