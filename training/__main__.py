@@ -1,4 +1,4 @@
-"""The command line: python -m training fit|recipes|evaluate|predict|export|convert|check-data."""
+"""The command line: python -m training fit|recipes|evaluate|predict|export|compare|profile|convert|check-data."""
 
 import os
 import sys
@@ -20,6 +20,8 @@ from training import checkpoint
 from training import run as runs
 from training.check_data import check_source
 from training.convert import convert as convert_file
+from training.dashboards import compare as comparison
+from training.dashboards import profiling
 from training.errors import DataError, ResourceError, TrainingError, UserError
 from training.image_file import FORMATS
 from training.recipe import Recipe
@@ -37,6 +39,13 @@ def parser(defaults=None):
     fit.add_argument("--overwrite", action="store_true", help="start anew where the folder has a run")
     fit.add_argument("--force", action="store_true", help="go on although versions or devices are others than before")
     fit.add_argument("--save_steps", type=int, default=500, help="steps between two states (default: 500)")
+    fit.add_argument(
+        "--picture_epochs",
+        type=int,
+        default=5,
+        help="epochs between two rounds of pictures and histograms in TensorBoard; 0 for none (default: 5)",
+    )
+    fit.add_argument("--profile_steps", type=int, default=0, help="steps that the profiler records (default: 0)")
     fit.add_class_arguments(Recipe)
     if defaults:
         fit.set_defaults({name: getattr(defaults, name) for name in Recipe.__dataclass_fields__})
@@ -54,6 +63,13 @@ def parser(defaults=None):
 
     export = ArgumentParser(description="Write the SavedModel of a run.")
     export.add_argument("run", help="a run folder")
+
+    compare = ArgumentParser(description="Accuracy of finished runs against their multiply-adds, time and memory.")
+    compare.add_argument("runs", nargs="+", help="run folders, and folders of them")
+    compare.add_argument("--output", default="compare", help="folder of the figure and tables (default: compare)")
+
+    profile = ArgumentParser(description="List the operations that took most time, of fit --profile_steps.")
+    profile.add_argument("run", help="a run folder")
 
     convert = ArgumentParser(
         description="Write published torch weights as a safetensors file for weights=.", allow_abbrev=False
@@ -84,6 +100,8 @@ def parser(defaults=None):
         ("evaluate", evaluate),
         ("predict", predict),
         ("export", export),
+        ("compare", compare),
+        ("profile", profile),
         ("convert", convert),
         ("check-data", check),
     ):
@@ -156,6 +174,8 @@ def fit(options: Namespace):
         overwrite=options.overwrite,
         force=options.force,
         save_steps=options.save_steps,
+        picture_epochs=options.picture_epochs,
+        profile_steps=options.profile_steps,
     )
     print(runs.summary(run))
 
@@ -212,6 +232,16 @@ def export(options: Namespace):
     print(run.export)
 
 
+def compare(options: Namespace):
+    rows = comparison.compare(options.runs, options.output)
+    print(comparison.markdown(rows))
+    print(f"{options.output}: compare.png, compare.md, compare.csv and tensorboard/")
+
+
+def profile(options: Namespace):
+    print(profiling.table(profiling.top_operations(runs.Run.open(options.run).folder)))
+
+
 def convert(options: Namespace):
     metadata = convert_file(
         options.source,
@@ -235,6 +265,8 @@ COMMANDS = {
     "evaluate": evaluate,
     "predict": predict,
     "export": export,
+    "compare": compare,
+    "profile": profile,
     "convert": convert,
     "check-data": check_data,
 }

@@ -32,7 +32,8 @@ def train(model, data, recipe, run, callbacks=(), *, save_steps=500):
         run: The run, which says where files go.
         callbacks: Keras callbacks. They see the logs of each step and epoch: `loss` (all heads, weighted, and
             regularization), `accuracy` (main head), where there are several heads each one's loss and the auxiliary
-            accuracies, and `val_loss` and `val_accuracy` of the main head. Those with `state()` and `load_state(state)`
+            accuracies, and `val_loss`, `val_accuracy` and `val_top5_accuracy` of the main head; `model.gradient_norm` is
+            the norm of the step's gradient. Those with `state()` and `load_state(state)`
             take part in resuming, and Keras's EarlyStopping and ReduceLROnPlateau.
         save_steps: Steps between two states, beside the one at the end of an epoch.
 
@@ -102,6 +103,7 @@ def train(model, data, recipe, run, callbacks=(), *, save_steps=500):
                         f"The {wrong} is {norm if wrong != 'loss' else values['loss']} in {place()}. "
                         f"The images were {examples_of(data.train, examples, strategy)}. {mend(run)}"
                     )
+                model.gradient_norm = norm  # for callbacks; the logs are means over the epoch
                 progress["step"] += 1
                 progress["totals"] = {name: progress["totals"].get(name, 0.0) + values[name] for name in values}
                 logs = {name: total / progress["step"] for name, total in progress["totals"].items()}
@@ -116,7 +118,7 @@ def train(model, data, recipe, run, callbacks=(), *, save_steps=500):
             validation = evaluate(data.validation)
             logs = {name: total / steps for name, total in progress["totals"].items()}
             logs |= {"val_loss": validation.loss, "val_accuracy": validation.accuracy}
-            listed.on_epoch_end(epoch, logs)
+            listed.on_epoch_end(epoch, logs | {"val_top5_accuracy": validation.top5})
 
             progress |= {"epoch": epoch + 1, "step": 0, "totals": {}, "history": [*progress["history"], logs]}
             # Small validation sets tie often: among equal accuracies the lower loss is the better network.

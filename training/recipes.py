@@ -51,6 +51,20 @@ RECIPES = {
             batch_size=16,
             learning_rate=5e-4,
         ),
+        # The picture of the vanishing gradient and its cure: 56 layers without batch normalization, started as Glorot
+        # and Bengio 2010 say, with and without residual connections (He et al. 2016, section 4.2).
+        replace(
+            DIGITS,
+            name="plain56_digits",
+            model="PlainNetCIFAR",
+            model_args={"depth": 56, "batch_norm": False, "kernel_initializer": "glorot_uniform"},
+        ),
+        replace(
+            DIGITS,
+            name="residual56_digits",
+            model="ResNetCIFAR",
+            model_args={"depth": 56, "batch_norm": False, "kernel_initializer": "glorot_uniform"},
+        ),
         # A start for one's own photographs, --data folder:PATH; SGD as in He et al. 2016, section 3.4, with a cosine
         # instead of steps and the learning rate scaled from 256 images a step to 32.
         Recipe(

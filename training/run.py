@@ -17,8 +17,8 @@ import keras
 import tensorflow as tf
 
 import keras_cnns
-from training import checkpoint
-from training.dashboards import Dashboards, write_scalars
+from training import checkpoint, dashboards
+from training.dashboards.hparams import write_result
 from training.data import decode, find_images, first_broken_file, load_data, resize
 from training.devices import is_chief, make_strategy, prepare_network
 from training.errors import DataError, ImageError, ResourceError, StateError, UserError
@@ -116,7 +116,7 @@ class Run:
         return network
 
 
-def fit(recipe, folder=None, *, download=False, overwrite=False, force=False, save_steps=500, callbacks=()):
+def fit(recipe, folder=None, *, download=False, overwrite=False, force=False, save_steps=500, callbacks=(), **shown):
     """Trains a recipe, evaluates its best epoch on the test split and exports it. The same call again goes on.
 
     Args:
@@ -127,6 +127,7 @@ def fit(recipe, folder=None, *, download=False, overwrite=False, force=False, sa
         force: Whether to go on although versions or devices are others than before.
         save_steps: Steps between two states; more often by the clock, and always at the end of an epoch.
         callbacks: Further Keras callbacks.
+        shown: How much TensorBoard shows: `picture_epochs` and `profile_steps` of training.dashboards.of_run.
 
     Returns:
         The run.
@@ -157,10 +158,10 @@ def fit(recipe, folder=None, *, download=False, overwrite=False, force=False, sa
         model = recipe.build(len(data.class_names))
         prepare_network(model, recipe, strategy)
         with run.lock() if run.chief else contextlib.nullcontext():
-            return fit_in(run, model, data, save_steps, callbacks)
+            return fit_in(run, model, data, save_steps, callbacks, shown)
 
 
-def fit_in(run, model, data, save_steps, callbacks):
+def fit_in(run, model, data, save_steps, callbacks, shown):
     """What `fit` does in the folder, which is this process's own."""
     recipe, folder = run.recipe, run.folder
     machine = json.dumps(environment(), indent=2)
@@ -173,9 +174,12 @@ def fit_in(run, model, data, save_steps, callbacks):
             "recipe": fenced(recipe.to_json()),
             "environment": fenced(machine),
             "network": fenced(str(keras_cnns.complexity(model))),
+            "command": fenced(f"python -m training fit {folder}/recipe.json --run {folder}-again"),
         }
-        callbacks = (Dashboards(folder / "tensorboard", recipe.batch_size, texts), *callbacks)
     try:
+        if run.chief:
+            log = dashboards.Log(folder / "tensorboard")
+            callbacks = (*dashboards.of_run(log, recipe, data, texts, **shown), *callbacks)
         progress = train(model, data, recipe, run, callbacks, save_steps=save_steps)
         if not run.chief:
             return run
@@ -183,9 +187,9 @@ def fit_in(run, model, data, save_steps, callbacks):
         test = make_evaluation(network, len(data.class_names), recipe)(data.test)
     except tf.errors.InvalidArgumentError as error:
         raise data_error(data, error) from error
-    write_scalars(
-        folder / "tensorboard" / "test", progress["epoch"], {"loss/main": test.loss, "accuracy/main": test.accuracy}
-    )
+    scalars = {"loss/main": test.loss, "accuracy/main": test.accuracy, "accuracy/top5": test.top5}
+    log.scalars(progress["epoch"], scalars, "test")
+    write_result(log, progress["epoch"], test.accuracy)
     export_run(run, network)
     result = {"test": test.to_json(), "best_epoch": progress["best_epoch"], "history": progress["history"]}
     run.write("metrics.json", json.dumps(result, indent=2) + "\n")

@@ -1,0 +1,48 @@
+"""The network as a graph that opens: nodes grouped as the layer names say."""
+
+import re
+
+import tensorflow as tf
+
+from training.dashboards.log import Board
+
+
+class Graph(Board):
+    """Writes the network's graph, grouped by stage, and texts.
+
+    Args:
+        log: The log.
+        texts: {tag: Markdown}, written once.
+    """
+
+    def __init__(self, log, texts=None):
+        super().__init__(log)
+        self.texts = texts or {}
+
+    def on_train_begin(self, logs=None):
+        with self.log.at(self.step):
+            tf.summary.graph(stage_graph(self.model))
+            for tag, text in self.texts.items():
+                tf.summary.text(tag, text)
+        self.log.flush()
+
+
+def stage_graph(model):
+    """The forward pass as a graph whose nodes are grouped as the layer names say: stage, block, layer.
+
+    Layer names have an underscore at every level, `stage3_block1_conv2_conv`; TensorBoard groups by slashes.
+    """
+    function = tf.function(lambda images: model(images, training=False), autograph=False)
+    graph = function.get_concrete_function(tf.TensorSpec(model.inputs[0].shape, tf.float32)).graph.as_graph_def()
+    groups = {layer.name: layer.name.replace("_", "/") for layer in model.layers}
+
+    def grouped(name):
+        control, name = name[: name.startswith("^")], name.removeprefix("^")
+        # Keras enters every scope twice, so that TensorFlow numbers the second: googlenet_1/conv1_conv_1.
+        parts = re.sub(rf"^{model.name}(_\d+)?/", "", name).split("/")
+        return control + "/".join(groups.get(part) or groups.get(re.sub(r"_\d+$", "", part), part) for part in parts)
+
+    for node in graph.node:
+        node.name = grouped(node.name)
+        node.input[:] = map(grouped, node.input)
+    return graph

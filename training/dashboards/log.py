@@ -1,0 +1,113 @@
+"""Where dashboards write: one event file for each of a few folders, and how a figure becomes an image."""
+
+import io
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+
+class Log:
+    """The event files of a run, which all dashboards of it share.
+
+    TensorBoard follows one growing file in a folder; what a second one in the same folder gets, it may not show.
+
+    Args:
+        folder: Where they go; a folder in it for train, validation and test.
+    """
+
+    def __init__(self, folder):
+        self.folder, self._writers = Path(folder), {}
+
+    def at(self, step, name="train"):
+        """A context in which tf.summary writes for a step, into the folder `name`."""
+        if name not in self._writers:
+            self._writers[name] = tf.summary.create_file_writer(str(self.folder / name))
+        return self._writers[name].as_default(step=step)
+
+    def scalars(self, step, values, name="train"):
+        """Writes {tag: value} as one point of each curve."""
+        with self.at(step, name):
+            for tag, value in values.items():
+                tf.summary.scalar(tag, value)
+
+    def figure(self, tag, figure, step, name="train"):
+        """Writes a matplotlib figure as an image."""
+        with self.at(step, name):
+            tf.summary.image(tag, pixels_of(figure)[None])
+
+    def flush(self):
+        """Waits until everything is in the files."""
+        for writer in self._writers.values():
+            writer.flush()
+
+
+class Board(keras.callbacks.Callback):
+    """A callback that writes to a log, and has by itself nothing to remember when a run goes on.
+
+    Args:
+        log: The log.
+    """
+
+    def __init__(self, log):
+        super().__init__()
+        self.log = log
+
+    @property
+    def step(self):
+        """Updates of the weights so far."""
+        return int(self.model.optimizer.iterations)
+
+    def state(self):
+        """What the run's checkpoints keep of it."""
+        return {}
+
+    def load_state(self, state):
+        """Puts back what `state` gave."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.log.flush()
+
+    def on_train_end(self, logs=None):
+        self.log.flush()
+
+
+def is_due(epochs, every):
+    """Whether pictures are made after a number of epochs: the first, and then at every interval; never for 0."""
+    return bool(every) and (epochs <= 1 or epochs % every == 0)
+
+
+def new_figure(width, height):
+    """An empty figure, in inches, that needs no screen and no global state."""
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=80)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def pixels_of(figure):
+    """A figure as an image (height, width, 3), uint8."""
+    figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+
+
+def grid(images, titles=None, columns=4, colours=None):
+    """A figure of images, RGB 0..255 (height, width, 3), with a title above each."""
+    rows = -(-len(images) // columns)
+    figure = new_figure(1.8 * columns, (2.1 if titles else 1.8) * rows)
+    for index, image in enumerate(images):
+        axes = figure.add_subplot(rows, columns, index + 1)
+        axes.imshow(np.clip(image, 0, 255).astype(np.uint8))
+        axes.axis("off")
+        if titles:
+            axes.set_title(titles[index], fontsize=9, color=colours[index] if colours else "black")
+    return figure
+
+
+def png(figure):
+    """A figure as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()

@@ -1,0 +1,180 @@
+"""Looks into the network on a fixed batch: gradients by depth, and weights, gradients and activations by stage.
+
+Depth is what the lecture is about: in a deep plain network without normalization the gradient vanishes on its way to
+the first layers; residual connections and auxiliary heads carry it there.
+"""
+
+import contextlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import keras_cnns
+from keras_cnns.layers import DeformableConv2D
+from training.dashboards.log import Board, is_due, new_figure
+
+
+class Probes(Board):
+    """Writes the gradient's norm by depth each epoch, as a heat map, and histograms by stage at an interval.
+
+    The gradient is that of training, batch statistics and dropout included; what the forward pass moves (moving
+    statistics, seeds) is put back.
+
+    Args:
+        log: The log.
+        images: The fixed batch, RGB 0..255 (batch, height, width, 3).
+        targets: Its targets (batch, classes), which sum to one.
+        preprocessing: A mode of keras_cnns.preprocess_input.
+        aux_weight: Weight of the auxiliary heads' loss.
+        every: Epochs between two histograms; with 0 nothing is looked at.
+    """
+
+    def __init__(self, log, images, targets, preprocessing="imagenet", *, aux_weight=0.3, every=5):
+        super().__init__(log)
+        self.images = keras_cnns.preprocess_input(images, preprocessing)
+        self.targets, self.aux_weight, self.every = targets, aux_weight, every
+        self.epochs, self.norms = [], []  # after so many epochs, these norms by depth
+
+    def state(self):
+        return {"epochs": self.epochs, "norms": self.norms}
+
+    def load_state(self, state):
+        self.epochs, self.norms = state["epochs"], state["norms"]
+
+    def on_train_begin(self, logs=None):
+        self.gradients = gradients_of(self.model, self.aux_weight)
+        self.kernels = [
+            place
+            for place, variable in enumerate(self.model.trainable_variables)
+            if variable.path.endswith("/kernel") and not variable.path.startswith("aux")
+        ]
+        self.names = [self.model.trainable_variables[place].path.rpartition("/")[0] for place in self.kernels]
+        self.inside = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 0 and not self.epochs:
+            self.look(0)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.look(epoch + 1)
+
+    def look(self, epochs):
+        """Writes what there is to see after a number of epochs."""
+        if not self.every:
+            return
+        with unchanged(self.model):
+            gradients = [gradient.numpy() for gradient in self.gradients(self.images, self.targets)]
+        self.epochs.append(epochs)
+        self.norms.append([float(np.linalg.norm(gradients[place])) for place in self.kernels])
+        if self.norms[-1]:
+            first, last = self.norms[-1][0], self.norms[-1][-1]
+            self.log.scalars(epochs, {"gradient_by_depth/first": first, "gradient_by_depth/last": last})
+        if is_due(epochs, self.every):
+            if self.norms[-1]:
+                self.log.figure("gradient_by_depth", heat_map(self.epochs, self.norms, self.names), epochs)
+            self.write_histograms(epochs, gradients)
+        self.log.flush()
+
+    def write_histograms(self, epochs, gradients):
+        variables = self.model.trainable_variables
+        histograms = by_stage("weights", ((v.path, v.numpy()) for v in variables))
+        paths = [variable.path for variable in variables]
+        histograms |= by_stage("gradients", zip(paths, gradients, strict=True))
+        if self.inside is None:
+            self.inside = activations_of(self.model)
+        stages, gates, offsets = self.inside(self.images)
+        histograms |= {f"activations/{stage}": value for stage, value in stages.items()}
+        histograms |= by_stage("gates", ((name, value.numpy()) for name, value in gates.items()))
+        histograms |= {f"offsets/{name}": value for name, value in offsets.items()}
+        with self.log.at(epochs):
+            for tag, values in histograms.items():
+                tf.summary.histogram(tag, values)
+
+
+@contextlib.contextmanager
+def unchanged(model):
+    """Puts back what a forward pass of training moves: moving statistics and the seeds of random layers."""
+    before = [(variable, variable.numpy()) for variable in model.non_trainable_variables]
+    try:
+        yield
+    finally:
+        for variable, value in before:
+            variable.assign(value)
+
+
+def gradients_of(model, aux_weight):
+    """A function (images, targets) -> the loss's gradients by the trainable variables, in float32.
+
+    Regularization is not part of the loss. Among several replicas batch statistics belong to their step, so that the
+    probe takes the moving ones there.
+    """
+    training = tf.distribute.get_strategy().num_replicas_in_sync == 1
+
+    @tf.function
+    def gradients(images, targets):
+        with tf.GradientTape() as tape:
+            outputs = model(images, training=training)
+            outputs = outputs if isinstance(outputs, dict) else {"main": outputs}
+            loss = sum(
+                (1.0 if head == "main" else aux_weight)
+                * tf.reduce_mean(keras.ops.categorical_crossentropy(targets, logits, from_logits=True))
+                for head, logits in outputs.items()
+            )
+            scaled = model.optimizer.scale_loss(loss)  # in float16 small gradients would be zero
+        scale = model.optimizer.scale_loss(1.0)
+        found = tape.gradient(scaled, [v.value for v in model.trainable_variables], unconnected_gradients="zero")
+        return [tf.cast(gradient, "float32") / scale for gradient in found]
+
+    return gradients
+
+
+def activations_of(model):
+    """A function (images) -> {stage: its last map}, {layer: SE gates}, {layer: offsets of a deformable convolution}."""
+    ends, gates, deformable = {}, {}, {}
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.InputLayer):
+            continue
+        ends[stage_of(layer.name)] = keras.tree.flatten(layer.output)[0]
+        if layer.name.endswith("_sigmoid") and layer.output.shape[1:3] == (1, 1):
+            gates[layer.name] = layer.output
+        if isinstance(layer, DeformableConv2D):
+            deformable[layer.name] = layer
+    inputs = {name: layer.input for name, layer in deformable.items()}
+    inner = keras.Model(model.input, [ends, gates, inputs])
+
+    @tf.function
+    def look(images):
+        stages, gate_values, maps = inner(images, training=False)
+        offsets = {name: layer._offsets_and_mask(maps[name])[0] for name, layer in deformable.items()}
+        return stages, gate_values, offsets
+
+    return look
+
+
+def stage_of(path):
+    """The stage of a layer or variable: `stage3_block1_conv2_conv/kernel` belongs to stage3."""
+    return path.partition("/")[0].partition("_")[0]
+
+
+def by_stage(kind, named):
+    """{"kind/stage": all values of the stage} of pairs (name of the layer or variable, array)."""
+    stages = {}
+    for name, array in named:
+        stages.setdefault(f"{kind}/{stage_of(name)}", []).append(np.ravel(array))
+    return {tag: np.concatenate(arrays) for tag, arrays in stages.items()}
+
+
+def heat_map(epochs, norms, names):
+    """The gradient's norm of each layer with a kernel (rows, the first layer on top) over the epochs (columns)."""
+    figure = new_figure(7, 6)
+    axes = figure.add_subplot()
+    # A norm of exactly zero is shown as the smallest that float32 has.
+    values = np.log10(np.maximum(np.array(norms).T, np.finfo(np.float32).tiny))
+    image = axes.imshow(values, aspect="auto", cmap="magma", interpolation="nearest", vmin=-8, vmax=2)
+    axes.set_xticks(range(len(epochs)), epochs)
+    shown = sorted({round(place) for place in np.linspace(0, len(names) - 1, 12)})
+    axes.set_yticks(shown, [names[place] for place in shown], fontsize=7)
+    axes.set_xlabel("epochs")
+    figure.colorbar(image, label="log10 of the gradient's norm", extend="both")
+    return figure

@@ -1,0 +1,97 @@
+"""The profiler: a window of steps with markers, and its top operations as text.
+
+TensorBoard's plugin draws with charts from the internet; the table needs none.
+"""
+
+import collections
+
+import tensorflow as tf
+from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+from training.dashboards.log import Board
+from training.errors import UserError
+
+
+class Profile(Board):
+    """Records a window of steps of the first epoch that it sees.
+
+    Args:
+        log: The log.
+        steps: How many; 0 for none.
+        first: Number of the first one in the epoch, from 0; the first steps trace and allocate.
+    """
+
+    def __init__(self, log, steps=0, first=10):
+        super().__init__(log)
+        self.steps, self.first = steps, first
+        self.marker, self.done = None, not steps
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self.done:
+            return
+        if batch == self.first:
+            tf.profiler.experimental.start(str(self.log.folder / "train"))
+        if batch >= self.first:
+            # Without _r the overview says that there are no step markers.
+            self.marker = tf.profiler.experimental.Trace("train", step_num=batch, _r=1)
+            self.marker.__enter__()
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.marker is not None:
+            self.marker.__exit__(None, None, None)
+            self.marker = None
+            if batch + 1 == self.first + self.steps:
+                self.stop()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if not self.done and self.params.get("steps", self.first + 1) > self.first:
+            self.stop()  # the epoch was shorter than the window
+
+    def stop(self):
+        tf.profiler.experimental.stop()
+        self.done = True
+
+
+def top_operations(folder, count=20):
+    """The operations that took most time in the newest profile below a folder.
+
+    On a GPU these are its kernels; on a CPU TensorFlow's operations, by type, over all threads.
+
+    Args:
+        folder: The folder of a run.
+        count: How many to give.
+
+    Returns:
+        A list of (name, calls, milliseconds, share of the time of all operations).
+
+    Raises:
+        UserError: Nothing was recorded.
+    """
+    files = sorted(folder.glob("**/plugins/profile/*/*.xplane.pb"))
+    if not files:
+        raise UserError(f"{folder} has no profile. Record one: `python -m training fit ... --profile_steps 10`.")
+    space = xplane_pb2.XSpace()
+    space.ParseFromString(files[-1].read_bytes())
+    on_device = [plane for plane in space.planes if plane.name.startswith("/device:GPU")]
+    calls, picoseconds = collections.Counter(), collections.Counter()
+    for plane in on_device or space.planes:
+        for line in plane.lines:
+            if on_device and not line.name.startswith("Stream"):
+                continue  # lines of names and steps, which count the same time again
+            for event in line.events:
+                metadata = plane.event_metadata[event.metadata_id]
+                # Operations on the CPU are called "name in the graph:type".
+                name = metadata.name if on_device else metadata.name.partition(":")[2]
+                if name and (on_device or metadata.display_name == name):
+                    calls[name] += 1
+                    picoseconds[name] += event.duration_ps
+    total = sum(picoseconds.values()) or 1
+    return [(name, calls[name], time / 1e9, time / total) for name, time in picoseconds.most_common(count)]
+
+
+def table(operations):
+    """Top operations as lines of text."""
+    lines = [f"{'operation':<48} {'calls':>7} {'ms':>10} {'share':>7}"]
+    return "\n".join(
+        lines + [f"{name[:48]:<48} {calls:7d} {ms:10.2f} {share:7.1%}" for name, calls, ms, share in operations]
+    )
