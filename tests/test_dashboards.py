@@ -1,16 +1,36 @@
 """What TensorBoard finds in a run, read back through its own reader."""
 
+import csv
+import dataclasses
 import json
+import math
+import re
 
+import keras
+import numpy as np
 import pytest
 import tensorflow as tf
+from google.protobuf import text_format
+from safetensors.numpy import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins import projector
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.hparams import plugin_data_pb2
 from tensorboard.util import tensor_util
+from test_loop import DATA, RECIPE, network, run_in
 
-from training.dashboards import stage_graph
-from training.run import Run
-
-STEPS = 1293 // 32  # of an epoch
+import keras_cnns
+from training import dashboards
+from training.batches import training_batches
+from training.checkpoint import state_of
+from training.dashboards import compare, pictures
+from training.dashboards.probes import activations_of, unchanged
+from training.dashboards.profiling import top_operations
+from training.errors import UserError
+from training.evaluation import make_evaluation
+from training.loop import train
+from training.recipe import Recipe, prepare_machine
+from training.run import fit
 
 
 def events(run, split):
@@ -23,64 +43,325 @@ def series(reader, tag):
     return [(event.step, float(tensor_util.make_ndarray(event.tensor_proto))) for event in reader.Tensors(tag)]
 
 
+def train_tiny(folder, boards=(), recipe=RECIPE):
+    """Trains the network of test_loop on its stripes: the model and the history."""
+    prepare_machine(recipe)
+    model = network()
+    return model, train(model, DATA, recipe, run_in(folder, recipe), boards)["history"]
+
+
 @pytest.fixture(scope="module")
-def history(digits_run):
-    return json.loads((digits_run / "metrics.json").read_text())["history"]
-
-
-def test_each_head_has_its_curves_and_they_are_the_logs(digits_run, history):
-    train = events(digits_run, "train")
-    for tag, name in {
-        "loss/total": "loss",
-        "loss/main": "main_loss",
-        "loss/aux1": "aux1_loss",
-        "loss/aux2": "aux2_loss",
-        "accuracy/main": "accuracy",
-        "accuracy/aux1": "aux1_accuracy",
-        "accuracy/aux2": "aux2_accuracy",
-    }.items():
-        assert series(train, tag) == [(epoch, pytest.approx(logs[name])) for epoch, logs in enumerate(history, 1)]
-
-
-def test_validation_and_test_have_the_main_head(digits_run, history):
-    validation = events(digits_run, "validation")
-    assert sorted(validation.Tags()["tensors"]) == ["accuracy/main", "loss/main"]
-    assert [value for _, value in series(validation, "loss/main")] == pytest.approx(
-        [logs["val_loss"] for logs in history]
+def tiny(tmp_path_factory):
+    """A run with every dashboard on: (folder, model, history, {name of the dashboard: it})."""
+    folder = tmp_path_factory.mktemp("tiny") / "run"
+    boards = dashboards.of_run(
+        dashboards.Log(folder / "tensorboard"), RECIPE, DATA, {"recipe": "text"}, picture_epochs=2, profile_steps=2
     )
-    result = json.loads((digits_run / "metrics.json").read_text())["test"]
-    assert series(events(digits_run, "test"), "accuracy/main") == [(2, pytest.approx(result["accuracy"]))]
+    by_name = {type(board).__name__: board for board in boards}
+    by_name["Scalars"].interval, by_name["Profile"].first = 2, 1
+    return folder, *train_tiny(folder, boards), by_name
 
 
-def test_the_learning_rate_is_there_by_step(digits_run):
-    points = series(events(digits_run, "train"), "by_step/learning_rate")
-    assert [step for step, _ in points] == list(range(10, 2 * STEPS + 1, 10))
-    assert points[0][1] == pytest.approx(1e-3 * 10 / STEPS)  # in the warm-up of one epoch
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """The folder of a run that `fit` made, of a small network."""
+    recipe = Recipe(
+        model="ResNetCIFAR", model_args={"depth": 8}, image_size=8, epochs=2, optimizer="adam", learning_rate=0.01
+    )
+    return fit(recipe, tmp_path_factory.mktemp("runs") / "digits", picture_epochs=0).folder
 
 
-def test_speed_is_consistent(digits_run):
-    train = events(digits_run, "train")
-    for (_, images), (_, milliseconds) in zip(
-        series(train, "speed/images_per_second"), series(train, "speed/step_milliseconds"), strict=True
+def test_training_with_every_dashboard_gives_the_same_bits_as_with_none(tiny, tmp_path):
+    _, watched, _, _ = tiny
+    alone, _ = train_tiny(tmp_path / "alone")
+    for (name, one), other in zip(state_of(alone).items(), state_of(watched).values(), strict=True):
+        assert np.array_equal(one.numpy(), other.numpy()), name
+
+
+def test_looking_puts_moving_statistics_and_seeds_back():
+    model = network()
+    variables = model.non_trainable_variables
+    assert {"moving_mean", "seed_generator_state"} <= {variable.path.rpartition("/")[2] for variable in variables}
+    before = [variable.numpy() for variable in variables]
+    with unchanged(model):
+        model(tf.random.stateless_normal((4, 8, 8, 3), (0, 0)), training=True)
+        assert any((one != variable.numpy()).any() for one, variable in zip(before, variables, strict=True))
+    assert all((one == variable.numpy()).all() for one, variable in zip(before, variables, strict=True))
+
+
+def test_each_head_has_its_curves_and_they_are_the_logs(tiny):
+    folder, _, history, _ = tiny
+    for split, tag, name in (
+        ("train", "loss/total", "loss"),
+        ("train", "loss/main", "main_loss"),
+        ("train", "accuracy/main", "accuracy"),
+        ("train", "loss/aux1", "aux1_loss"),
+        ("train", "accuracy/aux1", "aux1_accuracy"),
+        ("validation", "loss/main", "val_loss"),
+        ("validation", "accuracy/main", "val_accuracy"),
     ):
-        assert images * milliseconds / 1000 == pytest.approx(32)
+        points = series(events(folder, split), tag)
+        assert points == [(epoch, pytest.approx(logs[name])) for epoch, logs in enumerate(history, 1)]
+    # Of two classes both are among the first five.
+    assert series(events(folder, "validation"), "accuracy/top5") == [(1, 1.0), (2, 1.0), (3, 1.0)]
 
 
-def test_recipe_and_environment_are_there_as_text(digits_run):
-    train = events(digits_run, "train")
+def test_what_dashboards_need_stays_out_of_the_history(tiny):
+    assert set(tiny[2][0]) == {
+        "loss", "main_loss", "aux1_loss", "accuracy", "aux1_accuracy", "val_loss", "val_accuracy"
+    }  # fmt: skip
+
+
+def test_the_learning_rate_is_there_by_step(tiny):
+    points = series(events(tiny[0], "train"), "by_step/learning_rate")
+    assert [step for step, _ in points] == list(range(2, 19, 2))
+    for step, rate in points:
+        assert rate == pytest.approx(0.01 * (1 + math.cos(math.pi * step / 18)) / 2, abs=1e-7)
+
+
+def test_utilisation_is_its_formula(tiny):
+    reader = events(tiny[0], "train")
+    multiply_adds = 36 * 3 * 3 * 3 * 8 + 8 * 2 + 36 * 8 * 2
+    names = ("utilisation", "images_per_second", "step_milliseconds", "input_wait_milliseconds")
+    points = list(zip(*(series(reader, f"by_step/{name}") for name in names), strict=True))
+    assert len(points) == 9
+    for (_, share), (_, images), (_, milliseconds), (_, wait) in points:
+        assert share == pytest.approx(6 * multiply_adds * images / tiny[3]["Scalars"].peak, rel=1e-4)
+        assert images * milliseconds / 1000 == pytest.approx(8, rel=1e-4)
+        assert 0 < wait < milliseconds
+
+
+def test_every_chart_of_the_layout_has_its_curve(tiny):
+    train_events = events(tiny[0], "train")
+    tags = {*train_events.Tags()["tensors"], *events(tiny[0], "validation").Tags()["tensors"]}
+    layout = layout_pb2.Layout.FromString(
+        tensor_util.make_ndarray(train_events.Tensors("custom_scalars__config__")[0].tensor_proto).item()
+    )
+    assert [page.title for page in layout.category] == ["optimisation", "generalisation", "speed", "numerics"]
+    for chart in (chart for page in layout.category for chart in page.chart):
+        for pattern in chart.multiline.tag:
+            only_in_float16 = chart.title in ("loss scale", "skipped steps")
+            assert any(re.fullmatch(pattern, tag) for tag in tags) != only_in_float16, pattern
+
+
+def test_histograms_are_by_stage(tiny):
+    reader = events(tiny[0], "train")
+    for kind in ("weights", "gradients", "activations"):
+        assert {f"{kind}/block", f"{kind}/head", f"{kind}/aux1"} <= set(reader.Tags()["tensors"])
+    buckets = tensor_util.make_ndarray(reader.Tensors("weights/block")[0].tensor_proto)
+    assert buckets[:, 2].sum() == 3 * 3 * 3 * 8 + 2 * 8  # the kernel, and gamma and beta
+
+
+def test_pictures_are_there_at_their_interval(tiny):
+    for split, tag, steps in (
+        ("train", "augmented", [1, 2]),
+        ("train", "first_filters", [1, 2]),
+        ("train", "gradient_by_depth", [0, 1, 2]),
+        ("validation", "predictions", [1, 2]),
+        ("validation", "confusion", [1, 2]),
+        ("validation", "most_confident_mistakes", [1, 2]),
+        ("validation", "grad_cam", [1, 2]),
+    ):
+        points = events(tiny[0], split).Tensors(tag)
+        assert [point.step for point in points] == steps
+        image = tf.io.decode_png(tensor_util.make_ndarray(points[0].tensor_proto)[2]).numpy()
+        assert image.std() > 1, tag
+
+
+def one_layer():
+    """A linear classifier, whose gradient can be written down."""
+    image = keras.Input((8, 8, 3))
+    return keras.Model(
+        image, keras.layers.Dense(2, name="head_dense")(keras.layers.Flatten(name="head_flatten")(image))
+    )
+
+
+def gradient_by_hand(kernel, bias, images, targets):
+    """Of the mean cross-entropy of softmax(x W + b): x^T (p - y) / n, and the mean of p - y."""
+    mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    pixels = ((np.asarray(images, "float64") / 255 - mean) / deviation).reshape(len(images), -1)
+    exponentials = np.exp(pixels @ kernel + bias)
+    error = exponentials / exponentials.sum(axis=1, keepdims=True) - targets
+    return pixels.T @ error / len(images), error.mean(axis=0)
+
+
+def test_gradient_norms_and_update_are_those_written_down(tmp_path):
+    recipe = dataclasses.replace(
+        RECIPE, optimizer="sgd", momentum=0.0, schedule="constant", learning_rate=1e-4, batch_size=48, epochs=1
+    )
+    prepare_machine(recipe)
+    model = one_layer()
+    kernel, bias = model.get_weights()
+    images, targets, _ = next(iter(training_batches(DATA, recipe, 0)))
+    log = dashboards.Log(tmp_path / "tensorboard")
+    probes = dashboards.Probes(log, images[:4], targets[:4])
+    train(model, DATA, recipe, run_in(tmp_path), [dashboards.Scalars(log, 48, interval=1), probes])
+    reader = events(tmp_path, "train")
+
+    of_batch = math.hypot(*map(np.linalg.norm, gradient_by_hand(kernel, bias, images, targets.numpy())))
+    assert series(reader, "by_step/gradient_norm") == [(1, pytest.approx(of_batch, rel=1e-4))]
+    assert series(reader, "weights/update_ratio")[0][1] == pytest.approx(
+        1e-4 * of_batch / np.linalg.norm(kernel), rel=1e-3
+    )
+    assert series(reader, "weights/norm")[0][1] == pytest.approx(
+        math.hypot(*map(np.linalg.norm, model.get_weights())), rel=1e-4
+    )
+    of_probe = np.linalg.norm(gradient_by_hand(kernel, bias, images[:4], targets[:4].numpy())[0])
+    assert probes.norms[0] == [pytest.approx(of_probe, rel=1e-4)]
+    assert series(reader, "gradient_by_depth/first")[0] == (0, pytest.approx(of_probe, rel=1e-4))
+
+
+def test_probes_go_on_with_a_run(tiny, tmp_path):
+    state = json.loads(json.dumps(tiny[3]["Probes"].state()))
+    again = dashboards.Probes(dashboards.Log(tmp_path), tf.zeros((1, 8, 8, 3)), tf.ones((1, 2)))
+    again.load_state(state)
+    assert again.epochs == [0, 1, 2, 3]
+    assert [len(norms) for norms in again.norms] == [2] * 4  # the convolution and the main head, without aux1
+
+
+def test_scaling_and_skipped_steps_are_there_in_float16_with_plain_keras(tmp_path):
+    keras.mixed_precision.set_global_policy("mixed_float16")
+    model = one_layer()
+    # Too large a scale: gradients are infinite, steps are left out, and each time the scale is halved.
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(1e-3), initial_scale=2.0**40)
+    model.compile(
+        optimizer,
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile=False,
+    )
+    images, labels = np.random.RandomState(0).uniform(0, 1, (320, 8, 8, 3)), np.arange(320) % 2
+    board = dashboards.Scalars(dashboards.Log(tmp_path / "tensorboard"), 8, interval=1)
+    model.fit(images, labels, batch_size=8, verbose=0, callbacks=[board])
+    reader = events(tmp_path, "train")
+    skipped = 40 - int(optimizer.iterations)
+    assert 0 < skipped < 40
+    assert series(reader, "by_step/skipped_steps")[-1][1] == skipped
+    assert series(reader, "by_step/loss_scale")[-1][1] == 2.0 ** (40 - skipped)
+    assert {"loss/main", "accuracy/main"} <= set(reader.Tags()["tensors"])
+
+
+def test_counts_and_mistakes(tiny):
+    seen = pictures.Seen(3)
+    probabilities = np.array([[0.8, 0.1, 0.1], [0.2, 0.5, 0.3], [0.9, 0.0, 0.1], [0.1, 0.1, 0.8]])
+    seen.add(np.zeros((4, 2, 2, 3)), np.array([0, 2, 1, 2]), probabilities, np.zeros((4, 5)))
+    seen.add(np.zeros((1, 2, 2, 3)), np.array([2]), np.array([[0.3, 0.6, 0.1]]), np.zeros((1, 5)))
+    assert seen.confusion.tolist() == [[1, 0, 0], [1, 0, 0], [0, 2, 1]]
+    assert [(label, probabilities.argmax()) for _, label, probabilities in seen.mistakes] == [(1, 0), (2, 1), (2, 1)]
+    assert [probabilities.max() for *_, probabilities in seen.mistakes] == [0.9, 0.6, 0.5]
+    # And of a whole split what evaluation counts.
+    _, model, _, boards = tiny
+    expected = make_evaluation(model, 2, RECIPE)(DATA.validation).confusion
+    assert np.array_equal(boards["Pictures"].pass_over_validation().confusion, expected)
+
+
+def test_grad_cam_of_a_linear_head_is_its_weights_times_the_map():
+    image = keras.Input((4, 4, 3))
+    maps = keras.layers.Conv2D(2, 1, name="block_conv")(image)
+    model = keras.Model(
+        image, keras.layers.Dense(2, name="head_dense")(keras.layers.GlobalAveragePooling2D(name="head_pool")(maps))
+    )
+    pixels = tf.constant(np.random.RandomState(0).normal(size=(3, 4, 4, 3)), tf.float32)
+    heat = pictures.make_grad_cam(model)(pixels).numpy()
+    values, kernel = keras.Model(image, maps)(pixels).numpy(), model.layers[-1].kernel.numpy()
+    for index, best in enumerate(model(pixels).numpy().argmax(axis=1)):
+        expected = np.maximum(values[index] @ kernel[:, best], 0)
+        assert heat[index] == pytest.approx(expected / max(expected.max(), 1e-9), abs=1e-5)
+
+
+def test_sampling_points_are_the_kernel_moved_by_the_offsets():
+    image = keras.Input((6, 8, 3))
+    layer = keras_cnns.layers.DeformableConv2D(2, 3, padding="same", name="block_conv")
+    model = keras.Model(image, layer(image))
+    pixels = tf.zeros((2, 6, 8, 3))
+    plain, size = pictures.sampling_points(model, layer, pixels)
+    assert size == (6, 8)
+    assert plain[1].tolist() == [[row, column] for row in (2, 3, 4) for column in (3, 4, 5)]  # around (3, 4)
+    layer.offset_bias.assign(np.tile([0.5, -1.25], 9))
+    moved, _ = pictures.sampling_points(model, layer, pixels)
+    assert (moved - plain)[0].tolist() == [[0.5, -1.25]] * 9
+    _, gates, offsets = activations_of(model)(pixels)
+    assert not gates
+    assert offsets["block_conv"].shape == (2, 6, 8, 18)
+
+
+def test_gates_are_found():
+    image = keras.Input((4, 4, 3))
+    model = keras.Model(image, keras_cnns.squeeze_and_excitation(image, name="block_gate", ratio=1))
+    _, gates, _ = activations_of(model)(tf.zeros((2, 4, 4, 3)))
+    assert {name: tuple(gate.shape) for name, gate in gates.items()} == {"block_gate_sigmoid": (2, 1, 1, 3)}
+
+
+def test_the_projector_has_features_labels_and_images(tiny):
+    folder = tiny[0] / "tensorboard" / "validation"
+    config = text_format.Parse((folder / "projector_config.pbtxt").read_text(), projector.ProjectorConfig())
+    (embedding,) = config.embeddings
+    assert np.loadtxt(folder / embedding.tensor_path).shape == (16, 8)
+    names = [DATA.class_names[label] for label in DATA.validation.labels()]
+    assert (folder / embedding.metadata_path).read_text().split() == names
+    assert tf.io.decode_png((folder / embedding.sprite.image_path).read_bytes()).shape == (4 * 32, 4 * 32, 3)
+
+
+def test_the_profile_lists_the_operations_of_its_steps(tiny, tmp_path):
+    operations = {name: (calls, share) for name, calls, _, share in top_operations(tiny[0], 1000)}
+    assert operations["Conv2DBackpropFilter"][0] == 2  # one convolution, two steps
+    assert sum(share for _, share in operations.values()) == pytest.approx(1)
+    with pytest.raises(UserError, match="profile_steps"):
+        top_operations(tmp_path)
+
+
+def own_parameters(run):
+    """What the file of weights has without the moving statistics."""
+    arrays = load_file(run / "best.safetensors")
+    return sum(array.size for name, array in arrays.items() if "moving_" not in name)
+
+
+def test_hparams_have_a_row_with_the_best_accuracy(digits):
+    reader = events(digits, ".")
+    data = reader.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    row = plugin_data_pb2.HParamsPluginData.FromString(data).session_start_info.hparams
+    assert row["model"].string_value == "ResNetCIFAR"
+    assert row["learning_rate"].number_value == 0.01
+    metrics = json.loads((digits / "metrics.json").read_text())
+    assert series(reader, "hparams/test_accuracy") == [(2, pytest.approx(metrics["test"]["accuracy"]))]
+    best = max(logs["val_accuracy"] for logs in metrics["history"])
+    assert series(reader, "hparams/best_validation_accuracy")[-1][1] == pytest.approx(best)
+    assert series(reader, "hparams/parameters")[0][1] == own_parameters(digits)
+    assert series(reader, "hparams/images_per_second")[-1][1] > 0
+    assert series(events(digits, "test"), "accuracy/main") == [(2, pytest.approx(metrics["test"]["accuracy"]))]
+
+
+def test_the_test_split_recipe_environment_and_command_are_there(digits):
+    reader = events(digits, "train")
     texts = {
-        tag: tensor_util.make_ndarray(train.Tensors(tag)[0].tensor_proto).item().decode()
-        for tag in ("recipe", "environment", "network")
+        tag: tensor_util.make_ndarray(reader.Tensors(tag)[0].tensor_proto).item().decode()
+        for tag in ("recipe", "environment", "network", "command")
     }
-    assert Run.open(digits_run).recipe.to_json() in texts["recipe"]
+    assert (digits / "recipe.json").read_text() in texts["recipe"]
     assert tf.__version__ in texts["environment"]
-    assert "inception4e" in texts["network"]
+    assert "stage3" in texts["network"]
+    assert f"python -m training fit {digits}/recipe.json" in texts["command"]
+    assert reader.Tags()["graph"]
+    assert "gradient_by_depth" not in reader.Tags()["tensors"]  # it was told to draw no pictures
 
 
-def test_the_graph_is_grouped_by_stage_and_holds_together(digits_run):
-    assert events(digits_run, "train").Tags()["graph"]
-    network = Run.open(digits_run).recipe.build(10)
-    graph = stage_graph(network)
+def test_compare_tells_of_a_run_what_its_files_say(digits, tmp_path):
+    (row,) = compare.compare([digits.parent], tmp_path / "out", measure=lambda folder: (2.5, 64.0))
+    assert row.parameters == own_parameters(digits)
+    assert row.accuracy == json.loads((digits / "metrics.json").read_text())["test"]["accuracy"]
+    (line,) = csv.DictReader((tmp_path / "out" / "compare.csv").open())
+    assert (line["model"], float(line["milliseconds"]), float(line["peak_mib"])) == ("ResNetCIFAR", 2.5, 64.0)
+    assert f"{row.parameters:,}" in (tmp_path / "out" / "compare.md").read_text()
+    assert tf.io.decode_png((tmp_path / "out" / "compare.png").read_bytes()).shape[2] >= 3
+    assert "compare" in events(tmp_path / "out", ".").Tags()["tensors"]
+    assert compare.measure(digits)[0] > 0
+    with pytest.raises(UserError, match="no finished run"):
+        compare.find_runs([tmp_path])
+
+
+def test_the_graph_is_grouped_by_stage_and_holds_together():
+    model = keras_cnns.GoogLeNet(aux_heads=True, input_shape=(32, 32, 3), classes=10)
+    graph = dashboards.stage_graph(model)
     names = {node.name for node in graph.node}
     assert len(names) == len(graph.node)
     stages = {name.split("/")[0] for name in names}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 
 from tensorboard.plugins.hparams import api
 
@@ -27,7 +28,7 @@ class HParams(Board):
 
     def __init__(self, log, recipe):
         super().__init__(log)
-        self.recipe, self.best, self.fastest = recipe, None, 0.0
+        self.recipe, self.best = recipe, None
 
     def state(self):
         return {"best": self.best}
@@ -47,9 +48,18 @@ class HParams(Board):
         cost = keras_cnns.complexity(keras_cnns.main_output(self.model))
         self.write(parameters=cost.parameters, multiply_adds=cost.multiply_adds)
 
+    def on_epoch_begin(self, epoch, logs=None):
+        self.started, self.steps = time.perf_counter(), 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps += 1
+        self.seconds = time.perf_counter() - self.started
+
     def on_epoch_end(self, epoch, logs=None):
         self.best = max(self.best or 0.0, logs["val_accuracy"])
         self.write(epoch + 1, best_validation_accuracy=self.best)
+        if self.steps:
+            self.write(epoch + 1, images_per_second=self.steps * self.recipe.batch_size / self.seconds)
         self.log.flush()
 
     def write(self, step=0, **metrics):

@@ -8,6 +8,7 @@ from tensorboard.plugins import projector
 
 import keras_cnns
 from keras_cnns.layers import DeformableConv2D
+from keras_cnns.layers.deformable_conv2d import _pads
 from training.dashboards.log import Board, grid, is_due, new_figure
 
 SHOWN = 8  # images of a picture
@@ -52,11 +53,8 @@ class Pictures(Board):
         if filters is not None:
             self.log.figure("first_filters", grid(filters, columns=8), epochs)
 
-        seen = Seen(len(self.class_names))
-        for images, labels in self.validation():
-            probabilities, features = self.look(self.normalised(images))
-            seen.add(np.asarray(images), np.asarray(labels), probabilities.numpy(), features.numpy())
-        fixed = seen.images[:SHOWN]
+        seen = self.pass_over_validation()
+        fixed = np.stack(seen.images[:SHOWN])
         heat = self.explain(self.normalised(fixed)).numpy()
         pictures = {
             "predictions": titled(seen.first(SHOWN), self.class_names),
@@ -72,6 +70,14 @@ class Pictures(Board):
             self.log.figure(tag, figure, epochs, "validation")
         self.log.flush()
         write_projector(self.log.folder / "validation", seen, self.class_names)
+
+    def pass_over_validation(self):
+        """What the network says of every validation image."""
+        seen = Seen(len(self.class_names))
+        for images, labels in self.validation():
+            probabilities, features = self.look(self.normalised(images))
+            seen.add(np.asarray(images), np.asarray(labels), probabilities.numpy(), features.numpy())
+        return seen
 
     def normalised(self, images):
         return keras_cnns.preprocess_input(tf.cast(images, tf.float32), self.preprocessing)
@@ -209,33 +215,15 @@ def sampling_points(network, layer, images):
     rows, columns = layer.kernel_size
     middle = offsets.shape[1] // 2, offsets.shape[2] // 2
     moved = tf.reshape(offsets[:, middle[0], middle[1]], (len(images), layer.offset_groups, rows * columns, 2))[:, 0]
-    # The layer itself knows how its grid lies: padding, stride and dilation.
-    grid_points = [
+    pads = _pads(maps.shape[1:3], layer.kernel_size, layer.strides, layer.padding, layer.dilation_rate)
+    down, right = (
         place * stride - before + dilation * np.arange(length)
-        for place, stride, before, dilation, length in zip(
-            middle,
-            layer.strides,
-            padding_before(layer, maps.shape[1:3]),
-            layer.dilation_rate,
-            layer.kernel_size,
-            strict=True,
+        for place, stride, (before, _), dilation, length in zip(
+            middle, layer.strides, pads, layer.dilation_rate, layer.kernel_size, strict=True
         )
-    ]
-    plain = np.stack(np.meshgrid(*grid_points, indexing="ij"), axis=-1).reshape(-1, 2)
-    return (plain + moved).numpy(), tuple(maps.shape[1:3])
-
-
-def padding_before(layer, size):
-    """Zeros above and left of the map."""
-    if layer.padding == "valid":
-        return (0, 0)
-    if layer.padding != "same":
-        return layer.padding
-    spans = zip(size, layer.kernel_size, layer.strides, layer.dilation_rate, strict=True)
-    return [
-        max((-(-length // stride) - 1) * stride + (kernel - 1) * dilation + 1 - length, 0) // 2
-        for length, kernel, stride, dilation in spans
-    ]
+    )
+    plain = np.stack(np.meshgrid(down, right, indexing="ij"), axis=-1).reshape(-1, 2)
+    return plain + moved.numpy(), tuple(maps.shape[1:3])
 
 
 def points_figure(images, points):

@@ -23,33 +23,30 @@ class Profile(Board):
 
     def __init__(self, log, steps=0, first=10):
         super().__init__(log)
-        self.steps, self.first = steps, first
-        self.marker, self.done = None, not steps
+        self.steps, self.first, self.recording, self.marker = steps, first, False, None
 
     def on_train_batch_begin(self, batch, logs=None):
-        if self.done:
-            return
-        if batch == self.first:
+        if self.steps and batch == self.first:
             tf.profiler.experimental.start(str(self.log.folder / "train"))
-        if batch >= self.first:
+            self.recording = True
+        if self.recording:
             # Without _r the overview says that there are no step markers.
             self.marker = tf.profiler.experimental.Trace("train", step_num=batch, _r=1)
             self.marker.__enter__()
 
     def on_train_batch_end(self, batch, logs=None):
-        if self.marker is not None:
+        if self.recording:
             self.marker.__exit__(None, None, None)
-            self.marker = None
             if batch + 1 == self.first + self.steps:
                 self.stop()
 
     def on_epoch_end(self, epoch, logs=None):
-        if not self.done and self.params.get("steps", self.first + 1) > self.first:
-            self.stop()  # the epoch was shorter than the window
+        if self.recording:  # the epoch was shorter than the window
+            self.stop()
 
     def stop(self):
         tf.profiler.experimental.stop()
-        self.done = True
+        self.recording, self.steps = False, 0
 
 
 def top_operations(folder, count=20):
