@@ -32,9 +32,9 @@ def train(model, data, recipe, run, callbacks=(), *, save_steps=500):
         run: The run, which says where files go.
         callbacks: Keras callbacks. They see the logs of each step and epoch: `loss` (all heads, weighted, and
             regularization), `accuracy` (main head), where there are several heads each one's loss and the auxiliary
-            accuracies, and `val_loss`, `val_accuracy` and `val_top5_accuracy` of the main head; `model.gradient_norm` has
-            the norm of the step's gradient. Those with `state()` and `load_state(state)` take part in resuming, and
-            Keras's EarlyStopping and ReduceLROnPlateau.
+            accuracies, and `val_loss`, `val_accuracy` and `val_top5_accuracy` of the main head; `model.gradient_norm`
+            has the norm of the step's gradient. Those with `state()` and `load_state(state)` take part in resuming,
+            and Keras's EarlyStopping and ReduceLROnPlateau.
         save_steps: Steps between two states, beside the one at the end of an epoch.
 
     Returns:

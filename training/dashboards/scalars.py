@@ -166,7 +166,7 @@ def layout():
 
 
 def utilisation(multiply_adds, images_per_second, peak):
-    """Model FLOP/s utilisation (Chowdhery et al. 2022, appendix B): the network's own arithmetic as a share of the peak.
+    """Model FLOP/s utilisation (Chowdhery et al. 2022, appendix B): the network's own arithmetic's share of the peak.
 
     A multiply-add is two operations, and the backward pass takes twice the forward pass.
     """
