@@ -59,7 +59,7 @@ class Board(keras.callbacks.Callback):
     @property
     def step(self):
         """Updates of the weights so far."""
-        return int(self.model.optimizer.iterations)
+        return int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
 
     def state(self):
         """What the run's checkpoints keep of it."""

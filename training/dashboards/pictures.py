@@ -159,7 +159,9 @@ def has_map(layer):
 def first_filters(network):
     """The first convolution's filters as images, each from its smallest to its largest weight; None if they are not
     of three channels."""
-    kernel = next((layer.kernel.numpy() for layer in network.layers if hasattr(layer, "kernel")), None)
+    kernel = next(
+        (keras.ops.convert_to_numpy(layer.kernel) for layer in network.layers if hasattr(layer, "kernel")), None
+    )
     if kernel is None or kernel.ndim != 4 or kernel.shape[2] != 3:
         return None
     kernel = np.moveaxis(kernel, -1, 0)[:64]

@@ -78,7 +78,7 @@ class Probes(Board):
 
     def write_histograms(self, epochs, gradients):
         variables = self.model.trainable_variables
-        histograms = by_stage("weights", ((v.path, v.numpy()) for v in variables))
+        histograms = by_stage("weights", ((v.path, keras.ops.convert_to_numpy(v)) for v in variables))
         paths = [variable.path for variable in variables]
         histograms |= by_stage("gradients", zip(paths, gradients, strict=True))
         if self.inside is None:
@@ -95,7 +95,7 @@ class Probes(Board):
 @contextlib.contextmanager
 def unchanged(model):
     """Puts back what a forward pass of training moves: moving statistics and the seeds of random layers."""
-    before = [(variable, variable.numpy()) for variable in model.non_trainable_variables]
+    before = [(variable, keras.ops.convert_to_numpy(variable)) for variable in model.non_trainable_variables]
     try:
         yield
     finally:
