@@ -109,10 +109,10 @@ def gradients_of(model, aux_weight):
     Regularization is not part of the loss. Among several replicas batch statistics belong to their step, so that the
     probe takes the moving ones there.
     """
-    training = tf.distribute.get_strategy().num_replicas_in_sync == 1
+    strategy = tf.distribute.get_strategy()
+    training = strategy.num_replicas_in_sync == 1
 
-    @tf.function
-    def gradients(images, targets):
+    def of_replica(images, targets):
         with tf.GradientTape() as tape:
             outputs = model(images, training=training)
             outputs = outputs if isinstance(outputs, dict) else {"main": outputs}
@@ -125,6 +125,10 @@ def gradients_of(model, aux_weight):
         scale = model.optimizer.scale_loss(1.0)
         found = tape.gradient(scaled, [v.value for v in model.trainable_variables], unconnected_gradients="zero")
         return [tf.cast(gradient, "float32") / scale for gradient in found]
+
+    @tf.function
+    def gradients(images, targets):  # every replica has the whole batch
+        return [strategy.experimental_local_results(x)[0] for x in strategy.run(of_replica, (images, targets))]
 
     return gradients
 
