@@ -49,7 +49,7 @@ def measure(recipe, steps, pairs):
             batches = iter(training_batches(data, recipe, 0).repeat())
             next(batches)  # fills the buffers
             if watched:
-                boards[0].on_epoch_begin(0)
+                callbacks.on_epoch_begin(1)  # before the first epoch the probes look, which is measured below
             started = time.perf_counter()
             for number in range(steps):
                 images, targets, _ = next(batches)
