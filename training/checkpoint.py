@@ -184,17 +184,17 @@ def state_of(model, averaged=None):
 
 
 def arrays_of(state, callbacks=()):
-    """The values of a state and of the callbacks': {name: array}, and a JSON value of what are no arrays."""
+    """The values of a state and of the callbacks': {name: array}, and {callback: JSON value} of what are no arrays."""
     arrays = {name: ops.convert_to_numpy(variable) for name, variable in state.items()}
-    values = []
-    for index, callback in enumerate(callbacks):
-        values.append({})
+    values = {}
+    for key, callback in _by_name(callbacks).items():
+        values[key] = {}
         for name, value in callback_state(callback).items():
             if isinstance(value, list) and all(hasattr(item, "shape") for item in value):
-                values[-1][name] = {"arrays": len(value)}
-                arrays |= {f"callback/{index}/{name}/{place}": item for place, item in enumerate(value)}
+                values[key][name] = {"arrays": len(value)}
+                arrays |= {f"callback/{key}/{name}/{place}": item for place, item in enumerate(value)}
             else:
-                values[-1][name] = value.item() if hasattr(value, "item") else value
+                values[key][name] = value.item() if hasattr(value, "item") else value
     return arrays, values
 
 
@@ -205,19 +205,34 @@ def restore(state, callbacks, arrays, values, where):
         StateError: The arrays are of another network, optimizer or set of callbacks; nothing has changed then.
     """
     own = {name: array for name, array in arrays.items() if not name.startswith("callback/")}
+    callbacks = _by_name(callbacks)
     if {name: tuple(variable.shape) for name, variable in state.items()} != {
         name: array.shape for name, array in own.items()
-    } or len(values) != len(callbacks):
+    }:
         raise StateError(
             f"{where} cannot be resumed from: its variables are not this run's. Start anew with --overwrite."
         )
+    if values.keys() != callbacks.keys():
+        raise StateError(
+            f"{where} cannot be resumed from: its callbacks were {', '.join(values) or 'none'} and now "
+            f"are {', '.join(callbacks) or 'none'}. Pass the same ones, or start anew with --overwrite."
+        )
     for name, variable in state.items():
         variable.assign(own[name])
-    for index, (callback, saved) in enumerate(zip(callbacks, values, strict=True)):
-        for name, value in saved.items():
-            if isinstance(value, dict) and "arrays" in value:
-                saved[name] = [arrays[f"callback/{index}/{name}/{place}"] for place in range(value["arrays"])]
+    for key, callback in callbacks.items():
+        saved = {
+            name: [arrays[f"callback/{key}/{name}/{place}"] for place in range(value["arrays"])]
+            if isinstance(value, dict) and "arrays" in value
+            else value
+            for name, value in values[key].items()
+        }
         load_callback_state(callback, saved)
+
+
+def _by_name(callbacks):
+    """{name: callback} of those that remember something."""
+    remembering = [callback for callback in callbacks if hasattr(callback, "state") or _known_state(callback)]
+    return {f"{type(callback).__name__}{index}": callback for index, callback in enumerate(remembering)}
 
 
 def callback_state(callback):

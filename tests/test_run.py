@@ -1,0 +1,113 @@
+"""A run folder: one process at a time, enough room, the same recipe and the same versions."""
+
+import json
+import shutil
+
+import pytest
+
+from training import checkpoint, run
+from training.__main__ import main
+from training.errors import UserError
+
+
+@pytest.fixture
+def unfinished(digits_run, tmp_path):
+    """A run that has been trained but not evaluated yet."""
+    folder = tmp_path / "run"
+    shutil.copytree(digits_run, folder)
+    (folder / "metrics.json").unlink()
+    return folder
+
+
+def fit(folder, *arguments):
+    return main(["fit", "googlenet_digits", "--epochs", "2", "--run", str(folder), *arguments])
+
+
+def test_a_folder_in_use_is_refused_with_who_uses_it(unfinished, capsys):
+    with run.Run.open(unfinished).lock():
+        assert fit(unfinished) == 2
+    complaint = capsys.readouterr().err
+    assert f"{unfinished} is in use by process " in complaint
+    assert "another --run" in complaint
+    with run.Run.open(unfinished).lock():
+        pass  # nobody has it now
+
+
+def test_what_a_killed_process_left_half_written_is_removed(unfinished):
+    for name in ("recipe.json.tmp-1", "states/epoch0001-step000001-00.safetensors.tmp-1"):
+        (unfinished / name).write_text("half")
+    (unfinished / "export.tmp-1").mkdir()
+    before = sorted(path.name for path in (unfinished / "states").iterdir() if "tmp" not in path.name)
+    with run.Run.open(unfinished).lock():
+        assert not list(unfinished.rglob("*.tmp-*"))
+    assert sorted(path.name for path in (unfinished / "states").iterdir()) == before
+
+
+def test_other_versions_are_refused_unless_forced(unfinished, capsys):
+    file = unfinished / "environment.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"keras": "3.0.0"}))
+    assert fit(unfinished) == 2
+    complaint = capsys.readouterr().err
+    assert "keras: '3.0.0' there" in complaint
+    assert "--force" in complaint
+    assert "tensorflow" not in complaint
+    assert fit(unfinished, "--force") == 0  # all epochs are done: only the evaluation is made again
+    assert (unfinished / "metrics.json").exists()
+
+
+def test_a_disk_that_is_too_small_is_found_before_the_first_step(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(checkpoint, "free_bytes", lambda path: 10 * 2**20)
+    assert fit(tmp_path / "run") == 4
+    complaint = capsys.readouterr().err
+    assert "MiB are needed for checkpoints and export and 10 MiB are free" in complaint
+    assert not (tmp_path / "run" / "states").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_a_lack_of_resources(tmp_path, monkeypatch, capsys):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(run.Path, "mkdir", refuse)
+    assert fit(tmp_path / "run") == 4
+    assert "could not be written: permission denied" in capsys.readouterr().err
+
+
+def test_out_of_memory_names_what_to_make_smaller(tmp_path, monkeypatch, capsys):
+    import tensorflow as tf
+
+    def exhausted(*_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor with shape[32,64]\ndump")
+
+    monkeypatch.setattr(run, "train", exhausted)
+    assert fit(tmp_path / "run") == 4
+    complaint = capsys.readouterr().err
+    assert "out of memory: OOM when allocating" in complaint
+    assert "half the --batch_size" in complaint
+    assert "dump" not in complaint
+
+
+def test_every_state_damaged_is_a_damaged_run(unfinished, capsys):
+    for file in (unfinished / "states").iterdir():
+        file.write_bytes(file.read_bytes()[:100])
+    assert fit(unfinished) == 5
+    complaint = capsys.readouterr().err
+    assert "is damaged" in complaint
+    assert "--overwrite" in complaint
+
+
+def test_a_damaged_newest_state_costs_the_steps_since_the_one_before(unfinished, digits_run, capsys):
+    newest = checkpoint.Checkpoints(unfinished / "states").files()[0]
+    newest.write_bytes(newest.read_bytes()[:-1])
+    assert fit(unfinished) == 0
+    assert f"{newest} is damaged" in capsys.readouterr().err
+    ours, theirs = (json.loads((folder / "metrics.json").read_text()) for folder in (unfinished, digits_run))
+    assert ours == theirs
+
+
+def test_a_callback_that_waits_for_what_is_not_logged_is_refused(tmp_path):
+    import keras
+
+    from training.recipes import RECIPES
+
+    with pytest.raises(UserError, match=r"monitors 'val_acc'.*val_accuracy"):
+        run.fit(RECIPES["googlenet_digits"], tmp_path / "run", callbacks=[keras.callbacks.EarlyStopping("val_acc")])
