@@ -15,10 +15,7 @@ test: $(VENV)/installed-test
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-all: $(VENV)/installed-test
-	$(VENV)/bin/python -m pytest
-
-test-all: $(VENV)/installed-test
-	$(VENV)/bin/python -m pytest -m "slow or not slow"
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "slow or not slow"
 
 lint: $(VENV)/installed-test
 	$(VENV)/bin/ruff check .

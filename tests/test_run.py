@@ -10,17 +10,28 @@ from training.__main__ import main
 from training.errors import UserError
 
 
+SMALL = ("--model", "ResNetCIFAR", "--model_args", '{"depth": 8}', "--image_size", "8", "--batch_size", "128")
+
+
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory):
+    """The folder of a run of a small network."""
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    assert fit(folder) == 0
+    return folder
+
+
 @pytest.fixture
-def unfinished(digits_run, tmp_path):
+def unfinished(small_run, tmp_path):
     """A run that has been trained but not evaluated yet."""
     folder = tmp_path / "run"
-    shutil.copytree(digits_run, folder)
+    shutil.copytree(small_run, folder)
     (folder / "metrics.json").unlink()
     return folder
 
 
 def fit(folder, *arguments):
-    return main(["fit", "googlenet_digits", "--epochs", "2", "--run", str(folder), *arguments])
+    return main(["fit", "resnet18_digits", *SMALL, "--epochs", "2", "--run", str(folder), *arguments])
 
 
 def test_a_folder_in_use_is_refused_with_who_uses_it(unfinished, capsys):
@@ -86,6 +97,13 @@ def test_out_of_memory_names_what_to_make_smaller(tmp_path, monkeypatch, capsys)
     assert "dump" not in complaint
 
 
+def test_a_loss_that_is_no_number_exits_6_and_names_the_images(tmp_path, capsys):
+    assert fit(tmp_path / "run", "--optimizer", "sgd", "--learning_rate", "1e30", "--warmup_epochs", "0") == 6
+    complaint = capsys.readouterr().err
+    assert "of epoch 1, at a learning rate of 1e+30. The images were number " in complaint
+    assert "No weights and 0 states are kept" in complaint
+
+
 def test_every_state_damaged_is_a_damaged_run(unfinished, capsys):
     for file in (unfinished / "states").iterdir():
         file.write_bytes(file.read_bytes()[:100])
@@ -95,12 +113,12 @@ def test_every_state_damaged_is_a_damaged_run(unfinished, capsys):
     assert "--overwrite" in complaint
 
 
-def test_a_damaged_newest_state_costs_the_steps_since_the_one_before(unfinished, digits_run, capsys):
+def test_a_damaged_newest_state_costs_the_steps_since_the_one_before(unfinished, small_run, capsys):
     newest = checkpoint.Checkpoints(unfinished / "states").files()[0]
     newest.write_bytes(newest.read_bytes()[:-1])
     assert fit(unfinished) == 0
     assert f"{newest} is damaged" in capsys.readouterr().err
-    ours, theirs = (json.loads((folder / "metrics.json").read_text()) for folder in (unfinished, digits_run))
+    ours, theirs = (json.loads((folder / "metrics.json").read_text()) for folder in (unfinished, small_run))
     assert ours == theirs
 
 
