@@ -260,6 +260,7 @@ def warn_of_stateful_callbacks(callbacks):
         type(callback).__name__
         for callback in callbacks
         if not hasattr(callback, "state")
+        and not getattr(callback, "remembers_nothing", False)
         and not isinstance(callback, STATELESS_CALLBACKS)
         and not _known_state(callback)
     ]

@@ -21,6 +21,8 @@ class Dashboards(keras.callbacks.Callback):
         texts: {tag: Markdown}, written once.
     """
 
+    remembers_nothing = True  # nothing that a resumed run would need
+
     def __init__(self, folder, batch_size, texts):
         super().__init__()
         self.folder, self.batch_size, self.texts = folder, batch_size, texts
