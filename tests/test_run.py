@@ -10,7 +10,6 @@ from training import checkpoint, run
 from training.__main__ import main
 from training.errors import UserError
 
-
 SMALL = ("--model", "ResNetCIFAR", "--model_args", '{"depth": 8}', "--image_size", "8", "--batch_size", "128")
 
 
