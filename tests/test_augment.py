@@ -30,7 +30,7 @@ def ramps(height, width):
 
 def many(recipe, image, count):
     """An image augmented with many keys, in a data set as in training."""
-    numbers = tf.data.Dataset.range(count)
+    numbers, image = tf.data.Dataset.range(count), tf.constant(image)
     images = numbers.map(lambda number: a.augment(image, recipe, tf.stack([tf.constant(7, tf.int64), number])))
     return np.stack(list(images.as_numpy_iterator()))
 
@@ -78,7 +78,9 @@ def test_encoded_images_are_cut_as_pixels_are(encode):
     recipe = Recipe(image_size=24, crop="area", crop_min=0.3)
     decoded = tf.io.decode_image(encoded, channels=3)
     for number in range(4):
-        np.testing.assert_array_equal(a.augment(encoded, recipe, key(number)), a.augment(decoded, recipe, key(number)))
+        # A JPEG's colours have half the resolution: at the edge of a cut they are interpolated in another way.
+        difference = np.abs(a.augment(encoded, recipe, key(number)) - a.augment(decoded, recipe, key(number)))
+        assert difference.mean() < (0.5 if encode is tf.io.encode_jpeg else 1e-6)
     assert a.augment(encode(pixels[..., :1]), recipe, key(0)).shape == (24, 24, 3)
 
 
