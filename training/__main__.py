@@ -75,6 +75,9 @@ def parser(defaults=None):
     check.add_argument("--data_dir", help="where TFDS has its data sets")
     check.add_argument("--all", action="store_true", help="list every path, not the first twenty of a kind")
 
+    benchmark = ArgumentParser(description="Measure the speed of the input: images per second from JPEGs to batches.")
+    benchmark.add_argument("what", choices=("input",))
+
     commands = ArgumentParser(prog="python -m training", description=__doc__, exit_on_error=False, allow_abbrev=False)
     commands.add_argument("--debug", action="store_true", help="show the traceback of an error")
     subcommands = commands.add_subcommands()
@@ -85,6 +88,7 @@ def parser(defaults=None):
         ("predict", predict),
         ("export", export),
         ("convert", convert),
+        ("benchmark", benchmark),
         ("check-data", check),
     ):
         subcommands.add_subcommand(name, command)
@@ -227,6 +231,12 @@ def check_data(options: Namespace):
     report = check_source(options.source, options.data_dir)
     print(report.text(None if options.all else 20))
     report.raise_if_training_fails()
+
+
+def benchmark(options: Namespace):
+    from training.benchmark import measure_input, table
+
+    print(table(measure_input(), "images/s, from JPEGs of 300x400 to 224 pixels"))
 
 
 COMMANDS = {
