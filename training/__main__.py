@@ -1,4 +1,4 @@
-"""The command line: python -m training fit|recipes|evaluate|predict|export|convert|check-data."""
+"""The command line: python -m training fit|recipes|evaluate|predict|export|convert|check-data|benchmark."""
 
 import os
 import sys
@@ -247,6 +247,7 @@ COMMANDS = {
     "export": export,
     "convert": convert,
     "check-data": check_data,
+    "benchmark": benchmark,
 }
 
 
