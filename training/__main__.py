@@ -1,4 +1,4 @@
-"""The command line: python -m training fit|recipes|evaluate|predict|export|convert|check-data."""
+"""The command line: python -m training fit|launch|recipes|evaluate|predict|export|convert|check-data."""
 
 import os
 import sys
@@ -15,6 +15,7 @@ from typing import Any
 
 import tensorflow as tf
 from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import PositiveInt
 
 from training import checkpoint
 from training import run as runs
@@ -22,6 +23,7 @@ from training.check_data import check_source
 from training.convert import convert as convert_file
 from training.errors import DataError, ResourceError, TrainingError, UserError
 from training.image_file import FORMATS
+from training.launch import launch as launch_workers
 from training.recipe import Recipe
 from training.recipes import RECIPES
 
@@ -40,6 +42,13 @@ def parser(defaults=None):
     fit.add_class_arguments(Recipe)
     if defaults:
         fit.set_defaults({name: getattr(defaults, name) for name in Recipe.__dataclass_fields__})
+
+    launch = ArgumentParser(
+        description="Run `fit` in several workers on this machine, as TF_CONFIG would on several machines.",
+        allow_abbrev=False,
+    )
+    launch.add_argument("--workers", type=PositiveInt, default=2, help="number of processes (default: 2)")
+    launch.add_argument("command", nargs="+", help="fit and its arguments")
 
     recipes = ArgumentParser(description="List the named recipes.")
 
@@ -80,6 +89,7 @@ def parser(defaults=None):
     subcommands = commands.add_subcommands()
     for name, command in (
         ("fit", fit),
+        ("launch", launch),
         ("recipes", recipes),
         ("evaluate", evaluate),
         ("predict", predict),
@@ -105,6 +115,13 @@ def parse(arguments):
     """Parses the command line; for `fit` the recipe is looked up first, since its values are the defaults."""
     words = [word for word in arguments if word != "--debug"]
     defaults = None
+    if words[:1] == ["launch"] and "fit" in words:
+        command = words[words.index("fit") :]
+        parse(command)  # a mistake in it is told at once, and once
+        own = [word for word in arguments[: arguments.index("fit")] if word != "--debug"]
+        options = parse([*own, "fit"])
+        options.launch.command = arguments[arguments.index("fit") :]
+        return options
     if words[:1] == ["fit"] and len(words) > 1 and not words[1].startswith("-"):
         defaults = find_recipe(words[1])
     try:
@@ -126,7 +143,7 @@ def main(arguments):
     try:
         options = parse(arguments)
         command = options.subcommand
-        COMMANDS[command](options[command])
+        return COMMANDS[command](options[command]) or 0
     except TrainingError as error:
         if debug:
             raise
@@ -144,7 +161,6 @@ def main(arguments):
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from the last saved step", file=sys.stderr)
         return 130
-    return 0
 
 
 def fit(options: Namespace):
@@ -158,6 +174,10 @@ def fit(options: Namespace):
         save_steps=options.save_steps,
     )
     print(runs.summary(run))
+
+
+def launch(options: Namespace):
+    return launch_workers(options.workers, options.command)
 
 
 def recipes(options: Namespace):
@@ -231,6 +251,7 @@ def check_data(options: Namespace):
 
 COMMANDS = {
     "fit": fit,
+    "launch": launch,
     "recipes": recipes,
     "evaluate": evaluate,
     "predict": predict,
