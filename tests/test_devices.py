@@ -67,7 +67,6 @@ OPTIONS = {
         "label_smoothing": 0.1,
         "flip": True,
     },
-    "decoupled": {"weight_decay": 1e-2, "decay_mode": "decoupled"},
 }
 
 
@@ -115,19 +114,18 @@ def test_dropout_masks_of_two_devices_differ(prepared):
         assert 200 < both < 300  # of independent masks a quarter of the elements is in both
 
 
-@pytest.mark.parametrize("count", [13, 9, 1])  # of batches of 4 for each device: a last one of 1 + 0, and of no batch
-def test_an_uneven_last_batch_counts_once(count):
-    split = stripes(count, 3)
-    found = []
+def test_an_uneven_last_batch_counts_once():
+    evaluations = []
     for distribution in ("none", "mirrored"):
         with devices.make_strategy(distribution).scope():
             keras.utils.set_random_seed(0)
-            found.append(make_evaluation(network(), 2, RECIPE)(split))
-    one, two = found
-    assert two.images == count
-    np.testing.assert_array_equal(two.confusion, one.confusion)
-    assert two.loss == pytest.approx(one.loss, rel=1e-5)
-    assert two.top5 == one.top5
+            evaluations.append(make_evaluation(network(), 2, RECIPE))
+    for count in (13, 9, 1):  # in batches of 4 for each device: the last step has 4 + 1, 1 + 0 and 1 + 0 images
+        one, two = (evaluate(stripes(count, 3)) for evaluate in evaluations)
+        assert two.images == count
+        np.testing.assert_array_equal(two.confusion, one.confusion)
+        assert two.loss == pytest.approx(one.loss, rel=1e-5)
+        assert two.top5 == one.top5
 
 
 @pytest.mark.parametrize(
@@ -151,7 +149,7 @@ def test_what_devices_cannot_do_is_said_before_training(tmp_path, wrong, message
 )
 def test_a_wrong_tf_config_is_answered_with_a_right_one(monkeypatch, text):
     monkeypatch.setenv("TF_CONFIG", text)
-    with pytest.raises(UserError, match="TF_CONFIG is wrong.*should look like.*host2:2222"):
+    with pytest.raises(UserError, match=r"TF_CONFIG is wrong.*should look like.*host2:2222"):
         devices.make_strategy("multiworker")
 
 
@@ -182,6 +180,15 @@ def test_the_distribution_is_found(monkeypatch):
 def test_one_process_is_the_chief(cluster, task, chief):
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(tf.train.ClusterSpec(cluster), "", *task)
     assert devices.is_chief(SimpleNamespace(cluster_resolver=resolver)) == chief
+
+
+def test_a_mistake_in_what_is_launched_is_told_before_anything_starts(capsys, monkeypatch):
+    monkeypatch.setattr(launch, "start", None)
+    assert main(["launch", "--workers", "2", "fit", "resnet18_digits", "--epoch", "3"]) == 2
+    assert "Did you mean --epochs?" in capsys.readouterr().err
+    assert main(["launch", "--workers", "2"]) == 2
+    assert "launch runs `fit` only" in capsys.readouterr().err
+    assert main(["launch", "--workers", "0", "fit", "resnet18_digits"]) == 2
 
 
 # Two processes. The digits make 5 steps an epoch.

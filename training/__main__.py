@@ -48,7 +48,7 @@ def parser(defaults=None):
         allow_abbrev=False,
     )
     launch.add_argument("--workers", type=PositiveInt, default=2, help="number of processes (default: 2)")
-    launch.add_argument("command", nargs="+", help="fit and its arguments")
+    launch.add_argument("command", nargs="*", help="fit and its arguments")
 
     recipes = ArgumentParser(description="List the named recipes.")
 
@@ -115,12 +115,11 @@ def parse(arguments):
     """Parses the command line; for `fit` the recipe is looked up first, since its values are the defaults."""
     words = [word for word in arguments if word != "--debug"]
     defaults = None
-    if words[:1] == ["launch"] and "fit" in words:
-        command = words[words.index("fit") :]
-        parse(command)  # a mistake in it is told at once, and once
-        own = [word for word in arguments[: arguments.index("fit")] if word != "--debug"]
-        options = parse([*own, "fit"])
-        options.launch.command = arguments[arguments.index("fit") :]
+    if words[:1] == ["launch"] and "fit" in arguments:
+        start = arguments.index("fit")
+        parse(arguments[start:])  # a mistake in it is told at once, and once
+        options = parse(arguments[:start])
+        options.launch.command = arguments[start:]
         return options
     if words[:1] == ["fit"] and len(words) > 1 and not words[1].startswith("-"):
         defaults = find_recipe(words[1])
@@ -177,6 +176,8 @@ def fit(options: Namespace):
 
 
 def launch(options: Namespace):
+    if options.command[:1] != ["fit"]:
+        raise UserError("launch runs `fit` only: python -m training launch --workers 2 fit RECIPE.")
     return launch_workers(options.workers, options.command)
 
 

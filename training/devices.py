@@ -1,6 +1,7 @@
 """On which devices a run computes: one, all GPUs of a machine, or several machines."""
 
 import contextlib
+import functools
 import json
 import os
 import zlib
@@ -27,8 +28,7 @@ def make_strategy(distribution):
     if distribution == "none":
         return tf.distribute.get_strategy()
     if distribution == "mirrored":
-        gpus = tf.config.list_logical_devices("GPU")
-        return tf.distribute.MirroredStrategy([device.name for device in gpus or tf.config.list_logical_devices("CPU")])
+        return mirrored()
     if "TF_CONFIG" in os.environ:
         check_tf_config(os.environ["TF_CONFIG"])
         resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
@@ -41,6 +41,17 @@ def make_strategy(distribution):
         )
     # NCCL between GPUs; gRPC between CPUs, where `auto` would come to the same.
     return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+
+
+@functools.cache
+def mirrored():
+    """The strategy over all GPUs, or CPUs where there is none.
+
+    There is one in a process: a second one would number its collectives from the start, and TensorFlow would take them
+    for those of the first ("Shape mismatch in the collective instance").
+    """
+    gpus = tf.config.list_logical_devices("GPU")
+    return tf.distribute.MirroredStrategy([device.name for device in gpus or tf.config.list_logical_devices("CPU")])
 
 
 def check_tf_config(text):
