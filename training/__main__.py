@@ -1,4 +1,4 @@
-"""The command line: python -m training fit|recipes|evaluate|predict|export|convert|check-data|benchmark."""
+"""The command line: python -m training fit|launch|recipes|evaluate|predict|export|convert|check-data|benchmark."""
 
 import os
 import sys
@@ -15,6 +15,7 @@ from typing import Any
 
 import tensorflow as tf
 from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import PositiveInt
 
 from training import checkpoint
 from training import run as runs
@@ -22,6 +23,7 @@ from training.check_data import check_source
 from training.convert import convert as convert_file
 from training.errors import DataError, ResourceError, TrainingError, UserError
 from training.image_file import FORMATS
+from training.launch import launch as launch_workers
 from training.recipe import Recipe
 from training.recipes import RECIPES
 
@@ -40,6 +42,13 @@ def parser(defaults=None):
     fit.add_class_arguments(Recipe)
     if defaults:
         fit.set_defaults({name: getattr(defaults, name) for name in Recipe.__dataclass_fields__})
+
+    launch = ArgumentParser(
+        description="Run `fit` in several workers on this machine, as TF_CONFIG would on several machines.",
+        allow_abbrev=False,
+    )
+    launch.add_argument("--workers", type=PositiveInt, default=2, help="number of processes (default: 2)")
+    launch.add_argument("command", nargs="*", help="fit and its arguments")
 
     recipes = ArgumentParser(description="List the named recipes.")
 
@@ -83,6 +92,7 @@ def parser(defaults=None):
     subcommands = commands.add_subcommands()
     for name, command in (
         ("fit", fit),
+        ("launch", launch),
         ("recipes", recipes),
         ("evaluate", evaluate),
         ("predict", predict),
@@ -109,6 +119,12 @@ def parse(arguments):
     """Parses the command line; for `fit` the recipe is looked up first, since its values are the defaults."""
     words = [word for word in arguments if word != "--debug"]
     defaults = None
+    if words[:1] == ["launch"] and "fit" in arguments:
+        start = arguments.index("fit")
+        parse(arguments[start:])  # a mistake in it is told at once, and once
+        options = parse(arguments[:start])
+        options.launch.command = arguments[start:]
+        return options
     if words[:1] == ["fit"] and len(words) > 1 and not words[1].startswith("-"):
         defaults = find_recipe(words[1])
     try:
@@ -130,7 +146,7 @@ def main(arguments):
     try:
         options = parse(arguments)
         command = options.subcommand
-        COMMANDS[command](options[command])
+        return COMMANDS[command](options[command]) or 0
     except TrainingError as error:
         if debug:
             raise
@@ -148,7 +164,6 @@ def main(arguments):
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from the last saved step", file=sys.stderr)
         return 130
-    return 0
 
 
 def fit(options: Namespace):
@@ -162,6 +177,12 @@ def fit(options: Namespace):
         save_steps=options.save_steps,
     )
     print(runs.summary(run))
+
+
+def launch(options: Namespace):
+    if options.command[:1] != ["fit"]:
+        raise UserError("launch runs `fit` only: python -m training launch --workers 2 fit RECIPE.")
+    return launch_workers(options.workers, options.command)
 
 
 def recipes(options: Namespace):
@@ -241,6 +262,7 @@ def benchmark(options: Namespace):
 
 COMMANDS = {
     "fit": fit,
+    "launch": launch,
     "recipes": recipes,
     "evaluate": evaluate,
     "predict": predict,

@@ -8,6 +8,9 @@ import time
 
 import keras
 import tensorflow as tf
+from keras import ops
+
+from training.optimization import current_rate
 
 STEP_INTERVAL = 10  # steps between two points of the curves by step
 
@@ -31,7 +34,7 @@ class Dashboards(keras.callbacks.Callback):
         self.writers = {
             name: tf.summary.create_file_writer(str(self.folder / name)) for name in ("train", "validation")
         }
-        with self.writers["train"].as_default(step=int(self.model.optimizer.iterations)):
+        with self.writers["train"].as_default(step=int(ops.convert_to_numpy(self.model.optimizer.iterations))):
             tf.summary.graph(stage_graph(self.model))
             for tag, text in self.texts.items():
                 tf.summary.text(tag, text)
@@ -42,10 +45,10 @@ class Dashboards(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         self.seconds = time.perf_counter() - self.started  # of the epoch so far, waiting for images included
         self.steps += 1
-        step = int(self.model.optimizer.iterations)
+        step = int(ops.convert_to_numpy(self.model.optimizer.iterations))
         if step % STEP_INTERVAL == 0:
             with self.writers["train"].as_default(step=step):
-                tf.summary.scalar("by_step/learning_rate", self.model.optimizer.learning_rate)
+                tf.summary.scalar("by_step/learning_rate", current_rate(self.model))
                 tf.summary.scalar("by_step/loss", logs["loss"])
 
     def on_epoch_end(self, epoch, logs=None):
@@ -57,7 +60,7 @@ class Dashboards(keras.callbacks.Callback):
             head = head or ("total" if quantity == "loss" and "main_loss" in logs and split == "train" else "main")
             scalars[split][f"{quantity}/{head}"] = value
         scalars["train"] |= {
-            "learning_rate": float(self.model.optimizer.learning_rate),
+            "learning_rate": current_rate(self.model),
             "speed/images_per_second": self.steps * self.batch_size / self.seconds,
             "speed/step_milliseconds": 1000 * self.seconds / self.steps,
         }

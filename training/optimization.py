@@ -80,6 +80,11 @@ def learning_rate(recipe, steps_per_epoch):
     return WarmUp(rate, warmup, after, offset)
 
 
+def current_rate(model):
+    """The learning rate of the next step, on any number of devices."""
+    return float(ops.convert_to_numpy(model.optimizer.learning_rate))
+
+
 class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
     """A linear warm-up from zero before any schedule (Goyal et al. 2017, section 2.2).
 

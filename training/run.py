@@ -20,13 +20,22 @@ import keras_cnns
 from training import checkpoint
 from training.dashboards import Dashboards, write_scalars
 from training.data import decode, find_images, first_broken_file, load_data, resize
-from training.devices import is_chief, make_strategy, prepare_network
-from training.errors import DataError, ImageError, ResourceError, StateError, UserError
+from training.devices import check_agreement, chief_first, is_chief, make_strategy, prepare_network, total
+from training.errors import DataError, ImageError, ResourceError, StateError, UserError, WorkerLostError
 from training.evaluation import make_evaluation
 from training.export import export
 from training.image_file import FORMATS, SUFFIXES, decode_reason, read_header
 from training.loop import train
 from training.recipe import Recipe, prepare_machine
+
+# What TensorFlow says in a process when another one is gone.
+LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.FailedPreconditionError,
+)
 
 PREDICTED_AT_ONCE = 32  # images in a batch of predict
 
@@ -142,28 +151,43 @@ def fit(recipe, folder=None, *, download=False, overwrite=False, force=False, sa
         raise UserError(
             f"batch_size={recipe.batch_size} cannot be divided among {replicas} devices. Pass a multiple of {replicas}."
         )
-    if overwrite and run.chief:
-        start_anew(run.folder)
-    if (run.folder / "recipe.json").exists():
-        check_same_recipe(run)
-        if run.metrics.exists():
-            return run
-        check_same_environment(run, force)
-    prepare_machine(recipe)
-    data = load_data(recipe, download=download)
-    if data.conversions and run.chief:
-        print(data.conversions)
+    if replicas > 1 and recipe.jit:
+        raise UserError("jit=True: XLA does not compile a step on several devices. Pass --jit false.")
+    try:
+        with chief_first(strategy):
+            if overwrite and run.chief:
+                start_anew(run.folder)
+            if (run.folder / "recipe.json").exists():
+                check_same_recipe(run)
+                if run.metrics.exists():
+                    return run
+                check_same_environment(run, force)
+            prepare_machine(recipe)
+            data = load_data(recipe, download=download)
+        if data.conversions and run.chief:
+            print(data.conversions)
+        state = [file.name for file in run.checkpoints.files()[:1]]
+        check_agreement(strategy, f"{state} {data.train.size} {data.class_names}", f"run folder {run.folder} or data")
+        with run.lock() if run.chief else contextlib.nullcontext():
+            fit_in(run, data, strategy, save_steps, callbacks)
+            total(strategy, 0)  # nobody leaves before the chief is done
+    except LOST as error:
+        if strategy.cluster_resolver is None:
+            raise
+        raise WorkerLostError(
+            "Another process of this run is gone, and none can go on without it. Start all of them again: they go on "
+            "from the last saved state."
+        ) from error
+    return run
+
+
+def fit_in(run, data, strategy, save_steps, callbacks):
+    """What `fit` does in the folder, which is this run's own."""
+    recipe, folder = run.recipe, run.folder
+    machine = json.dumps(environment(), indent=2)
     with strategy.scope():
         model = recipe.build(len(data.class_names))
         prepare_network(model, recipe, strategy)
-        with run.lock() if run.chief else contextlib.nullcontext():
-            return fit_in(run, model, data, save_steps, callbacks)
-
-
-def fit_in(run, model, data, save_steps, callbacks):
-    """What `fit` does in the folder, which is this process's own."""
-    recipe, folder = run.recipe, run.folder
-    machine = json.dumps(environment(), indent=2)
     if run.chief:
         check_space(run, model)
         run.write("recipe.json", recipe.to_json())
@@ -176,9 +200,11 @@ def fit_in(run, model, data, save_steps, callbacks):
         }
         callbacks = (Dashboards(folder / "tensorboard", recipe.batch_size, texts), *callbacks)
     try:
-        progress = train(model, data, recipe, run, callbacks, save_steps=save_steps)
+        with strategy.scope():
+            progress = train(model, data, recipe, run, callbacks, save_steps=save_steps)
         if not run.chief:
-            return run
+            return
+        # Out of the scope: in it every variable would be made by all processes together.
         network = run.network()
         test = make_evaluation(network, len(data.class_names), recipe)(data.test)
     except tf.errors.InvalidArgumentError as error:
@@ -189,7 +215,6 @@ def fit_in(run, model, data, save_steps, callbacks):
     export_run(run, network)
     result = {"test": test.to_json(), "best_epoch": progress["best_epoch"], "history": progress["history"]}
     run.write("metrics.json", json.dumps(result, indent=2) + "\n")
-    return run
 
 
 def check_space(run, model):
