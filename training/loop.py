@@ -14,6 +14,7 @@ from training.batches import training_batches
 from training.devices import total
 from training.errors import DivergedError, Interrupted, UserError
 from training.evaluation import make_evaluation
+from training.finetuning import in_head
 from training.interruption import Interruption
 from training.optimization import current_rate, is_decayed, make_optimizer, plateau
 
@@ -200,7 +201,7 @@ def make_train_step(model, recipe, averaged=None):
     replicas = strategy.num_replicas_in_sync
     variables = model.trainable_variables
     decay = recipe.weight_decay if recipe.decay_mode == "l2" else 0.0
-    slow = [v for v in variables if not v.path.startswith(("head_", "aux"))] if recipe.backbone_rate != 1 else []
+    slow = [v for v in variables if not in_head(v.path)] if recipe.backbone_rate != 1 else []
 
     def replica_step(images, targets):
         with tf.GradientTape() as tape:
@@ -250,7 +251,7 @@ def make_train_step(model, recipe, averaged=None):
             count = tf.cast(model.optimizer.iterations.value, "float32")
             keep = tf.minimum(recipe.ema, (1.0 + count) / (10.0 + count))
             for average, variable in zip(averaged.weights, model.weights, strict=True):
-                average.assign(keep * average + (1.0 - keep) * variable)
+                average.assign_add((1.0 - keep) * (variable - average))  # exactly nothing where a weight is frozen
         return {name: strategy.reduce("SUM", value, axis=None) for name, value in values.items()}
 
     return lambda images, targets, stop=False: step(images, targets, tf.constant(stop))

@@ -19,7 +19,7 @@ from training.finetuning import initial_preprocessing
 # Arguments of every builder that the recipe's other fields and the data decide.
 DECIDED_ELSEWHERE = {
     "include_top": "a run trains a classifier",
-    "weights": "a run starts at random",
+    "weights": "init gives them",
     "input_tensor": "image_size gives the input",
     "input_shape": "image_size gives it",
     "pooling": "a run trains a classifier",
@@ -82,7 +82,8 @@ class Recipe:
             of the last weights; 0 is off.
         init: A run folder or safetensors file whose weights training starts from; its head is left out where the
             number of classes differs.
-        freeze: Levels of the network that stay as they are, as stem..stage3, or backbone.
+        freeze: Levels of the network that stay as they are: one, as stem, a range, as stem..stage3, or backbone, all
+            but the heads. A level is the first word of a layer's name.
         backbone_rate: Learning rate of everything but the heads, in units of learning_rate.
         distribution: one device (none), all GPUs of this machine (mirrored), or several machines (multiworker); auto
             does what it finds.

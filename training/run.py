@@ -24,6 +24,7 @@ from training.devices import check_agreement, chief_first, is_chief, make_strate
 from training.errors import DataError, ImageError, ResourceError, StateError, UserError, WorkerLostError
 from training.evaluation import make_evaluation
 from training.export import export
+from training.finetuning import freeze, initialize, origin
 from training.image_file import FORMATS, SUFFIXES, decode_reason, read_header
 from training.loop import train
 from training.recipe import Recipe, prepare_machine
@@ -47,6 +48,7 @@ class Run:
     recipe.json        the recipe, every "auto" decided
     environment.json   versions and device
     classes.json       the class names, in the order of the outputs
+    init.json          of a run with `init`: the file, its SHA-256, and what was taken over from it
     best.safetensors   the weights of the best epoch; keras_cnns.load_weights reads them
     states/            what training goes on from: the last three states
     metrics.json       written at the end: test figures, best epoch, history
@@ -143,7 +145,7 @@ def fit(recipe, folder=None, *, download=False, overwrite=False, force=False, sa
     Raises:
         TrainingError: One of its kinds, see training.errors.
     """
-    recipe = recipe.resolved()
+    recipe = (recipe if overwrite else as_begun(recipe, folder)).resolved()
     strategy = make_strategy(recipe.distribution)
     run = Run(Path(folder or f"runs/{recipe.name}-{recipe.digest}"), recipe, is_chief(strategy))
     replicas = strategy.num_replicas_in_sync
@@ -181,17 +183,48 @@ def fit(recipe, folder=None, *, download=False, overwrite=False, force=False, sa
     return run
 
 
+def as_begun(recipe, folder):
+    """The recipe with the preprocessing of the run that it began in a folder: the weights in `init` may be others now,
+    or gone."""
+    if recipe.init and recipe.preprocessing == "auto" and folder and (Path(folder) / "recipe.json").exists():
+        begun = Run.open(folder).recipe
+        if begun.init == recipe.init:
+            return dataclasses.replace(recipe, preprocessing=begun.preprocessing)
+    return recipe
+
+
+def start_from(model, run):
+    """Gives a network its initial weights, if the run has no state yet, and freezes what the recipe says.
+
+    Returns:
+        What init.json records; None if there is nothing new to record.
+    """
+    init, said = None, []
+    if run.recipe.init and not run.checkpoints.files():
+        init = origin(run.recipe.init)
+        init["done"] = initialize(model, run.recipe.init)
+        said.append(init["done"])
+    if run.recipe.freeze:
+        said.append(freeze(model, run.recipe.freeze))
+    if run.chief:
+        print(*said, sep="\n", end="\n" if said else "")
+    return init
+
+
 def fit_in(run, data, strategy, save_steps, callbacks):
     """What `fit` does in the folder, which is this run's own."""
     recipe, folder = run.recipe, run.folder
     machine = json.dumps(environment(), indent=2)
     with strategy.scope():
         model = recipe.build(len(data.class_names))
+        init = start_from(model, run)
         prepare_network(model, recipe, strategy)
     if run.chief:
         check_space(run, model)
         run.write("recipe.json", recipe.to_json())
         run.write("environment.json", machine + "\n")
+        if init:
+            run.write("init.json", json.dumps(init, indent=2) + "\n")
         run.write("classes.json", json.dumps(data.class_names) + "\n")
         texts = {
             "recipe": fenced(recipe.to_json()),
