@@ -105,12 +105,15 @@ def check_agreement(strategy, seen, what):
 
 def total(strategy, number):
     """The sum of a number, or of how often something is true, over all replicas; no process has it before all came."""
+    return int(summing(strategy)(tf.constant(int(number), tf.int64)))
 
-    @tf.function
-    def summed():
-        return strategy.reduce("SUM", strategy.run(lambda: tf.constant(int(number), tf.int64)), axis=None)
 
-    return int(summed())
+@functools.cache
+def summing(strategy):
+    """The function behind `total`, traced once."""
+    return tf.function(
+        lambda number: strategy.reduce("SUM", strategy.run(lambda: tf.identity(number)), axis=None), autograph=False
+    )
 
 
 def prepare_network(model, recipe, strategy):

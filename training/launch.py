@@ -63,8 +63,10 @@ def launch(workers, arguments):
 
 
 def first_failed(processes):
-    """The number of a process that has ended with an error, or None."""
-    return next((number for number, process in enumerate(processes) if process.returncode), None)
+    """The number of a process that has ended with an error, one that was killed before others, or None."""
+    codes = [process.poll() for process in processes]
+    killed = [number for number, code in enumerate(codes) if code and code < 0]
+    return next((number for number in killed or range(len(codes)) if codes[number]), None)
 
 
 def start(arguments, addresses, worker, complaints):
