@@ -46,9 +46,9 @@ def train(model, data, recipe, run, callbacks=(), *, save_steps=500):
     """
     strategy = tf.distribute.get_strategy()
     steps = data.train.size // recipe.batch_size
+    averaged = average_of(model) if recipe.ema else None  # before compile, which a clone would repeat
     model.compile(optimizer=make_optimizer(recipe, steps, model.trainable_variables))  # adds the scaling of float16
     model.optimizer.build(model.trainable_variables)
-    averaged = average_of(model) if recipe.ema else None
     callbacks = [*callbacks, plateau(recipe)] if recipe.schedule == "plateau" else list(callbacks)
     check_monitors(callbacks, model)
     train_step = make_train_step(model, recipe, averaged)
