@@ -116,9 +116,10 @@ def feasible(recipe, classes, *, rule="formula", budget=2.0, tolerance=0.1, step
         listed = ", ".join(f"{name(triple)}: {figures[triple]:.3f}" for triple in misfits[:5])
         needed = abs(figures[misfits[-1 if triples else 0]] - budget)
         raise UserError(
-            f"{'Not all of the given' if triples else 'No'} triples are within {tolerance:g} of the budget {budget:g} by "
-            f"the rule {rule!r}. The nearest that are not: {listed}. Pass --tolerance {math.ceil(1000 * needed) / 1000:g}"
-            f"{', or other --triples' if triples else ', or a smaller --step'}."
+            f"{'Not all of the given' if triples else 'No'} triples are within {tolerance:g} of the budget {budget:g} "
+            f"by the rule {rule!r}. The nearest that are not: {listed}. "
+            f"Pass --tolerance {math.ceil(1000 * needed) / 1000:g}, or "
+            f"{'other --triples' if triples else 'a smaller --step'}."
         )
     groups = {}
     for triple in fitting:
