@@ -310,7 +310,7 @@ def test_mistakes_say_the_mend(cli, quick, tmp_path):
     for arguments, said in (
         (("compound", "--triples", "1.2/1.1"), "three numbers"),
         (("compound", "--triples", "3/1/1"), "--tolerance 1"),
-        (("compound", "--model", "AlexNet"), "ResNetCIFAR"),
+        (("compound", "--model", "AlexNet", "--model_args", "{}"), "ResNetCIFAR"),
         (("recipe", "--space", "nonsense"), "rate"),
         (("compound", "--role", "worker"), "--chief HOST:PORT"),
         (("compound", "--role", "chief", "--chief", "0.0.0.0:8000"), "--i_trust_this_network"),

@@ -344,17 +344,19 @@ def dimensions(options: Namespace):
     candidates = [
         Candidate(f"{way}_phi{phi:g}", scale(baseline, *factors, phi), {"dimension": way, "phi": phi})
         for (way, factors), phi in itertools.product(ways.items(), phis)
+        if phi
     ]
+    if 0.0 in phis:  # the baseline is where all curves begin, and is trained once
+        candidates.insert(0, Candidate("baseline", scale(baseline, 1, 1, 1), {"dimension": "baseline", "phi": 0.0}))
     trials = search_list(folder, classes, candidates, options)
     if not trials:
         return
     trials = [trial for trial in trials if trial.accuracy is not None]
-    # phi = 0 is the baseline whichever way it is scaled, and was trained once.
     curves = {
         way: [
             (trial.result["multiply_adds"], trial.accuracy)
             for trial in trials
-            if trial.candidate.shown["dimension"] == way
+            if trial.candidate.shown["dimension"] in (way, "baseline")
         ]
         for way in ways
     }
