@@ -40,13 +40,16 @@ TABLE_1 = {
 # fmt: on
 
 
-def table_cifar(depth):
-    """Section 4.2: the table of a CIFAR network, 6n + 2 layers deep, with maps of 32, 16 and 8 pixels."""
+def table_cifar(depth, width=1.0):
+    """Section 4.2: the table of a CIFAR network, 6n + 2 layers deep, with maps of 32, 16 and 8 pixels; the paper's
+    width is 1.0."""
     blocks, rest = divmod(depth - 2, 6)
     if rest or blocks < 1:
         near = ", ".join(str(6 * n + 2) for n in (max(blocks, 1), max(blocks, 1) + 1))
         raise ValueError(f"depth={depth}; a CIFAR network has 6n + 2 layers. Pass a depth such as {near}.")
-    return tuple(Stage(filters, blocks) for filters in (16, 32, 64))
+    if round(16 * width) < 1:
+        raise ValueError(f"width={width}; the first stage would have no channel left. 1.0 is the paper's 16.")
+    return tuple(Stage(round(filters * width), blocks) for filters in (16, 32, 64))
 
 
 def shortcut_a(x, filters, strides, *, unit, name):
@@ -228,6 +231,7 @@ def cifar(
     depth,
     *,
     block,
+    width=1.0,
     batch_norm=True,
     kernel_initializer="he_normal",
     name="cifar",
@@ -238,6 +242,7 @@ def cifar(
     Args:
         depth: Number of layers with weights, 6n + 2, projections aside.
         block: As in `resnet`, with an argument `unit`.
+        width: Factor on the channels, which are 16, 32 and 64 in the paper.
         shortcut: The shortcuts' option: "A", no parameters, as in the paper's CIFAR networks; "B"; or "C".
         batch_norm: Whether every convolution is batch-normalised. The paper's are; without, each has a bias.
         kernel_initializer: Initializer of the convolutions.
@@ -245,7 +250,7 @@ def cifar(
     """
     unit = functools.partial(conv_bn if batch_norm else conv, initializer=kernel_initializer)
     return resnet(
-        table_cifar(depth),
+        table_cifar(depth, width),
         block=functools.partial(block, unit=unit),
         stem=functools.partial(stem_cifar, unit=unit),
         default_size=32,
@@ -259,17 +264,26 @@ def cifar(
 def ResNetCIFAR(
     depth=20,
     *,
+    width=1.0,
     shortcut="A",
     batch_norm=True,
     kernel_initializer="he_normal",
     name="resnet_cifar",
     **shared: Unpack[SharedArguments],
 ):
-    """A ResNet for CIFAR-10 of any depth 6n + 2."""
+    """A ResNet for CIFAR-10 of any depth 6n + 2 and any width."""
     if shortcut not in SHORTCUTS:
         raise ValueError(f'shortcut={shortcut!r}; it must be "A", "B" or "C".')
     block = functools.partial(basic_block, shortcut=SHORTCUTS[shortcut])
-    return cifar(depth, block=block, batch_norm=batch_norm, kernel_initializer=kernel_initializer, name=name, **shared)
+    return cifar(
+        depth,
+        block=block,
+        width=width,
+        batch_norm=batch_norm,
+        kernel_initializer=kernel_initializer,
+        name=name,
+        **shared,
+    )
 
 
 @builder(family=cifar, classes=10)

@@ -25,7 +25,7 @@ from training.errors import DataError, ResourceError, TrainingError, UserError
 from training.image_file import FORMATS
 from training.launch import launch as launch_workers
 from training.recipe import Recipe
-from training.recipes import RECIPES
+from training.recipes import RECIPES, find_recipe
 
 
 def parser(defaults=None):
@@ -103,16 +103,6 @@ def parser(defaults=None):
     ):
         subcommands.add_subcommand(name, command)
     return commands
-
-
-def find_recipe(name):
-    """A named recipe, or one from a JSON file."""
-    if name in RECIPES:
-        return RECIPES[name]
-    if Path(name).is_file():
-        return Recipe.from_json(Path(name).read_text(), name)
-    near = difflib.get_close_matches(name, RECIPES) or RECIPES
-    raise UserError(f"There is no recipe {name!r}. Did you mean {', '.join(near)}? A path to a recipe.json works too.")
 
 
 def parse(arguments):
