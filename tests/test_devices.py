@@ -199,7 +199,7 @@ PROCESSES = Recipe(
     image_size=8,
     batch_size=256,
     epochs=4,
-    learning_rate=0.05,
+    learning_rate=0.005,  # at ten times this the rounding of the batch variances grows to 1e-3 of the loss
 )
 
 
@@ -244,7 +244,13 @@ def straight(tmp_path_factory):
 
 def test_two_processes_train_as_one_and_one_of_them_writes(straight, tmp_path):
     fit(dataclasses.replace(PROCESSES, distribution="none"), tmp_path / "one")
-    assert_equal_runs(tmp_path / "one", straight, 1e-4)
+    history, history1 = (
+        json.loads((folder / "metrics.json").read_text())["history"] for folder in (straight, tmp_path / "one")
+    )
+    for logs, logs1 in zip(history, history1, strict=True):
+        assert logs == pytest.approx(logs1, abs=1e-4)
+    fit(dataclasses.replace(PROCESSES, distribution="mirrored"), tmp_path / "two")
+    assert_equal_runs(tmp_path / "two", straight, 1e-4)
     assert sorted(os.listdir(straight)) == sorted(os.listdir(tmp_path / "one"))
     for name in ("train", "validation", "test"):
         assert len(os.listdir(straight / "tensorboard" / name)) == 1
