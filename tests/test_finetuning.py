@@ -153,7 +153,7 @@ def high_run(low_run, tmp_path_factory):
 
 
 @pytest.mark.xfail(
-    reason="What five digits taught this small network is too little for the other five: with a frozen backbone 50.56 %, "
+    reason="Five digits teach this small network too little for the other five: with a frozen backbone 50.56 %, "
     "from scratch 58.33 %. README, Fine-tuning, has the figures."
 )
 def test_a_frozen_backbone_beats_as_many_steps_from_scratch(low_run, high_run, tmp_path):
