@@ -27,6 +27,7 @@ from training.recipes import RECIPES
         ({"schedule": "steps"}, "needs --milestones"),
         ({"schedule": "plateau", "warmup_epochs": 1.0}, "has no warm-up"),
         ({"milestones": [3.0, 2.0]}, "must rise"),
+        ({"schedule": "plateau", "decay_rate": 1.0}, "decay_rate=1.0: it must be below 1"),
         ({"seed": -1}, "seed=-1"),
         ({"name": "a/b"}, "name='a/b'"),
         ({"model": "GoogNet"}, "Did you mean GoogLeNet"),
@@ -103,6 +104,11 @@ def test_resolving_decides_every_auto_and_nothing_else():
         "preprocessing",
     }
     assert recipe.resolved() == recipe
+
+
+def test_nothing_is_frozen_at_random():
+    with pytest.raises(UserError, match=r"freeze='backbone'.*pass --init"):
+        Recipe(freeze="backbone").resolved()
 
 
 def test_recipes_are_known_by_their_names_and_are_plain_json():

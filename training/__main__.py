@@ -176,8 +176,9 @@ def launch(options: Namespace):
 
 
 def recipes(options: Namespace):
+    width = max(map(len, RECIPES))
     for recipe in RECIPES.values():
-        print(f"{recipe.name:<22} {recipe.model} on {recipe.data}, {recipe.image_size} px, {recipe.epochs} epochs")
+        print(f"{recipe.name:<{width}} {recipe.model} on {recipe.data}, {recipe.image_size} px, {recipe.epochs} epochs")
 
 
 def evaluate(options: Namespace):

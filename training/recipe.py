@@ -64,7 +64,7 @@ class Recipe:
         learning_rate: Peak learning rate.
         momentum: Momentum of sgd and rmsprop.
         nesterov: Whether sgd takes Nesterov's momentum.
-        epsilon: Added to the root of the squared gradients in adam and rmsprop.
+        epsilon: Added to the root of the squared gradients in adam, and under the root in rmsprop.
         weight_decay: Strength of weight decay; 0 is off.
         decay_mode: l2 adds weight_decay times the weight to its gradient, as the papers do; decoupled subtracts
             learning rate times weight_decay times the weight from it, as AdamW does.
@@ -166,6 +166,7 @@ class Recipe:
         check(
             "schedule", self.schedule != "plateau" or not self.warmup_epochs, "has no warm-up; pass --warmup_epochs 0"
         )
+        check("decay_rate", self.schedule != "plateau" or self.decay_rate < 1, "must be below 1 for plateau")
         check("seed", 0 <= self.seed < 2**31, "must be from 0 to 2147483647")
         check("name", self.name.replace("_", "").replace("-", "").isalnum(), "must be letters, digits, _ and -")
         try:
@@ -185,6 +186,7 @@ class Recipe:
 
     def resolved(self):
         """The recipe with every "auto" decided for this machine."""
+        self._check("freeze", self.init or not self.freeze, "keeps weights as they are; pass --init with some to keep")
         gpus = tf.config.list_physical_devices("GPU")
         precision = self.precision
         if precision == "auto":
