@@ -204,8 +204,8 @@ def test_gradients_vanish_in_a_deep_plain_network_and_shortcuts_or_initialisatio
     ("name", "arguments", "rates"),
     [
         ("ResNet18", {}, [0.05 * i for i in range(1, 8)]),  # 0.4 / 8
-        ("SEResNet50", {}, [0.025 * i for i in range(1, 16)]),  # 0.4 / 16
-        ("DeformableResNet50", {}, [0.025 * i for i in range(1, 16)]),
+        ("SEResNet18", {}, [0.05 * i for i in range(1, 8)]),
+        ("DeformableResNet50", {}, [0.025 * i for i in range(1, 16)]),  # 0.4 / 16
         ("ResNetCIFAR", {"depth": 14}, [0.4 / 6 * i for i in range(1, 6)]),
     ],
 )
