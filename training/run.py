@@ -170,8 +170,10 @@ def fit(recipe, folder=None, *, download=False, overwrite=False, force=False, sa
             print(data.conversions)
         state = [file.name for file in run.checkpoints.files()[:1]]
         check_agreement(strategy, f"{state} {data.train.size} {data.class_names}", f"run folder {run.folder} or data")
+        with strategy.scope():
+            model = recipe.build(len(data.class_names))  # before the folder is made: a wrong size leaves nothing
         with run.lock() if run.chief else contextlib.nullcontext():
-            fit_in(run, data, strategy, save_steps, callbacks)
+            fit_in(run, model, data, strategy, save_steps, callbacks)
             total(strategy, 0)  # nobody leaves before the chief is done
     except LOST as error:
         if strategy.cluster_resolver is None:
@@ -211,12 +213,11 @@ def start_from(model, run):
     return init
 
 
-def fit_in(run, data, strategy, save_steps, callbacks):
+def fit_in(run, model, data, strategy, save_steps, callbacks):
     """What `fit` does in the folder, which is this run's own."""
     recipe, folder = run.recipe, run.folder
     machine = json.dumps(environment(), indent=2)
     with strategy.scope():
-        model = recipe.build(len(data.class_names))
         init = start_from(model, run)
         prepare_network(model, recipe, strategy)
     if run.chief:
