@@ -35,12 +35,12 @@ def fit(folder, *arguments):
 
 
 def test_a_folder_in_use_is_refused_with_who_uses_it(unfinished, capsys):
-    with run.Run.open(unfinished).lock():
+    with checkpoint.locked(unfinished):
         assert fit(unfinished) == 2
     complaint = capsys.readouterr().err
     assert f"{unfinished} is in use by process " in complaint
     assert "another --run" in complaint
-    with run.Run.open(unfinished).lock():
+    with checkpoint.locked(unfinished):
         pass  # nobody has it now
 
 
@@ -49,7 +49,7 @@ def test_what_a_killed_process_left_half_written_is_removed(unfinished):
         (unfinished / name).write_text("half")
     (unfinished / "export.tmp-1").mkdir()
     before = sorted(path.name for path in (unfinished / "states").iterdir() if "tmp" not in path.name)
-    with run.Run.open(unfinished).lock():
+    with checkpoint.locked(unfinished):
         assert not list(unfinished.rglob("*.tmp-*"))
     assert sorted(path.name for path in (unfinished / "states").iterdir()) == before
 

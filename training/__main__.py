@@ -22,6 +22,7 @@ from training import run as runs
 from training.check_data import check_source
 from training.convert import convert as convert_file
 from training.errors import DataError, ResourceError, TrainingError, UserError
+from training.finetuning import PREPROCESSING
 from training.image_file import FORMATS
 from training.launch import launch as launch_workers
 from training.recipe import Recipe
@@ -75,7 +76,7 @@ def parser(defaults=None):
     )
     convert.add_argument(
         "--preprocessing",
-        choices=("imagenet", "tf", "caffe", "lite"),
+        choices=PREPROCESSING,
         help="how its pixels were normalised (default: lite for EfficientNet-Lite, else imagenet)",
     )
 

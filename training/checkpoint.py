@@ -6,9 +6,11 @@ found before it is used.
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 import sys
@@ -20,7 +22,7 @@ import safetensors.numpy
 from keras import ops
 
 import keras_cnns
-from training.errors import ResourceError, StateError
+from training.errors import ResourceError, StateError, UserError
 
 KEPT = 3  # states in a run's folder: the newest, and what to fall back on
 
@@ -57,6 +59,33 @@ def atomic(path, needed=None):
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(folder):
+    """Makes a folder and keeps other processes from working in it; the system takes the lock back from one that dies.
+
+    What a killed process left half written in it is removed.
+
+    Raises:
+        UserError: Another process works in it.
+    """
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / "lock", "a+")  # noqa: SIM115, open as long as it is locked
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise UserError(
+                f"{folder} is in use by {file.read().strip() or 'another process'}. Wait for it, or pass another --run."
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.flush()
+        remove_temporary_files(folder)
+        yield
 
 
 def sync_folder(folder):

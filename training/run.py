@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import math
 import os
@@ -83,31 +82,6 @@ class Run:
         """How Keras's progress bar shows: not at all beside the chief, a line an epoch without a terminal."""
         return 0 if not self.chief else 1 if sys.stdout.isatty() else 2
 
-    @contextlib.contextmanager
-    def lock(self):
-        """Keeps other processes from training in the folder; the system takes the lock back from one that dies.
-
-        Raises:
-            UserError: Another process trains in it.
-        """
-        with checkpoint.disk_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            file = open(self.folder / "lock", "a+")  # noqa: SIM115, open as long as it is locked
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                file.seek(0)
-                raise UserError(
-                    f"{self.folder} is in use by {file.read().strip() or 'another process'}. Wait for it, or pass "
-                    "another --run."
-                ) from None
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {platform.node()}")
-            file.flush()
-            checkpoint.remove_temporary_files(self.folder)
-            yield
-
     @property
     def class_names(self):
         """The class names, in the order of the outputs."""
@@ -172,7 +146,7 @@ def fit(recipe, folder=None, *, download=False, overwrite=False, force=False, sa
         check_agreement(strategy, f"{state} {data.train.size} {data.class_names}", f"run folder {run.folder} or data")
         with strategy.scope():
             model = recipe.build(len(data.class_names))  # before the folder is made: a wrong size leaves nothing
-        with run.lock() if run.chief else contextlib.nullcontext():
+        with checkpoint.locked(run.folder) if run.chief else contextlib.nullcontext():
             fit_in(run, model, data, strategy, save_steps, callbacks)
             total(strategy, 0)  # nobody leaves before the chief is done
     except LOST as error:
@@ -233,8 +207,6 @@ def fit_in(run, model, data, strategy, save_steps, callbacks):
             "network": fenced(str(keras_cnns.complexity(model))),
         }
         callbacks = (Dashboards(folder / "tensorboard", recipe.batch_size, texts), *callbacks)
-    else:
-        callbacks = (keras.callbacks.Callback(), *callbacks)  # in the place of the chief's, whose states all read
     try:
         with strategy.scope():
             progress = train(model, data, recipe, run, callbacks, save_steps=save_steps)
@@ -267,11 +239,9 @@ def check_space(run, model):
 
 def check_same_environment(run, force):
     """Raises a UserError that lists in what versions and devices differ from those that began the run."""
-    file = run.folder / "environment.json"
-    there, here = json.loads(file.read_text()) if file.exists() else {}, environment()
-    different = [
-        f"{name}: {old!r} there, {here.get(name)!r} now" for name, old in there.items() if old != here.get(name)
-    ]
+    file, now = run.folder / "environment.json", environment()
+    there = json.loads(file.read_text()) if file.exists() else {}
+    different = differences(there, {name: now.get(name) for name in there})
     if different and not force:
         raise UserError(
             f"{run.folder} was begun with other versions or devices ({'; '.join(different)}): going on would not give "
@@ -282,11 +252,20 @@ def check_same_environment(run, force):
 def check_same_recipe(run):
     """Raises a UserError that lists the fields in which a run's recipe and the folder's differ."""
     there, here = (dataclasses.asdict(recipe) for recipe in (Run.open(run.folder).recipe, run.recipe))
-    different = [f"{name}: {there[name]!r} there, {here[name]!r} now" for name in here if here[name] != there[name]]
+    different = differences(there, here)
     if different:
         raise UserError(
             f"{run.folder} holds a run of another recipe ({'; '.join(different)}). Pass another --run, or --overwrite."
         )
+
+
+def differences(there, here):
+    """In which fields two records differ, each as text: what the folder has, and what is asked for now."""
+    return [
+        f"{name}: {there.get(name)!r} there, {here.get(name)!r} now"
+        for name in there | here
+        if there.get(name) != here.get(name)
+    ]
 
 
 def start_anew(folder):

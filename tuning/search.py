@@ -25,7 +25,7 @@ from tensorboard.plugins.hparams import api as hparams
 
 import keras_cnns
 from training import run as runs
-from training.checkpoint import atomic
+from training.checkpoint import atomic, locked
 from training.dashboards import write_scalars
 from training.errors import DivergedError, StateError, UserError
 from training.recipe import Recipe
@@ -276,7 +276,7 @@ def run_search(search, *, role="alone"):
     if role == "worker":
         Tuner(search, make_oracle(search)).search()
         return []
-    with runs.Run(search.folder, None).lock():
+    with locked(search.folder):
         remove_damaged_state(search.folder)
         tuner = Tuner(search, make_oracle(search))
         tuner.search(chief=role == "chief")
@@ -318,7 +318,7 @@ def prepare_folder(folder, settings, overwrite=False):
     if overwrite and file.exists():
         shutil.rmtree(folder)
     there = read_json(file)
-    if there is not None and (different := list(differences(there, json.loads(json.dumps(settings))))):
+    if there is not None and (different := runs.differences(fields(there), fields(json.loads(json.dumps(settings))))):
         raise UserError(
             f"{folder} holds a search with other settings ({'; '.join(different)}). Pass another --search, or "
             "--overwrite."
@@ -329,14 +329,11 @@ def prepare_folder(folder, settings, overwrite=False):
     write_json(file, settings)
 
 
-def differences(there, here, prefix=""):
-    """In which fields two JSON objects differ, as text."""
-    for name in sorted(there.keys() | here.keys()):
-        old, new = there.get(name), here.get(name)
-        if isinstance(old, dict) and isinstance(new, dict) and name == "recipe":
-            yield from differences(old, new, f"{name}.")
-        elif old != new:
-            yield f"{prefix}{name}: {old!r} there, {new!r} now"
+def fields(settings):
+    """Settings in the order of their names, the recipe's fields among them as recipe.NAME."""
+    flat = {name: value for name, value in settings.items() if name != "recipe"}
+    flat |= {f"recipe.{name}": value for name, value in settings.get("recipe", {}).items()}
+    return dict(sorted(flat.items()))
 
 
 def remove_damaged_state(folder):

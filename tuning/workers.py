@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from training.errors import ResourceError, UserError
+from training.launch import free_ports
 
 SHORT_LIFE = 30  # seconds; a worker that ends sooner, three times in a row, is not started again
 PATIENCE = 60  # seconds that a worker waits for its chief
@@ -85,9 +86,7 @@ def supervise(arguments, count):
     Returns:
         The exit code: the chief's, or that of a worker which a user has to mend.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        chief_address = f"127.0.0.1:{free.getsockname()[1]}"
+    chief_address = f"127.0.0.1:{free_ports(1)[0]}"
     root = str(Path(__file__).parent.parent)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
 
