@@ -1,5 +1,6 @@
 """A run that is killed, at whatever moment, and started again ends with the bits of one that was not."""
 
+import hashlib
 import json
 import os
 import random
@@ -8,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from training.checkpoint import Checkpoints
 
@@ -35,22 +37,25 @@ def trainer(request):
 
 
 def outcome(folder):
-    """Everything that a finished run has, wall-clock values excepted."""
+    """Everything that a finished run has but times: JSON values, arrays, the digest of the best weights' file."""
     arrays, progress = Checkpoints(folder / "states").load()
+    best = folder / "best.safetensors"
+    arrays |= {f"best/{name}": array for name, array in safetensors.numpy.load_file(best).items()}
     metrics = json.loads((folder / "metrics.json").read_text())
-    return arrays, progress, metrics, (folder / "best.safetensors").read_bytes()
+    return {"progress": progress, **metrics}, arrays, hashlib.sha256(best.read_bytes()).hexdigest()
 
 
 def check_equal(straight, killed):
-    assert straight[1:] == killed[1:]
-    assert straight[0].keys() == killed[0].keys()
-    for name, array in straight[0].items():
-        np.testing.assert_array_equal(array, killed[0][name], err_msg=name)
-    kinds = {name.split("/")[0] for name in straight[0]}
-    assert kinds == {"model", "optimizer", "average"}
-    assert any("seed" in name for name in straight[0])
-    assert "ReduceLROnPlateau0" in straight[1]["callbacks"]
-    assert any(value for value in straight[1]["callbacks"]["ReduceLROnPlateau0"].values())
+    (values, arrays, best), (values2, arrays2, best2) = straight, killed
+    assert values2 == values
+    assert arrays2.keys() == arrays.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(arrays2[name], array, err_msg=name)
+    assert best2 == best
+    kinds = {name.split("/")[0] for name in arrays}
+    assert kinds == {"model", "optimizer", "average", "best"}
+    assert any("seed" in name for name in arrays)
+    assert any(value for value in values["progress"]["callbacks"]["ReduceLROnPlateau0"].values())
 
 
 def kill_and_compare(trainer, tmp_path, kills, unreadable=lambda: None):
