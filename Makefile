@@ -1,7 +1,8 @@
 # make train      trains GoogLeNet with its heads on the embedded digits, evaluates it, exports it
+# make tune       searches the best of three ways to double a small EfficientNet, on the digits
 # make test       runs the tests;  make test-all  the slow ones too;  make lint  checks the style
 # make tensorboard   shows the runs
-.PHONY: train test test-all lint tensorboard clean
+.PHONY: train tune test test-all lint tensorboard clean
 SHELL := /bin/sh
 VENV := .venv
 # The first Python of a version that TensorFlow supports.
@@ -11,14 +12,15 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 train: $(VENV)/installed
 	$(VENV)/bin/python -m training fit googlenet_digits
 
+# The paper's triple, width alone, and resolution alone.
+tune: $(VENV)/installed
+	$(VENV)/bin/python -m tuning compound --triples 1.2/1.1/1.15 1/1.4/1 1/1/1.4 --seeds 2
+
 test: $(VENV)/installed-test
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-all: $(VENV)/installed-test
-	$(VENV)/bin/python -m pytest
-
-test-all: $(VENV)/installed-test
-	$(VENV)/bin/python -m pytest -m "slow or not slow"
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "slow or not slow"
 
 lint: $(VENV)/installed-test
 	$(VENV)/bin/ruff check .

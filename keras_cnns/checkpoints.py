@@ -110,7 +110,7 @@ def save_weights(model, path, metadata=None):
     safetensors.numpy.save_file(arrays, path, metadata)
 
 
-def load_weights(model, path):
+def load_weights(model, path, keep=()):
     """Reads weights written by `save_weights` into a model; all of them or none.
 
     Weights of auxiliary heads, or of the classifier, that the model was built without are passed over. The offsets of
@@ -119,6 +119,7 @@ def load_weights(model, path):
     Args:
         model: A Keras model.
         path: A safetensors file.
+        keep: Beginnings of names of variables that keep their values whatever the file has, as ("head_dense/",).
 
     Returns:
         The file's metadata, {str: str}.
@@ -145,7 +146,9 @@ def load_weights(model, path):
             metadata = file.metadata() or {}
     except safetensors.SafetensorError as error:
         raise ValueError(f"weights={str(path)!r}: not a whole safetensors file ({error}). Write it again.") from error
-    variables = {variable.path: variable for variable in model.weights}
+    keep = tuple(keep)
+    variables = {variable.path: variable for variable in model.weights if not variable.path.startswith(keep)}
+    arrays = {key: array for key, array in arrays.items() if not key.startswith(keep)}
     for prefixes in DETACHABLE:
         if not any(key.startswith(prefixes) for key in variables):
             arrays = {key: array for key, array in arrays.items() if not key.startswith(prefixes)}

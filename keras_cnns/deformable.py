@@ -40,15 +40,21 @@ def deformable_conv_bn(x, filters, kernel_size, strides=1, *, modulated=True, na
     return batch_norm(x, name=name)
 
 
-def deformable_bottleneck(x, filters, strides, *, version, modulated=True, name):
+def deformable_bottleneck(x, filters, strides, *, version, modulated=True, drop_connect=0.0, name):
     """ResNet's bottleneck with a deformable 3x3, (b, h, w, c) -> (b, h/strides, w/strides, 4 * filters)."""
     unit = functools.partial(deformable_conv_bn, modulated=modulated)
-    return bottleneck(x, filters, strides, version=version, unit_3x3=unit, name=name)
+    return bottleneck(x, filters, strides, version=version, unit_3x3=unit, drop_connect=drop_connect, name=name)
 
 
 @builder
 def deformable_resnet(
-    table, *, modulated=True, version="1.5", name="deformable_resnet", **shared: Unpack[SharedArguments]
+    table,
+    *,
+    modulated=True,
+    version="1.5",
+    drop_connect=0.0,
+    name="deformable_resnet",
+    **shared: Unpack[SharedArguments],
 ):
     """Zhu et al., section 3.1: a ResNet of bottlenecks whose 3x3 are deformable from the second stage on.
 
@@ -57,22 +63,29 @@ def deformable_resnet(
         modulated: Whether samples are weighed by masks too: True is version 2 of the paper, from which the placement
             comes, False has offsets alone, as version 1.
         version: As in `resnet.resnet`.
+        drop_connect: As in `resnet.resnet`.
         name: Name of the model.
     """
     deformable = functools.partial(deformable_bottleneck, modulated=modulated)
     block = (bottleneck, *[deformable] * (len(table) - 1))
-    return resnet(table, block=block, version=version, name=name, **shared)
+    return resnet(table, block=block, version=version, drop_connect=drop_connect, name=name, **shared)
 
 
 @builder(family=deformable_resnet)
-def DeformableResNet50(*, modulated=True, version="1.5", name="deformableresnet50", **shared: Unpack[SharedArguments]):
+def DeformableResNet50(
+    *, modulated=True, version="1.5", drop_connect=0.0, name="deformableresnet50", **shared: Unpack[SharedArguments]
+):
     """Deformable ResNet-50: 26,428,295 parameters, 4.278 G multiply-adds (without masks 26,137,874 and 4.215 G)."""
-    return deformable_resnet(TABLE_1["50-layer"], modulated=modulated, version=version, name=name, **shared)
+    return deformable_resnet(
+        TABLE_1["50-layer"], modulated=modulated, version=version, drop_connect=drop_connect, name=name, **shared
+    )
 
 
 @builder(family=deformable_resnet)
 def DeformableResNet101(
-    *, modulated=True, version="1.5", name="deformableresnet101", **shared: Unpack[SharedArguments]
+    *, modulated=True, version="1.5", drop_connect=0.0, name="deformableresnet101", **shared: Unpack[SharedArguments]
 ):
     """Deformable ResNet-101: 46,478,418 parameters, 8.198 G multiply-adds (without masks 45,835,332 and 8.066 G)."""
-    return deformable_resnet(TABLE_1["101-layer"], modulated=modulated, version=version, name=name, **shared)
+    return deformable_resnet(
+        TABLE_1["101-layer"], modulated=modulated, version=version, drop_connect=drop_connect, name=name, **shared
+    )

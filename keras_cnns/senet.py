@@ -109,6 +109,7 @@ def senet(
     ratio=16,
     version="1.5",
     dropout=0.0,
+    drop_connect=0.0,
     name="senet",
     **shared: Unpack[SharedArguments],
 ):
@@ -122,60 +123,117 @@ def senet(
         version: Where a bottleneck has its stride: "1.5" in the 3x3, "1" in the first 1x1 as in the paper. A basic
             block is the same in both.
         dropout: Fraction of the pooled features dropped in training.
+        drop_connect: Fraction of the images in training for which the last block's branch would be dropped; it grows
+            linearly from 0 at the first block. 0 is none.
         name: Name of the model.
     """
     gate = functools.partial(squeeze_and_excitation, ratio=ratio)
     block = functools.partial(block, gate=gate)
-    return resnet.resnet(table, block=block, stem=stem, version=version, dropout=dropout, name=name, **shared)
+    return resnet.resnet(
+        table,
+        block=block,
+        stem=stem,
+        version=version,
+        dropout=dropout,
+        drop_connect=drop_connect,
+        name=name,
+        **shared,
+    )
 
 
 @builder(family=senet)
-def SEResNet18(*, ratio=16, version="1.5", name="seresnet18", **shared: Unpack[SharedArguments]):
+def SEResNet18(*, ratio=16, version="1.5", drop_connect=0.0, name="seresnet18", **shared: Unpack[SharedArguments]):
     """SE-ResNet-18: 11,778,592 parameters, 1.814 G multiply-adds."""
-    return senet(TABLE_1["18-layer"], block=resnet.basic_block, ratio=ratio, version=version, name=name, **shared)
+    return senet(
+        TABLE_1["18-layer"],
+        block=resnet.basic_block,
+        ratio=ratio,
+        version=version,
+        drop_connect=drop_connect,
+        name=name,
+        **shared,
+    )
 
 
 @builder(family=senet)
-def SEResNet34(*, ratio=16, version="1.5", name="seresnet34", **shared: Unpack[SharedArguments]):
+def SEResNet34(*, ratio=16, version="1.5", drop_connect=0.0, name="seresnet34", **shared: Unpack[SharedArguments]):
     """SE-ResNet-34: 21,958,868 parameters, 3.664 G multiply-adds."""
-    return senet(TABLE_1["34-layer"], block=resnet.basic_block, ratio=ratio, version=version, name=name, **shared)
+    return senet(
+        TABLE_1["34-layer"],
+        block=resnet.basic_block,
+        ratio=ratio,
+        version=version,
+        drop_connect=drop_connect,
+        name=name,
+        **shared,
+    )
 
 
 @builder(family=senet)
-def SEResNet50(*, ratio=16, version="1.5", name="seresnet50", **shared: Unpack[SharedArguments]):
+def SEResNet50(*, ratio=16, version="1.5", drop_connect=0.0, name="seresnet50", **shared: Unpack[SharedArguments]):
     """SE-ResNet-50: 28,088,024 parameters, 4.092 G multiply-adds (version 1: 3.860 G)."""
-    return senet(TABLE_1["50-layer"], block=resnet.bottleneck, ratio=ratio, version=version, name=name, **shared)
+    return senet(
+        TABLE_1["50-layer"],
+        block=resnet.bottleneck,
+        ratio=ratio,
+        version=version,
+        drop_connect=drop_connect,
+        name=name,
+        **shared,
+    )
 
 
 @builder(family=senet)
-def SEResNet101(*, ratio=16, version="1.5", name="seresnet101", **shared: Unpack[SharedArguments]):
+def SEResNet101(*, ratio=16, version="1.5", drop_connect=0.0, name="seresnet101", **shared: Unpack[SharedArguments]):
     """SE-ResNet-101: 49,326,872 parameters, 7.806 G multiply-adds (version 1: 7.575 G)."""
-    return senet(TABLE_1["101-layer"], block=resnet.bottleneck, ratio=ratio, version=version, name=name, **shared)
+    return senet(
+        TABLE_1["101-layer"],
+        block=resnet.bottleneck,
+        ratio=ratio,
+        version=version,
+        drop_connect=drop_connect,
+        name=name,
+        **shared,
+    )
 
 
 @builder(family=senet)
-def SEResNet152(*, ratio=16, version="1.5", name="seresnet152", **shared: Unpack[SharedArguments]):
+def SEResNet152(*, ratio=16, version="1.5", drop_connect=0.0, name="seresnet152", **shared: Unpack[SharedArguments]):
     """SE-ResNet-152: 66,821,848 parameters, 11.520 G multiply-adds (version 1: 11.289 G)."""
-    return senet(TABLE_1["152-layer"], block=resnet.bottleneck, ratio=ratio, version=version, name=name, **shared)
+    return senet(
+        TABLE_1["152-layer"],
+        block=resnet.bottleneck,
+        ratio=ratio,
+        version=version,
+        drop_connect=drop_connect,
+        name=name,
+        **shared,
+    )
 
 
 @builder(family=senet)
-def SEResNeXt50(*, ratio=16, name="seresnext50", **shared: Unpack[SharedArguments]):
+def SEResNeXt50(*, ratio=16, drop_connect=0.0, name="seresnext50", **shared: Unpack[SharedArguments]):
     """SE-ResNeXt-50 (32x4d): 27,559,896 parameters, 4.233 G multiply-adds."""
-    return senet(TABLE_1["50-layer"], block=resnext_bottleneck, ratio=ratio, name=name, **shared)
+    return senet(
+        TABLE_1["50-layer"], block=resnext_bottleneck, ratio=ratio, drop_connect=drop_connect, name=name, **shared
+    )
 
 
 @builder(family=senet)
-def SEResNeXt101(*, ratio=16, name="seresnext101", **shared: Unpack[SharedArguments]):
+def SEResNeXt101(*, ratio=16, drop_connect=0.0, name="seresnext101", **shared: Unpack[SharedArguments]):
     """SE-ResNeXt-101 (32x4d): 48,955,416 parameters, 7.975 G multiply-adds."""
-    return senet(TABLE_1["101-layer"], block=resnext_bottleneck, ratio=ratio, name=name, **shared)
+    return senet(
+        TABLE_1["101-layer"], block=resnext_bottleneck, ratio=ratio, drop_connect=drop_connect, name=name, **shared
+    )
 
 
 @builder(family=senet)
-def SENet154(*, ratio=16, name="senet154", **shared: Unpack[SharedArguments]):
+def SENet154(*, ratio=16, drop_connect=0.0, name="senet154", **shared: Unpack[SharedArguments]):
     """SENet-154 (64x4d): 115,088,984 parameters, 20.688 G multiply-adds."""
     block, table = wide_bottleneck, TABLE_1["152-layer"]
-    return senet(table, block=block, stem=stem_3x3, ratio=ratio, dropout=0.2, name=name, **shared)
+    return senet(
+        table, block=block, stem=stem_3x3, ratio=ratio, dropout=0.2, drop_connect=drop_connect, name=name, **shared
+    )
 
 
 @builder(family=googlenet.googlenet)

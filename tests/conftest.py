@@ -39,5 +39,6 @@ def digits_run(tmp_path_factory):
     from training.__main__ import main
 
     folder = tmp_path_factory.mktemp("runs") / "digits"
-    assert main(["fit", "googlenet_digits", "--epochs", "2", "--run", str(folder)]) == 0
+    words = ["fit", "googlenet_digits", "--epochs", "2", "--picture_epochs", "0", "--run", str(folder)]
+    assert main(words) == 0
     return folder

@@ -44,7 +44,7 @@ def save(network, folder, epoch=3):
 
 def load(network, folder):
     arrays, progress = checkpoint.Checkpoints(folder).load()
-    checkpoint.restore(checkpoint.state_of(network), [], arrays, [], folder)
+    checkpoint.restore(checkpoint.state_of(network), [], arrays, {}, folder)
     return progress
 
 

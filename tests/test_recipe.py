@@ -20,6 +20,14 @@ from training.recipes import RECIPES
         ({"momentum": 1.0}, "momentum=1.0"),
         ({"epochs": 2, "warmup_epochs": 3.0}, "warmup_epochs=3.0"),
         ({"aux_weight": -0.1}, "aux_weight=-0.1"),
+        ({"crop": "area", "crop_max": 1.5}, "crop_max=1.5: it must be at most 1"),
+        ({"crop": "scale"}, "crop_min=0.08: it must be at least 1"),
+        ({"policy_magnitude": 31.0}, "policy_magnitude=31.0"),
+        ({"ema": 1.0}, "ema=1.0"),
+        ({"schedule": "steps"}, "needs --milestones"),
+        ({"schedule": "plateau", "warmup_epochs": 1.0}, "has no warm-up"),
+        ({"milestones": [3.0, 2.0]}, "must rise"),
+        ({"schedule": "plateau", "decay_rate": 1.0}, "decay_rate=1.0: it must be below 1"),
         ({"seed": -1}, "seed=-1"),
         ({"name": "a/b"}, "name='a/b'"),
         ({"model": "GoogNet"}, "Did you mean GoogLeNet"),
@@ -54,8 +62,22 @@ def test_every_field_changes_the_identity():
         "model_args": {"aux_heads": True},
         "data": "mnist",
         "data_dir": "data",
+        "preprocessing": "tf",
+        "crop": "area",
+        "crop_min": 0.5,
+        "crop_max": 0.9,
+        "color_jitter": 0.4,
+        "random_erasing": 0.1,
+        "label_smoothing": 0.1,
+        "policy": "randaugment",
         "optimizer": "adam",
         "momentum": 0.5,
+        "decay_mode": "decoupled",
+        "milestones": [3.0],
+        "ema": 0.9,
+        "init": "runs/first",
+        "freeze": "stem",
+        "distribution": "none",
         "warmup_epochs": 0.5,
         "schedule": "constant",
         "precision": "float32",
@@ -65,6 +87,7 @@ def test_every_field_changes_the_identity():
     digests = {base.digest}
     for field in dataclasses.fields(Recipe):
         value = others[field.name] if field.name in others else getattr(base, field.name) + 1
+        value = not getattr(base, field.name) if isinstance(getattr(base, field.name), bool) else value
         digests.add(dataclasses.replace(base, **{field.name: value}).digest)
     assert len(digests) == 1 + len(dataclasses.fields(Recipe))
 
@@ -77,8 +100,15 @@ def test_resolving_decides_every_auto_and_nothing_else():
         "precision",
         "jit",
         "deterministic",
+        "distribution",
+        "preprocessing",
     }
     assert recipe.resolved() == recipe
+
+
+def test_nothing_is_frozen_at_random():
+    with pytest.raises(UserError, match=r"freeze='backbone'.*pass --init"):
+        Recipe(freeze="backbone").resolved()
 
 
 def test_recipes_are_known_by_their_names_and_are_plain_json():

@@ -194,3 +194,53 @@ def test_gradients_vanish_in_a_deep_plain_network_and_shortcuts_or_initialisatio
     assert first_gradient(keras_cnns.PlainNetCIFAR, "glorot_uniform") < 1e-8
     assert first_gradient(keras_cnns.PlainNetCIFAR, "he_normal") > 1e-3
     assert first_gradient(keras_cnns.ResNetCIFAR, "glorot_uniform") > 1e-3
+
+
+# --- stochastic depth (Huang et al. 2016), which EfficientNet calls drop connect
+
+
+# By hand: block i of n, counted from 0, is skipped for drop_connect * i / n of the images.
+@pytest.mark.parametrize(
+    ("name", "arguments", "rates"),
+    [
+        ("ResNet18", {}, [0.05 * i for i in range(1, 8)]),  # 0.4 / 8
+        ("SEResNet18", {}, [0.05 * i for i in range(1, 8)]),
+        ("DeformableResNet50", {}, [0.025 * i for i in range(1, 16)]),  # 0.4 / 16
+        ("ResNetCIFAR", {"depth": 14}, [0.4 / 6 * i for i in range(1, 6)]),
+    ],
+)
+def test_later_blocks_are_dropped_more_often(name, arguments, rates):
+    model = network(name, drop_connect=0.4, **arguments)
+    names = blocks(model)
+    drops = [layer for layer in model.layers if layer.name.endswith("_drop")]
+    assert [layer.name for layer in drops] == [f"{block}_drop" for block in names[1:]]
+    np.testing.assert_allclose([layer.rate for layer in drops], rates)
+    for block, drop in zip(names[1:], drops, strict=True):
+        assert model.get_layer(f"{block}_add").input[0] is drop.output
+        gated = name.startswith("SE")
+        last = "gate_out" if gated else "conv2_bn" if name in ("ResNet18", "ResNetCIFAR") else "conv3_bn"
+        assert drop.input is model.get_layer(f"{block}_{last}").output
+    # The grammar of names, and that nothing is built, and no weight has another name, without it.
+    layer_names = [layer.name for layer in model.layers]
+    assert not [(a, b) for a in layer_names for b in layer_names if b.startswith(f"{a}_")]
+    plain = network(name, **arguments)
+    assert {layer.name for layer in plain.layers} == {name for name in layer_names if not name.endswith("_drop")}
+    assert {variable.path for variable in plain.weights} == {variable.path for variable in model.weights}
+
+
+def test_a_dropped_branch_is_dropped_for_a_whole_image_and_the_others_are_scaled_up():
+    table = (resnet.Stage(4, 2),)
+    model = resnet.resnet(table, block=resnet.basic_block, drop_connect=0.8, include_top=False, input_shape=(32, 32, 3))
+    drop = model.get_layer("stage1_block2_drop")
+    assert drop.rate == pytest.approx(0.4)
+    outputs = np.asarray(drop(np.ones((200, 3, 3, 4), "float32"), training=True))
+    per_image = outputs.reshape(200, -1)
+    assert np.array_equal(per_image.min(axis=1), per_image.max(axis=1))
+    assert set(np.round(per_image[:, 0], 4)) == {0.0, np.float32(1.6667)}
+    assert 0.25 < np.mean(per_image[:, 0] == 0) < 0.55
+    np.testing.assert_array_equal(drop(outputs, training=False), outputs)
+
+
+def test_a_plain_network_has_no_branch_to_drop():
+    with pytest.raises(TypeError, match="drop_connect"):
+        keras_cnns.PlainNet18(drop_connect=0.2)

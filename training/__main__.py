@@ -1,4 +1,4 @@
-"""The command line: python -m training fit|recipes|evaluate|predict|export|compare|profile|convert|check-data."""
+"""The command line: python -m training fit|launch|recipes|evaluate|predict|export|compare|profile|..."""
 
 import os
 import sys
@@ -15,6 +15,7 @@ from typing import Any
 
 import tensorflow as tf
 from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import PositiveInt
 
 from training import checkpoint
 from training import run as runs
@@ -23,9 +24,11 @@ from training.convert import convert as convert_file
 from training.dashboards import compare as comparison
 from training.dashboards import profiling
 from training.errors import DataError, ResourceError, TrainingError, UserError
+from training.finetuning import PREPROCESSING
 from training.image_file import FORMATS
+from training.launch import launch as launch_workers
 from training.recipe import Recipe
-from training.recipes import RECIPES
+from training.recipes import RECIPES, find_recipe
 
 
 def parser(defaults=None):
@@ -49,6 +52,13 @@ def parser(defaults=None):
     fit.add_class_arguments(Recipe)
     if defaults:
         fit.set_defaults({name: getattr(defaults, name) for name in Recipe.__dataclass_fields__})
+
+    launch = ArgumentParser(
+        description="Run `fit` in several workers on this machine, as TF_CONFIG would on several machines.",
+        allow_abbrev=False,
+    )
+    launch.add_argument("--workers", type=PositiveInt, default=2, help="number of processes (default: 2)")
+    launch.add_argument("command", nargs="*", help="fit and its arguments")
 
     recipes = ArgumentParser(description="List the named recipes.")
 
@@ -82,7 +92,7 @@ def parser(defaults=None):
     )
     convert.add_argument(
         "--preprocessing",
-        choices=("imagenet", "tf", "caffe", "lite"),
+        choices=PREPROCESSING,
         help="how its pixels were normalised (default: lite for EfficientNet-Lite, else imagenet)",
     )
 
@@ -91,11 +101,15 @@ def parser(defaults=None):
     check.add_argument("--data_dir", help="where TFDS has its data sets")
     check.add_argument("--all", action="store_true", help="list every path, not the first twenty of a kind")
 
+    benchmark = ArgumentParser(description="Measure the speed of the input: images per second from JPEGs to batches.")
+    benchmark.add_argument("what", choices=("input",))
+
     commands = ArgumentParser(prog="python -m training", description=__doc__, exit_on_error=False, allow_abbrev=False)
     commands.add_argument("--debug", action="store_true", help="show the traceback of an error")
     subcommands = commands.add_subcommands()
     for name, command in (
         ("fit", fit),
+        ("launch", launch),
         ("recipes", recipes),
         ("evaluate", evaluate),
         ("predict", predict),
@@ -103,26 +117,23 @@ def parser(defaults=None):
         ("compare", compare),
         ("profile", profile),
         ("convert", convert),
+        ("benchmark", benchmark),
         ("check-data", check),
     ):
         subcommands.add_subcommand(name, command)
     return commands
 
 
-def find_recipe(name):
-    """A named recipe, or one from a JSON file."""
-    if name in RECIPES:
-        return RECIPES[name]
-    if Path(name).is_file():
-        return Recipe.from_json(Path(name).read_text(), name)
-    near = difflib.get_close_matches(name, RECIPES) or RECIPES
-    raise UserError(f"There is no recipe {name!r}. Did you mean {', '.join(near)}? A path to a recipe.json works too.")
-
-
 def parse(arguments):
     """Parses the command line; for `fit` the recipe is looked up first, since its values are the defaults."""
     words = [word for word in arguments if word != "--debug"]
     defaults = None
+    if words[:1] == ["launch"] and "fit" in arguments:
+        start = arguments.index("fit")
+        parse(arguments[start:])  # a mistake in it is told at once, and once
+        options = parse(arguments[:start])
+        options.launch.command = arguments[start:]
+        return options
     if words[:1] == ["fit"] and len(words) > 1 and not words[1].startswith("-"):
         defaults = find_recipe(words[1])
     try:
@@ -144,7 +155,7 @@ def main(arguments):
     try:
         options = parse(arguments)
         command = options.subcommand
-        COMMANDS[command](options[command])
+        return COMMANDS[command](options[command]) or 0
     except TrainingError as error:
         if debug:
             raise
@@ -162,7 +173,6 @@ def main(arguments):
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from the last saved step", file=sys.stderr)
         return 130
-    return 0
 
 
 def fit(options: Namespace):
@@ -180,9 +190,16 @@ def fit(options: Namespace):
     print(runs.summary(run))
 
 
+def launch(options: Namespace):
+    if options.command[:1] != ["fit"]:
+        raise UserError("launch runs `fit` only: python -m training launch --workers 2 fit RECIPE.")
+    return launch_workers(options.workers, options.command)
+
+
 def recipes(options: Namespace):
+    width = max(map(len, RECIPES))
     for recipe in RECIPES.values():
-        print(f"{recipe.name:<22} {recipe.model} on {recipe.data}, {recipe.image_size} px, {recipe.epochs} epochs")
+        print(f"{recipe.name:<{width}} {recipe.model} on {recipe.data}, {recipe.image_size} px, {recipe.epochs} epochs")
 
 
 def evaluate(options: Namespace):
@@ -259,8 +276,15 @@ def check_data(options: Namespace):
     report.raise_if_training_fails()
 
 
+def benchmark(options: Namespace):
+    from training.benchmark import measure_input, table
+
+    print(table(measure_input(), "images/s, from JPEGs of 300x400 to 224 pixels"))
+
+
 COMMANDS = {
     "fit": fit,
+    "launch": launch,
     "recipes": recipes,
     "evaluate": evaluate,
     "predict": predict,
@@ -269,6 +293,7 @@ COMMANDS = {
     "profile": profile,
     "convert": convert,
     "check-data": check_data,
+    "benchmark": benchmark,
 }
 
 

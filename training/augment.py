@@ -37,6 +37,7 @@ def augment(image, recipe, key):
         (image_size, image_size, 3), float32 RGB 0..255.
     """
     image = crop(image, recipe, tf.random.fold_in(key, CROP))
+    image = tf.ensure_shape(image, (recipe.image_size, recipe.image_size, 3))
     if recipe.flip:
         mirrored = tf.random.stateless_uniform((), tf.random.fold_in(key, FLIP)) < 0.5
         image = tf.cond(mirrored, lambda: tf.reverse(image, axis=[1]), lambda: image)

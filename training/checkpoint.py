@@ -4,11 +4,14 @@ A state is one safetensors file whose name ends in the first digits of its SHA-2
 found before it is used.
 """
 
+import collections
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 import sys
@@ -20,7 +23,7 @@ import safetensors.numpy
 from keras import ops
 
 import keras_cnns
-from training.errors import ResourceError, StateError
+from training.errors import ResourceError, StateError, UserError
 
 KEPT = 3  # states in a run's folder: the newest, and what to fall back on
 
@@ -57,6 +60,33 @@ def atomic(path, needed=None):
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(folder):
+    """Makes a folder and keeps other processes from working in it; the system takes the lock back from one that dies.
+
+    What a killed process left half written in it is removed.
+
+    Raises:
+        UserError: Another process works in it.
+    """
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / "lock", "a+")  # noqa: SIM115, open as long as it is locked
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise UserError(
+                f"{folder} is in use by {file.read().strip() or 'another process'}. Wait for it, or pass another --run."
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.flush()
+        remove_temporary_files(folder)
+        yield
 
 
 def sync_folder(folder):
@@ -184,40 +214,66 @@ def state_of(model, averaged=None):
 
 
 def arrays_of(state, callbacks=()):
-    """The values of a state and of the callbacks': {name: array}, and a JSON value of what are no arrays."""
+    """The values of a state and of the callbacks': {name: array}, and {callback: JSON value} of what are no arrays."""
     arrays = {name: ops.convert_to_numpy(variable) for name, variable in state.items()}
-    values = []
-    for index, callback in enumerate(callbacks):
-        values.append({})
+    values = {}
+    for key, callback in _by_name(callbacks).items():
+        values[key] = {}
         for name, value in callback_state(callback).items():
             if isinstance(value, list) and all(hasattr(item, "shape") for item in value):
-                values[-1][name] = {"arrays": len(value)}
-                arrays |= {f"callback/{index}/{name}/{place}": item for place, item in enumerate(value)}
+                values[key][name] = {"arrays": len(value)}
+                arrays |= {f"callback/{key}/{name}/{place}": item for place, item in enumerate(value)}
             else:
-                values[-1][name] = value.item() if hasattr(value, "item") else value
+                values[key][name] = value.item() if hasattr(value, "item") else value
     return arrays, values
 
 
-def restore(state, callbacks, arrays, values, where):
+def restore(state, callbacks, arrays, values, where, *, chief=True):
     """Puts back what `arrays_of` gave.
+
+    Args:
+        state, callbacks: As for `arrays_of`.
+        arrays, values: What it gave.
+        where: Where they are from, for errors.
+        chief: Whether this process has all callbacks; others lack those that write.
 
     Raises:
         StateError: The arrays are of another network, optimizer or set of callbacks; nothing has changed then.
     """
     own = {name: array for name, array in arrays.items() if not name.startswith("callback/")}
+    callbacks = _by_name(callbacks)
     if {name: tuple(variable.shape) for name, variable in state.items()} != {
         name: array.shape for name, array in own.items()
-    } or len(values) != len(callbacks):
+    }:
         raise StateError(
             f"{where} cannot be resumed from: its variables are not this run's. Start anew with --overwrite."
         )
+    if values.keys() != callbacks.keys() if chief else not callbacks.keys() <= values.keys():
+        raise StateError(
+            f"{where} cannot be resumed from: its callbacks were {', '.join(values) or 'none'} and now "
+            f"are {', '.join(callbacks) or 'none'}. Pass the same ones, or start anew with --overwrite."
+        )
     for name, variable in state.items():
         variable.assign(own[name])
-    for index, (callback, saved) in enumerate(zip(callbacks, values, strict=True)):
-        for name, value in saved.items():
-            if isinstance(value, dict) and "arrays" in value:
-                saved[name] = [arrays[f"callback/{index}/{name}/{place}"] for place in range(value["arrays"])]
+    for key, callback in callbacks.items():
+        saved = {
+            name: [arrays[f"callback/{key}/{name}/{place}"] for place in range(value["arrays"])]
+            if isinstance(value, dict) and "arrays" in value
+            else value
+            for name, value in values[key].items()
+        }
         load_callback_state(callback, saved)
+
+
+def _by_name(callbacks):
+    """{name: callback} of those that remember something."""
+    remembering, seen = {}, collections.Counter()
+    for callback in callbacks:
+        if hasattr(callback, "state") or _known_state(callback):
+            kind = type(callback).__name__
+            remembering[f"{kind}{seen[kind]}"] = callback
+            seen[kind] += 1
+    return remembering
 
 
 def callback_state(callback):

@@ -1,7 +1,10 @@
 """On which devices a run computes: one, all GPUs of a machine, or several machines."""
 
+import contextlib
+import functools
 import json
 import os
+import zlib
 
 import keras
 import tensorflow as tf
@@ -11,7 +14,7 @@ from training.errors import UserError
 
 def found_distribution():
     """What "auto" means here: several machines where TF_CONFIG or Slurm says so, else as many devices as there are."""
-    if "TF_CONFIG" in os.environ or (int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_PROCID" in os.environ):
+    if "TF_CONFIG" in os.environ or int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
         return "multiworker"
     return "mirrored" if len(tf.config.list_physical_devices("GPU")) > 1 else "none"
 
@@ -25,8 +28,7 @@ def make_strategy(distribution):
     if distribution == "none":
         return tf.distribute.get_strategy()
     if distribution == "mirrored":
-        gpus = tf.config.list_logical_devices("GPU")
-        return tf.distribute.MirroredStrategy([device.name for device in gpus or tf.config.list_logical_devices("CPU")])
+        return mirrored()
     if "TF_CONFIG" in os.environ:
         check_tf_config(os.environ["TF_CONFIG"])
         resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
@@ -39,6 +41,17 @@ def make_strategy(distribution):
         )
     # NCCL between GPUs; gRPC between CPUs, where `auto` would come to the same.
     return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+
+
+@functools.cache
+def mirrored():
+    """The strategy over all GPUs, or CPUs where there is none.
+
+    There is one in a process: a second one would number its collectives from the start, and TensorFlow would take them
+    for those of the first ("Shape mismatch in the collective instance").
+    """
+    gpus = tf.config.list_logical_devices("GPU")
+    return tf.distribute.MirroredStrategy([device.name for device in gpus or tf.config.list_logical_devices("CPU")])
 
 
 def check_tf_config(text):
@@ -57,9 +70,50 @@ def check_tf_config(text):
 
 
 def is_chief(strategy):
-    """Whether this process writes the files: the first worker, or the only one."""
+    """Whether this process writes the files: the one called chief or the first worker, or the only process."""
     resolver = strategy.cluster_resolver
-    return resolver is None or not resolver.task_id
+    if resolver is None:
+        return True
+    return resolver.task_type == "chief" or ("chief" not in resolver.cluster_spec().jobs and resolver.task_id == 0)
+
+
+@contextlib.contextmanager
+def chief_first(strategy):
+    """Lets the chief go through a block before the other processes enter it, whether it raises or not."""
+    if not is_chief(strategy):
+        total(strategy, 0)
+    try:
+        yield
+    finally:
+        if is_chief(strategy):
+            total(strategy, 0)
+
+
+def check_agreement(strategy, seen, what):
+    """Raises a UserError where processes see something different; of all, at least one will raise it.
+
+    Args:
+        strategy: The strategy.
+        seen: A text that should be the same in every process.
+        what: What it is of, for the error.
+    """
+    number = zlib.crc32(seen.encode())
+    # Every process that raises nothing has found its number to be the mean of all.
+    if total(strategy, number) != number * strategy.num_replicas_in_sync:
+        raise UserError(f"The processes do not see the same {what}. Put it where all machines have it, by one path.")
+
+
+def total(strategy, number):
+    """The sum of a number, or of how often something is true, over all replicas; no process has it before all came."""
+    return int(summing(strategy)(tf.constant(int(number), tf.int64)))
+
+
+@functools.cache
+def summing(strategy):
+    """The function behind `total`, traced once."""
+    return tf.function(
+        lambda number: strategy.reduce("SUM", strategy.run(lambda: tf.identity(number)), axis=None), autograph=False
+    )
 
 
 def prepare_network(model, recipe, strategy):

@@ -51,6 +51,12 @@ class DivergedError(TrainingError):
     exit_code = 6
 
 
+class WorkerLostError(TrainingError):
+    """Another process of the run is gone, and none can go on without it."""
+
+    exit_code = 7
+
+
 class Interrupted(TrainingError):
     """A signal ended the run after its state was saved.
 

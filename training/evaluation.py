@@ -59,7 +59,9 @@ def make_evaluation(model, classes, recipe):
     model = keras_cnns.main_output(model)
     strategy = tf.distribute.get_strategy()
 
-    @tf.function(jit_compile=recipe.jit, reduce_retracing=True)
+    step = None
+
+    @tf.function(jit_compile=recipe.jit)
     def replica_step(images, labels):
         logits = model(keras_cnns.preprocess_input(images, recipe.preprocessing), training=False)
         losses = keras.ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
@@ -69,13 +71,16 @@ def make_evaluation(model, classes, recipe):
             tf.math.confusion_matrix(labels, tf.argmax(logits, axis=-1), classes, dtype=tf.int64),
         )
 
-    @tf.function(reduce_retracing=True)
-    def step(images, labels):
+    def all_replicas(images, labels):
         values = strategy.run(replica_step, (images, labels))
         return [strategy.reduce("SUM", value, axis=None) for value in values]
 
     def evaluate(split):
+        nonlocal step
         batches = strategy.distribute_datasets_from_function(lambda context: evaluation_batches(split, recipe, context))
+        # One graph for batches of every size. Traced by size, the smaller last batch would change which graph the next
+        # call uses, and perhaps the last bits of the loss: it would depend on what was evaluated before.
+        step = step or tf.function(all_replicas, input_signature=batches.element_spec)
         steps = [step(images, labels) for images, labels in batches]
         loss, top5, confusion = (sum(values).numpy() for values in zip(*steps, strict=True))
         return Evaluation(float(loss / confusion.sum()), float(top5 / confusion.sum()), confusion)

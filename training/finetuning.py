@@ -1,10 +1,19 @@
-"""Training that starts from another network's weights: what is taken over, what is frozen."""
+"""Training that starts from another network's weights: what is taken over, what is frozen.
 
+A level is the first word of a layer's name, `stage3` of `stage3_block1_conv2_conv`.
+"""
+
+import hashlib
+import json
 from pathlib import Path
 
+import keras
 import safetensors
 
+import keras_cnns
 from training.errors import UserError
+
+PREPROCESSING = ("imagenet", "tf", "caffe", "lite")
 
 
 def weights_file(init):
@@ -12,14 +21,140 @@ def weights_file(init):
     path = Path(init)
     file = path / "best.safetensors" if path.is_dir() else path
     if not file.is_file():
-        raise UserError(f"init={init!r}: there is no {file}. Pass a run folder or a safetensors file.")
+        raise UserError(
+            f"init={init!r}: there is no {file}. Pass a folder of a run that finished an epoch, or a safetensors file."
+        )
     return file
+
+
+def read_header(init):
+    """The metadata, {str: str}, and the shapes, {name: shape}, of the weights in a run folder or a file."""
+    try:
+        with safetensors.safe_open(weights_file(init), framework="numpy") as file:
+            names = file.keys()
+            return file.metadata() or {}, {name: tuple(file.get_slice(name).get_shape()) for name in names}
+    except safetensors.SafetensorError as error:
+        raise UserError(
+            f"init={init!r}: not a whole safetensors file ({error}). Pass another one; `python -m training convert` "
+            "makes one of torch's weights."
+        ) from error
 
 
 def initial_preprocessing(init):
     """How pixels were normalised for the weights in a run folder or a file, as the file says."""
+    mode = read_header(init)[0].get("preprocessing", "imagenet")
+    if mode not in PREPROCESSING:
+        raise UserError(
+            f"init={init!r}: the file asks for the preprocessing {mode!r}, which there is not. Pass --preprocessing "
+            f"with one of {', '.join(PREPROCESSING)}."
+        )
+    return mode
+
+
+def origin(init):
+    """Where the weights are from, as JSON values: the file's path and its SHA-256."""
+    file = weights_file(init)
+    with open(file, "rb") as content:
+        return {"file": str(file.absolute()), "sha256": hashlib.file_digest(content, "sha256").hexdigest()}
+
+
+def initialize(model, init):
+    """Gives a network the weights in a run folder or a file; all of them or none.
+
+    Every name and shape must fit, with two exceptions that start at random: the last dense layer of a head (main or
+    auxiliary) whose number of classes differs, and a head that the file does not have at all.
+
+    Args:
+        model: A network from `Recipe.build`.
+        init: A run folder or a safetensors file.
+
+    Returns:
+        A sentence on what was taken over and what starts at random.
+
+    Raises:
+        UserError: There is no such file, or it is of another network; nothing has changed then.
+    """
+    _, shapes = read_header(init)
+    classes = {variable.path: variable.shape[-1] for variable in model.weights if variable.path.endswith("/kernel")}
+    random = {}  # the beginning of variables' names: why they start at random
+    for level in filter(in_head, levels_of(model)):
+        last = f"{level}_dense"
+        here, there = classes[f"{last}/kernel"], shapes.get(f"{last}/kernel", (None,))[-1]
+        if not any(name.startswith(f"{level}_") for name in shapes):
+            random[f"{level}_"] = f"{level} starts at random: it is not in the file"
+        elif there not in (here, None):
+            random[f"{last}/"] = f"{last} starts at random: it had {there} classes and has {here} now"
     try:
-        with safetensors.safe_open(weights_file(init), framework="numpy") as file:
-            return (file.metadata() or {}).get("preprocessing", "imagenet")
-    except safetensors.SafetensorError as error:
-        raise UserError(f"init={init!r}: not a whole safetensors file ({error}). Pass another one.") from error
+        keras_cnns.load_weights(model, weights_file(init), keep=tuple(random))
+    except ValueError as error:
+        fact = str(error).rpartition(". ")[0]  # its last sentence is the mend for those who build networks themselves
+        raise UserError(f"init={init!r}: {fact}. {_mend(init)}") from error
+    return f"{weights_file(init)}: " + "; ".join(
+        ["all weights were taken over but these" if random else "all weights were taken over", *random.values()]
+    )
+
+
+def _mend(init):
+    """What to pass for the network that the weights are of."""
+    file = Path(init) / "recipe.json"
+    if not file.is_file():
+        return "Pass the --model, --model_args and --image_size that these weights were trained with, or other weights."
+    recipe = json.loads(file.read_text())
+    return (
+        f"That run has --model {recipe['model']} --model_args '{json.dumps(recipe['model_args'])}' --image_size "
+        f"{recipe['image_size']}: pass the same, or another run."
+    )
+
+
+def in_head(name):
+    """Whether a level, layer or variable is part of the main head or of an auxiliary one; the rest is the backbone."""
+    return name.partition("_")[0] == "head" or name.startswith("aux")
+
+
+def levels_of(model):
+    """The levels of a network in the order of computation, its heads last."""
+    layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
+    return sorted(dict.fromkeys(_level(layer) for layer in layers), key=in_head)
+
+
+def _level(layer):
+    return layer.name.partition("_")[0]
+
+
+def freeze(model, levels):
+    """Keeps levels of a network as they are: no weight of theirs is trained, and their batch normalizations use their
+    moving statistics and leave them alone.
+
+    Args:
+        model: A network from `Recipe.build`, not compiled yet.
+        levels: A level, as "stem"; a range with both its ends, as "stem..stage3"; or "backbone", all but the heads.
+
+    Returns:
+        A sentence on what is frozen.
+
+    Raises:
+        UserError: There is no such level, or nothing would be frozen, or nothing trained; nothing has changed then.
+    """
+    names = levels_of(model)
+    known = f"The levels of {model.name} are {', '.join(names)}; backbone is all but the heads."
+    if levels == "backbone":
+        chosen = [name for name in names if not in_head(name)]
+    else:
+        first, dots, last = levels.partition("..")
+        ends = (first, last) if dots else (first, first)
+        for name in ends:
+            if name not in names:
+                raise UserError(f"freeze={levels!r}: there is no level {name!r}. {known}")
+        start, stop = map(names.index, ends)
+        if start > stop:
+            raise UserError(f"freeze={levels!r}: {first} comes after {last}. Pass {last}..{first}.")
+        chosen = names[start : stop + 1]
+    frozen = [layer for layer in model.layers if _level(layer) in chosen]
+    count = sum(layer.count_params() for layer in frozen)
+    if count == 0:
+        raise UserError(f"freeze={levels!r}: that level has no weights to freeze. {known}")
+    if count == model.count_params():
+        raise UserError(f"freeze={levels!r}: nothing would be left to train. {known}")
+    for layer in frozen:
+        layer.trainable = False
+    return f"frozen: {', '.join(chosen)}; {count:,} of {model.count_params():,} weights"

@@ -11,10 +11,12 @@ import tensorflow as tf
 import keras_cnns
 from training import checkpoint
 from training.batches import training_batches
+from training.devices import total
 from training.errors import DivergedError, Interrupted, UserError
 from training.evaluation import make_evaluation
+from training.finetuning import in_head
 from training.interruption import Interruption
-from training.optimization import is_decayed, make_optimizer, plateau
+from training.optimization import current_rate, is_decayed, make_optimizer, plateau
 
 SAVE_SECONDS = 300  # a state is saved at least this often, beside every `save_steps`
 
@@ -46,9 +48,9 @@ def train(model, data, recipe, run, callbacks=(), *, save_steps=500):
     """
     strategy = tf.distribute.get_strategy()
     steps = data.train.size // recipe.batch_size
+    averaged = average_of(model) if recipe.ema else None  # before `compile`, which clone_model would repeat
     model.compile(optimizer=make_optimizer(recipe, steps, model.trainable_variables))  # adds the scaling of float16
     model.optimizer.build(model.trainable_variables)
-    averaged = average_of(model) if recipe.ema else None
     callbacks = [*callbacks, plateau(recipe)] if recipe.schedule == "plateau" else list(callbacks)
     check_monitors(callbacks, model)
     train_step = make_train_step(model, recipe, averaged)
@@ -63,7 +65,8 @@ def train(model, data, recipe, run, callbacks=(), *, save_steps=500):
     found = run.checkpoints.load()
     if found:
         arrays, progress = found
-        checkpoint.restore(state, callbacks, arrays, progress.pop("callbacks"), run.checkpoints.folder)
+        values = progress.pop("callbacks")
+        checkpoint.restore(state, callbacks, arrays, values, run.checkpoints.folder, chief=run.chief)
     elif run.chief:
         checkpoint.warn_of_stateful_callbacks(callbacks)
     saved = time.monotonic()
@@ -81,7 +84,7 @@ def train(model, data, recipe, run, callbacks=(), *, save_steps=500):
     def place():
         return (
             f"step {progress['step'] + 1} of epoch {progress['epoch'] + 1}, at a learning rate of "
-            f"{float(model.optimizer.learning_rate):.3g}"
+            f"{current_rate(model):.3g}"
         )
 
     with Interruption() as interruption:
@@ -130,7 +133,7 @@ def train(model, data, recipe, run, callbacks=(), *, save_steps=500):
                     checkpoint.save_best(averaged or model, run.best, metadata)
             progress["done"] = bool(model.stop_training)
             save()
-            if interruption.signal is not None:
+            if total(strategy, interruption.signal is not None):  # in any process
                 raise Interrupted(interruption.signal, progress)
     listed.on_train_end()
     return progress
@@ -201,9 +204,8 @@ def make_train_step(model, recipe, averaged=None):
     replicas = strategy.num_replicas_in_sync
     variables = model.trainable_variables
     decay = recipe.weight_decay if recipe.decay_mode == "l2" else 0.0
-    slow = [v for v in variables if not v.path.startswith(("head_", "aux"))] if recipe.backbone_rate != 1 else []
+    slow = [v for v in variables if not in_head(v.path)] if recipe.backbone_rate != 1 else []
 
-    @tf.function(jit_compile=recipe.jit)
     def replica_step(images, targets):
         with tf.GradientTape() as tape:
             outputs = heads(model(keras_cnns.preprocess_input(images, recipe.preprocessing), training=True))
@@ -238,6 +240,9 @@ def make_train_step(model, recipe, averaged=None):
             values[accuracy_of(name)] = tf.reduce_sum(hits) / recipe.batch_size
         return values
 
+    if recipe.jit:
+        replica_step = tf.function(replica_step, jit_compile=True)
+
     @tf.function
     def step(images, targets, stop):
         before = [tf.identity(variable.value) for variable in slow]
@@ -249,7 +254,7 @@ def make_train_step(model, recipe, averaged=None):
             count = tf.cast(model.optimizer.iterations.value, "float32")
             keep = tf.minimum(recipe.ema, (1.0 + count) / (10.0 + count))
             for average, variable in zip(averaged.weights, model.weights, strict=True):
-                average.assign(keep * average + (1.0 - keep) * variable)
+                average.assign_add((1.0 - keep) * (variable - average))  # exactly nothing where a weight is frozen
         return {name: strategy.reduce("SUM", value, axis=None) for name, value in values.items()}
 
     return lambda images, targets, stop=False: step(images, targets, tf.constant(stop))

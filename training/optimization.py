@@ -48,8 +48,13 @@ def is_decayed(variable, recipe):
 
 def plateau(recipe):
     """The callback of the schedule "plateau", as AlexNet (section 5) and VGG (section 3.1) were trained by hand."""
+    # Keras's default min_delta does not see one image more of 10,000 or more.
     return keras.callbacks.ReduceLROnPlateau(
-        monitor="val_accuracy", factor=recipe.decay_rate, patience=round(recipe.decay_epochs), mode="max"
+        monitor="val_accuracy",
+        factor=recipe.decay_rate,
+        patience=round(recipe.decay_epochs),
+        mode="max",
+        min_delta=0.0,
     )
 
 
@@ -65,7 +70,7 @@ def learning_rate(recipe, steps_per_epoch):
         offset = warmup
     elif recipe.schedule == "exponential":
         after = schedules.ExponentialDecay(
-            rate, round(recipe.decay_epochs * steps_per_epoch), recipe.decay_rate, staircase=True
+            rate, max(round(recipe.decay_epochs * steps_per_epoch), 1), recipe.decay_rate, staircase=True
         )
         offset = 0
     elif recipe.schedule == "steps":
@@ -78,6 +83,11 @@ def learning_rate(recipe, steps_per_epoch):
     else:
         after, offset = rate, 0
     return WarmUp(rate, warmup, after, offset)
+
+
+def current_rate(model):
+    """The learning rate of the next step, on any number of devices."""
+    return float(ops.convert_to_numpy(model.optimizer.learning_rate))
 
 
 class WarmUp(keras.optimizers.schedules.LearningRateSchedule):

@@ -19,7 +19,7 @@ from training.finetuning import initial_preprocessing
 # Arguments of every builder that the recipe's other fields and the data decide.
 DECIDED_ELSEWHERE = {
     "include_top": "a run trains a classifier",
-    "weights": "a run starts at random",
+    "weights": "init gives them",
     "input_tensor": "image_size gives the input",
     "input_shape": "image_size gives it",
     "pooling": "a run trains a classifier",
@@ -64,7 +64,7 @@ class Recipe:
         learning_rate: Peak learning rate.
         momentum: Momentum of sgd and rmsprop.
         nesterov: Whether sgd takes Nesterov's momentum.
-        epsilon: Added to the root of the squared gradients in adam and rmsprop.
+        epsilon: Added to the root of the squared gradients in adam, and under the root in rmsprop.
         weight_decay: Strength of weight decay; 0 is off.
         decay_mode: l2 adds weight_decay times the weight to its gradient, as the papers do; decoupled subtracts
             learning rate times weight_decay times the weight from it, as AdamW does.
@@ -82,7 +82,8 @@ class Recipe:
             of the last weights; 0 is off.
         init: A run folder or safetensors file whose weights training starts from; its head is left out where the
             number of classes differs.
-        freeze: Levels of the network that stay as they are, as stem..stage3, or backbone.
+        freeze: Levels of the network that stay as they are: one, as stem, a range, as stem..stage3, or backbone, all
+            but the heads. A level is the first word of a layer's name.
         backbone_rate: Learning rate of everything but the heads, in units of learning_rate.
         distribution: one device (none), all GPUs of this machine (mirrored), or several machines (multiworker); auto
             does what it finds.
@@ -165,6 +166,7 @@ class Recipe:
         check(
             "schedule", self.schedule != "plateau" or not self.warmup_epochs, "has no warm-up; pass --warmup_epochs 0"
         )
+        check("decay_rate", self.schedule != "plateau" or self.decay_rate < 1, "must be below 1 for plateau")
         check("seed", 0 <= self.seed < 2**31, "must be from 0 to 2147483647")
         check("name", self.name.replace("_", "").replace("-", "").isalnum(), "must be letters, digits, _ and -")
         try:
@@ -184,6 +186,7 @@ class Recipe:
 
     def resolved(self):
         """The recipe with every "auto" decided for this machine."""
+        self._check("freeze", self.init or not self.freeze, "keeps weights as they are; pass --init with some to keep")
         gpus = tf.config.list_physical_devices("GPU")
         precision = self.precision
         if precision == "auto":

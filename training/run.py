@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import math
 import os
@@ -20,13 +19,23 @@ import keras_cnns
 from training import checkpoint, dashboards
 from training.dashboards.hparams import write_result
 from training.data import decode, find_images, first_broken_file, load_data, resize
-from training.devices import is_chief, make_strategy, prepare_network
-from training.errors import DataError, ImageError, ResourceError, StateError, UserError
+from training.devices import check_agreement, chief_first, is_chief, make_strategy, prepare_network, total
+from training.errors import DataError, ImageError, ResourceError, StateError, UserError, WorkerLostError
 from training.evaluation import make_evaluation
 from training.export import export
+from training.finetuning import freeze, initialize, origin
 from training.image_file import FORMATS, SUFFIXES, decode_reason, read_header
 from training.loop import train
 from training.recipe import Recipe, prepare_machine
+
+# What TensorFlow says in a process when another one is gone.
+LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.FailedPreconditionError,
+)
 
 PREDICTED_AT_ONCE = 32  # images in a batch of predict
 
@@ -38,6 +47,7 @@ class Run:
     recipe.json        the recipe, every "auto" decided
     environment.json   versions and device
     classes.json       the class names, in the order of the outputs
+    init.json          of a run with `init`: the file, its SHA-256, and what was taken over from it
     best.safetensors   the weights of the best epoch; keras_cnns.load_weights reads them
     states/            what training goes on from: the last three states
     metrics.json       written at the end: test figures, best epoch, history
@@ -71,31 +81,6 @@ class Run:
     def verbose(self):
         """How Keras's progress bar shows: not at all beside the chief, a line an epoch without a terminal."""
         return 0 if not self.chief else 1 if sys.stdout.isatty() else 2
-
-    @contextlib.contextmanager
-    def lock(self):
-        """Keeps other processes from training in the folder; the system takes the lock back from one that dies.
-
-        Raises:
-            UserError: Another process trains in it.
-        """
-        with checkpoint.disk_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            file = open(self.folder / "lock", "a+")  # noqa: SIM115, open as long as it is locked
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                file.seek(0)
-                raise UserError(
-                    f"{self.folder} is in use by {file.read().strip() or 'another process'}. Wait for it, or pass "
-                    "another --run."
-                ) from None
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {platform.node()}")
-            file.flush()
-            checkpoint.remove_temporary_files(self.folder)
-            yield
 
     @property
     def class_names(self):
@@ -135,7 +120,7 @@ def fit(recipe, folder=None, *, download=False, overwrite=False, force=False, sa
     Raises:
         TrainingError: One of its kinds, see training.errors.
     """
-    recipe = recipe.resolved()
+    recipe = (recipe if overwrite else as_begun(recipe, folder)).resolved()
     strategy = make_strategy(recipe.distribution)
     run = Run(Path(folder or f"runs/{recipe.name}-{recipe.digest}"), recipe, is_chief(strategy))
     replicas = strategy.num_replicas_in_sync
@@ -143,32 +128,79 @@ def fit(recipe, folder=None, *, download=False, overwrite=False, force=False, sa
         raise UserError(
             f"batch_size={recipe.batch_size} cannot be divided among {replicas} devices. Pass a multiple of {replicas}."
         )
-    if overwrite and run.chief:
-        start_anew(run.folder)
-    if (run.folder / "recipe.json").exists():
-        check_same_recipe(run)
-        if run.metrics.exists():
-            return run
-        check_same_environment(run, force)
-    prepare_machine(recipe)
-    data = load_data(recipe, download=download)
-    if data.conversions and run.chief:
-        print(data.conversions)
-    with strategy.scope():
-        model = recipe.build(len(data.class_names))
-        prepare_network(model, recipe, strategy)
-        with run.lock() if run.chief else contextlib.nullcontext():
-            return fit_in(run, model, data, save_steps, callbacks, shown)
+    if replicas > 1 and recipe.jit:
+        raise UserError("jit=True: XLA does not compile a step on several devices. Pass --jit false.")
+    try:
+        with chief_first(strategy):
+            if overwrite and run.chief:
+                start_anew(run.folder)
+            if (run.folder / "recipe.json").exists():
+                check_same_recipe(run)
+                if run.metrics.exists():
+                    return run
+                check_same_environment(run, force)
+            prepare_machine(recipe)
+            data = load_data(recipe, download=download)
+        if data.conversions and run.chief:
+            print(data.conversions)
+        state = [file.name for file in run.checkpoints.files()[:1]]
+        check_agreement(strategy, f"{state} {data.train.size} {data.class_names}", f"run folder {run.folder} or data")
+        with strategy.scope():
+            model = recipe.build(len(data.class_names))  # before the folder is made: a wrong size leaves nothing
+        with checkpoint.locked(run.folder) if run.chief else contextlib.nullcontext():
+            fit_in(run, model, data, strategy, save_steps, callbacks, shown)
+            total(strategy, 0)  # nobody leaves before the chief is done
+    except LOST as error:
+        if strategy.cluster_resolver is None:
+            raise
+        raise WorkerLostError(
+            "Another process of this run is gone, and none can go on without it. Start all of them again: they go on "
+            "from the last saved state."
+        ) from error
+    return run
 
 
-def fit_in(run, model, data, save_steps, callbacks, shown):
-    """What `fit` does in the folder, which is this process's own."""
+def as_begun(recipe, folder):
+    """The recipe with the preprocessing of the run that it began in a folder: the weights in `init` may be others now,
+    or gone."""
+    if recipe.init and recipe.preprocessing == "auto" and folder and (Path(folder) / "recipe.json").exists():
+        begun = Run.open(folder).recipe
+        if begun.init == recipe.init:
+            return dataclasses.replace(recipe, preprocessing=begun.preprocessing)
+    return recipe
+
+
+def start_from(model, run):
+    """Gives a network its initial weights, if the run has no state yet, and freezes what the recipe says.
+
+    Returns:
+        What init.json records; None if there is nothing new to record.
+    """
+    init, said = None, []
+    if run.recipe.init and not run.checkpoints.files():
+        init = origin(run.recipe.init)
+        init["done"] = initialize(model, run.recipe.init)
+        said.append(init["done"])
+    if run.recipe.freeze:
+        said.append(freeze(model, run.recipe.freeze))
+    if run.chief:
+        print(*said, sep="\n", end="\n" if said else "")
+    return init
+
+
+def fit_in(run, model, data, strategy, save_steps, callbacks, shown):
+    """What `fit` does in the folder, which is this run's own."""
     recipe, folder = run.recipe, run.folder
     machine = json.dumps(environment(), indent=2)
+    with strategy.scope():
+        init = start_from(model, run)
+        prepare_network(model, recipe, strategy)
     if run.chief:
         check_space(run, model)
         run.write("recipe.json", recipe.to_json())
         run.write("environment.json", machine + "\n")
+        if init:
+            run.write("init.json", json.dumps(init, indent=2) + "\n")
         run.write("classes.json", json.dumps(data.class_names) + "\n")
         texts = {
             "recipe": fenced(recipe.to_json()),
@@ -180,9 +212,11 @@ def fit_in(run, model, data, save_steps, callbacks, shown):
         if run.chief:
             log = dashboards.Log(folder / "tensorboard")
             callbacks = (*dashboards.of_run(log, recipe, data, texts, **shown), *callbacks)
-        progress = train(model, data, recipe, run, callbacks, save_steps=save_steps)
+        with strategy.scope():
+            progress = train(model, data, recipe, run, callbacks, save_steps=save_steps)
         if not run.chief:
-            return run
+            return
+        # Out of the scope: in it every variable would be made by all processes together.
         network = run.network()
         test = make_evaluation(network, len(data.class_names), recipe)(data.test)
     except tf.errors.InvalidArgumentError as error:
@@ -193,7 +227,6 @@ def fit_in(run, model, data, save_steps, callbacks, shown):
     export_run(run, network)
     result = {"test": test.to_json(), "best_epoch": progress["best_epoch"], "history": progress["history"]}
     run.write("metrics.json", json.dumps(result, indent=2) + "\n")
-    return run
 
 
 def check_space(run, model):
@@ -210,11 +243,9 @@ def check_space(run, model):
 
 def check_same_environment(run, force):
     """Raises a UserError that lists in what versions and devices differ from those that began the run."""
-    file = run.folder / "environment.json"
-    there, here = json.loads(file.read_text()) if file.exists() else {}, environment()
-    different = [
-        f"{name}: {old!r} there, {here.get(name)!r} now" for name, old in there.items() if old != here.get(name)
-    ]
+    file, now = run.folder / "environment.json", environment()
+    there = json.loads(file.read_text()) if file.exists() else {}
+    different = differences(there, {name: now.get(name) for name in there})
     if different and not force:
         raise UserError(
             f"{run.folder} was begun with other versions or devices ({'; '.join(different)}): going on would not give "
@@ -225,11 +256,20 @@ def check_same_environment(run, force):
 def check_same_recipe(run):
     """Raises a UserError that lists the fields in which a run's recipe and the folder's differ."""
     there, here = (dataclasses.asdict(recipe) for recipe in (Run.open(run.folder).recipe, run.recipe))
-    different = [f"{name}: {there[name]!r} there, {here[name]!r} now" for name in here if here[name] != there[name]]
+    different = differences(there, here)
     if different:
         raise UserError(
             f"{run.folder} holds a run of another recipe ({'; '.join(different)}). Pass another --run, or --overwrite."
         )
+
+
+def differences(there, here):
+    """In which fields two records differ, each as text: what the folder has, and what is asked for now."""
+    return [
+        f"{name}: {there.get(name)!r} there, {here.get(name)!r} now"
+        for name in there | here
+        if there.get(name) != here.get(name)
+    ]
 
 
 def start_anew(folder):

@@ -12,6 +12,7 @@ from tensorboard.plugins.custom_scalar import summary as custom_scalar
 
 import keras_cnns
 from training.dashboards.log import Board
+from training.optimization import current_rate
 
 STEP_INTERVAL = 10  # steps between two points of the curves by step
 
@@ -96,7 +97,7 @@ class Scalars(Board):
         seconds = (self.ended - self.mark) / count
         optimizer = self.model.optimizer
         values = {
-            "learning_rate": optimizer.learning_rate,
+            "learning_rate": current_rate(self.model),
             "loss": logs["loss"],
             "images_per_second": self.batch_size / seconds,
             "step_milliseconds": 1000 * seconds,
@@ -115,7 +116,7 @@ class Scalars(Board):
     def on_epoch_end(self, epoch, logs=None):
         scalars = by_head(logs)
         scalars["train"] |= {
-            "learning_rate": float(self.model.optimizer.learning_rate),
+            "learning_rate": current_rate(self.model),
             "weights/norm": tf.linalg.global_norm([v.value for v in self.model.trainable_variables]),
         }
         if self.steps:

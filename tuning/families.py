@@ -1,0 +1,62 @@
+"""Networks that scale in depth, width and resolution: how a recipe of each family becomes a larger one."""
+
+from dataclasses import replace
+
+from training.errors import UserError
+
+
+def scale(recipe, alpha, beta, gamma, phi=1):
+    """A recipe for a larger network (Tan & Le 2019, equation 3), trained on images as large as it says.
+
+    Args:
+        recipe: The baseline.
+        alpha: Growth of depth for each step of phi.
+        beta: Growth of width.
+        gamma: Growth of height and width of the images.
+        phi: How many steps; 0 is the baseline.
+
+    Raises:
+        UserError: The recipe's network belongs to no family that scales.
+    """
+    if recipe.model not in FAMILIES:
+        raise UserError(
+            f"model={recipe.model!r} cannot be scaled in depth, width and resolution. Pass --model with one of "
+            f"{', '.join(FAMILIES)}."
+        )
+    # Rounded, so that a product such as 0.6000000001 does not become one layer more.
+    return FAMILIES[recipe.model](
+        replace(recipe, image_size=round(recipe.image_size * gamma**phi)), round(alpha**phi, 6), round(beta**phi, 6)
+    )
+
+
+def scale_efficientnet(recipe, depth, width):
+    """Layers of each stage are rounded up and channels to multiples of 8, by the network itself."""
+    arguments = recipe.model_args
+    return replace(
+        recipe,
+        model="EfficientNet",
+        model_args=arguments
+        | {
+            "width": round(arguments.get("width", 1.0) * width, 6),
+            "depth": round(arguments.get("depth", 1.0) * depth, 6),
+        },
+    )
+
+
+def scale_resnet_cifar(recipe, depth, width):
+    """Blocks of each stage are rounded up, as EfficientNet's are, and channels to the nearest number."""
+    arguments = recipe.model_args
+    blocks = (arguments.get("depth", 20) - 2) // 6
+    more = int(-(-round(blocks * depth, 6) // 1))
+    return replace(
+        recipe,
+        model_args=arguments | {"depth": 6 * more + 2, "width": round(arguments.get("width", 1.0) * width, 6)},
+    )
+
+
+# {network: function (recipe, depth, width) -> recipe with so many times the layers and the channels}
+FAMILIES = {
+    "EfficientNet": scale_efficientnet,
+    "EfficientNetB0": scale_efficientnet,
+    "ResNetCIFAR": scale_resnet_cifar,
+}

@@ -1,0 +1,47 @@
+"""Search spaces: functions (hp, recipe) -> recipe. Write your own here and add it to SPACES.
+
+`hp` is keras-tuner's: hp.Float, hp.Int, hp.Choice, hp.Boolean. Leave `step` out of hp.Float: with it keras-tuner 1.4.8
+may never draw the maximum.
+"""
+
+from dataclasses import replace
+
+
+def rate(hp, recipe):
+    """Peak learning rate, up to ten times less or more, and weight decay."""
+    return replace(
+        recipe,
+        learning_rate=hp.Float("learning_rate", recipe.learning_rate / 10, recipe.learning_rate * 10, sampling="log"),
+        weight_decay=hp.Float("weight_decay", 1e-6, 1e-2, sampling="log"),
+    )
+
+
+def regularization(hp, recipe):
+    """Label smoothing, weight decay and the strength of augmentation."""
+    return replace(
+        recipe,
+        label_smoothing=hp.Float("label_smoothing", 0.0, 0.2),
+        weight_decay=hp.Float("weight_decay", 1e-6, 1e-2, sampling="log"),
+        mixup=hp.Float("mixup", 0.0, 0.4),
+        random_erasing=hp.Float("random_erasing", 0.0, 0.5),
+    )
+
+
+def batch(hp, recipe):
+    """Images per step and the learning rate that goes with them."""
+    size = hp.Choice("batch_size", [16, 32, 64, 128])
+    per_image = hp.Float("learning_rate_per_32_images", 1e-4, 1e-2, sampling="log")
+    return replace(recipe, batch_size=size, learning_rate=per_image * size / 32)
+
+
+def heads(hp, recipe):
+    """The weight of the auxiliary heads' losses, for GoogLeNet and the Inceptions."""
+    return replace(
+        recipe,
+        model_args=recipe.model_args | {"aux_heads": True},
+        aux_weight=hp.Choice("aux_weight", [0.0, 0.1, 0.2, 0.3, 0.5, 1.0]),
+    )
+
+
+# {name of --space: space}
+SPACES = {"rate": rate, "regularization": regularization, "batch": batch, "heads": heads}
