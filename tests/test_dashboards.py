@@ -317,7 +317,7 @@ def own_parameters(run):
 
 
 def test_hparams_have_a_row_with_the_best_accuracy(digits):
-    reader = events(digits, ".")
+    reader = events(digits, "hparams")
     data = reader.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
     row = plugin_data_pb2.HParamsPluginData.FromString(data).session_start_info.hparams
     assert row["model"].string_value == "ResNetCIFAR"

@@ -112,7 +112,8 @@ def fit(recipe, folder=None, *, download=False, overwrite=False, force=False, sa
         force: Whether to go on although versions or devices are others than before.
         save_steps: Steps between two states; more often by the clock, and always at the end of an epoch.
         callbacks: Further Keras callbacks.
-        shown: How much TensorBoard shows: `picture_epochs` and `profile_steps` of training.dashboards.of_run.
+        shown: How much TensorBoard shows: `picture_epochs`, `profile_steps` and `row` of
+            training.dashboards.of_run.
 
     Returns:
         The run.
@@ -223,7 +224,8 @@ def fit_in(run, model, data, strategy, save_steps, callbacks, shown):
         raise data_error(data, error) from error
     scalars = {"loss/main": test.loss, "accuracy/main": test.accuracy, "accuracy/top5": test.top5}
     log.scalars(progress["epoch"], scalars, "test")
-    write_result(log, progress["epoch"], test.accuracy)
+    if shown.get("row", True):
+        write_result(log, progress["epoch"], test.accuracy)
     export_run(run, network)
     result = {"test": test.to_json(), "best_epoch": progress["best_epoch"], "history": progress["history"]}
     run.write("metrics.json", json.dumps(result, indent=2) + "\n")

@@ -236,7 +236,7 @@ def measure(search, candidate, folder):
             recipe = dataclasses.replace(candidate.recipe, seed=candidate.recipe.seed + number)
             folders.append(str((folder / f"seed{recipe.seed}").relative_to(search.folder)))
             keras.backend.clear_session()  # the networks of earlier trials
-            run = runs.fit(recipe, folder / f"seed{recipe.seed}", picture_epochs=0)
+            run = runs.fit(recipe, folder / f"seed{recipe.seed}", picture_epochs=0, row=False)
             metrics = json.loads(run.metrics.read_text())
             accuracies.append(metrics["history"][metrics["best_epoch"] - 1][OBJECTIVE])
         return {

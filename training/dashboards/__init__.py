@@ -25,7 +25,7 @@ __all__ = ["Board", "Graph", "HParams", "Log", "Pictures", "Probes", "Profile", 
 PROBED = 8  # images of the fixed batch
 
 
-def of_run(log, recipe, data, texts, *, picture_epochs=5, profile_steps=0):
+def of_run(log, recipe, data, texts, *, picture_epochs=5, profile_steps=0, row=True):
     """Every dashboard for a run of `training fit`.
 
     Args:
@@ -35,6 +35,7 @@ def of_run(log, recipe, data, texts, *, picture_epochs=5, profile_steps=0):
         texts: {tag: Markdown} for the texts.
         picture_epochs: Epochs between two rounds of pictures and histograms; 0 for none.
         profile_steps: Steps of the first epoch that the profiler records.
+        row: Whether the run is a row of HParams.
     """
     images, labels = next(iter(evaluation_batches(data.validation, recipe)))
     targets = tf.one_hot(labels[:PROBED], len(data.class_names))
@@ -45,7 +46,7 @@ def of_run(log, recipe, data, texts, *, picture_epochs=5, profile_steps=0):
     return (
         Scalars(log, recipe.batch_size),
         Graph(log, texts),
-        HParams(log, recipe),
+        *([HParams(log, recipe)] if row else []),
         Probes(log, images[:PROBED], targets, recipe.preprocessing, aux_weight=recipe.aux_weight, every=picture_epochs),
         Pictures(
             log,

@@ -9,17 +9,14 @@ from tensorboard.plugins.hparams import api
 import keras_cnns
 from training.dashboards.log import Board
 
-METRICS = {
-    "hparams/best_validation_accuracy": "best validation accuracy",
-    "hparams/test_accuracy": "test accuracy",
-    "hparams/parameters": "trainable parameters",
-    "hparams/multiply_adds": "multiply-adds",
-    "hparams/images_per_second": "images/s",
-}
+FOLDER = "hparams"  # of its own: scalars in it and below it are the row's metrics
 
 
 class HParams(Board):
-    """Writes the row; the test accuracy comes later, by `write_test`.
+    """Writes the row; the test accuracy comes later, by `write_result`.
+
+    There is no list of columns. TensorBoard then takes all fields that a run has, those that differ between runs
+    first; a list would be taken from one run for all.
 
     Args:
         log: The log.
@@ -37,16 +34,15 @@ class HParams(Board):
         self.best = state["best"]
 
     def on_train_begin(self, logs=None):
-        columns = {
-            name: value if isinstance(value, bool | int | float | str) else json.dumps(value)
-            for name, value in dataclasses.asdict(self.recipe).items()
-        }
-        metrics = [api.Metric(tag, display_name=name) for tag, name in METRICS.items()]
-        with self.log.at(0, "."):
-            api.hparams_config([api.HParam(name) for name in columns], metrics)
-            api.hparams(columns)
+        with self.log.at(0, FOLDER):
+            api.hparams(
+                {
+                    name: value if isinstance(value, bool | int | float | str) else json.dumps(value)
+                    for name, value in dataclasses.asdict(self.recipe).items()
+                }
+            )
         cost = keras_cnns.complexity(keras_cnns.main_output(self.model))
-        self.write(parameters=cost.parameters, multiply_adds=cost.multiply_adds)
+        write_metrics(self.log, 0, parameters=cost.parameters, multiply_adds=cost.multiply_adds)
 
     def on_epoch_begin(self, epoch, logs=None):
         self.started, self.steps = time.perf_counter(), 0
@@ -57,17 +53,19 @@ class HParams(Board):
 
     def on_epoch_end(self, epoch, logs=None):
         self.best = max(self.best or 0.0, logs["val_accuracy"])
-        self.write(epoch + 1, best_validation_accuracy=self.best)
+        metrics = {"best_validation_accuracy": self.best}
         if self.steps:
-            self.write(epoch + 1, images_per_second=self.steps * self.recipe.batch_size / self.seconds)
+            metrics["images_per_second"] = self.steps * self.recipe.batch_size / self.seconds
+        write_metrics(self.log, epoch + 1, **metrics)
         self.log.flush()
 
-    def write(self, step=0, **metrics):
-        """Writes metrics of the row, by the names behind "hparams/"."""
-        self.log.scalars(step, {f"hparams/{name}": value for name, value in metrics.items()}, ".")
+
+def write_metrics(log, step, **metrics):
+    """Writes metrics of the row."""
+    log.scalars(step, {f"hparams/{name}": value for name, value in metrics.items()}, FOLDER)
 
 
 def write_result(log, step, test_accuracy):
     """Writes what is known when the run is over."""
-    log.scalars(step, {"hparams/test_accuracy": test_accuracy}, ".")
+    write_metrics(log, step, test_accuracy=test_accuracy)
     log.flush()
