@@ -175,15 +175,18 @@ def test_the_run_records_what_it_started_from_and_keeps_to_it(low_run, high_run)
     record = json.loads((high_run[0].folder / "init.json").read_text())
     assert record["file"] == high_run[0].recipe.init
     assert record["sha256"] == hashlib.sha256(low_run.best.read_bytes()).hexdigest()
-    assert record["done"].endswith("all weights were taken over")
+    assert record["done"].endswith(
+        "but these; head_dense starts at random: its classes were 0, 1, 2, 3, 4 and are 5, 6, 7, 8, 9 now"
+    )
 
 
 def test_the_preprocessing_of_the_file_reaches_everything(low_run, high_run, tmp_path):
     run, first_loss = high_run
     assert run.recipe.preprocessing == "caffe"
     # Training: a frozen backbone and the head it started with give the loss of the first step directly.
-    network = keras_cnns.ResNetCIFAR(depth=8, input_shape=(16, 16, 3), classes=5, classifier_activation=None)
-    keras_cnns.load_weights(network, low_run.best)
+    prepare_machine(run.recipe)
+    network = run.recipe.build(5)
+    keras_cnns.load_weights(network, low_run.best, keep=("head_dense/",))
     from training.batches import training_batches
 
     order = next(iter(training_batches(HIGH, run.recipe, 0)))[2].numpy()
@@ -302,6 +305,26 @@ def test_only_heads_of_another_class_count_are_replaced_and_it_is_said(tmp_path)
         for name, value in values(model).items():
             replaced = classes == 7 and name.startswith("head_dense/")
             np.testing.assert_array_equal(value, (before if replaced else values(source))[name], err_msg=name)
+
+
+def test_heads_of_as_many_other_classes_are_replaced_and_it_is_said(tmp_path):
+    file, silent = tmp_path / "weights.safetensors", tmp_path / "silent.safetensors"
+    source, seven = two_layers(7, aux=True), list("abcdefg")
+    keras_cnns.save_weights(source, file, {"classes": json.dumps(seven)})
+    keras_cnns.save_weights(source, silent)
+    for names, from_file, replaced in (
+        (seven, file, False),
+        (seven[::-1], file, True),  # the outputs would mean other classes
+        (seven[::-1], silent, False),
+    ):
+        model = two_layers(7, aux=True)
+        before = values(model)
+        said = initialize(model, from_file, tuple(names))
+        words = "starts at random: its classes were a, b, c, d, e, ... and are g, f, e, d, c, ... now"
+        assert all((f"{head}_dense {words}" in said) == replaced for head in ("head", "aux1"))
+        for name, value in values(model).items():
+            kept = replaced and name.partition("/")[0].endswith("_dense")
+            np.testing.assert_array_equal(value, (before if kept else values(source))[name], err_msg=name)
 
 
 def test_auxiliary_heads_start_at_random_where_the_file_has_none(tmp_path):
