@@ -58,15 +58,17 @@ def origin(init):
         return {"file": str(file.absolute()), "sha256": hashlib.file_digest(content, "sha256").hexdigest()}
 
 
-def initialize(model, init):
+def initialize(model, init, class_names=None):
     """Gives a network the weights in a run folder or a file; all of them or none.
 
     Every name and shape must fit, with two exceptions that start at random: the last dense layer of a head (main or
-    auxiliary) whose number of classes differs, and a head that the file does not have at all.
+    auxiliary) that is of other classes, and a head that the file does not have at all. Classes are others if their
+    number is, or if the file says their names, as those of a run do, and these are not `class_names` in that order.
 
     Args:
         model: A network from `Recipe.build`.
         init: A run folder or a safetensors file.
+        class_names: Names of the model's classes, in the order of its outputs; None to compare their number only.
 
     Returns:
         A sentence on what was taken over and what starts at random.
@@ -74,7 +76,9 @@ def initialize(model, init):
     Raises:
         UserError: There is no such file, or it is of another network; nothing has changed then.
     """
-    _, shapes = read_header(init)
+    metadata, shapes = read_header(init)
+    names = json.loads(metadata.get("classes", "null"))
+    others = names and class_names and names != list(class_names)
     classes = {variable.path: variable.shape[-1] for variable in model.weights if variable.path.endswith("/kernel")}
     random = {}  # the beginning of variables' names: why they start at random
     for level in filter(in_head, levels_of(model)):
@@ -84,6 +88,10 @@ def initialize(model, init):
             random[f"{level}_"] = f"{level} starts at random: it is not in the file"
         elif there not in (here, None):
             random[f"{last}/"] = f"{last} starts at random: it had {there} classes and has {here} now"
+        elif others:
+            random[f"{last}/"] = (
+                f"{last} starts at random: its classes were {_few(names)} and are {_few(class_names)} now"
+            )
     try:
         keras_cnns.load_weights(model, weights_file(init), keep=tuple(random))
     except ValueError as error:
@@ -92,6 +100,11 @@ def initialize(model, init):
     return f"{weights_file(init)}: " + "; ".join(
         ["all weights were taken over but these" if random else "all weights were taken over", *random.values()]
     )
+
+
+def _few(names):
+    """The first of some names, as text."""
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def _mend(init):

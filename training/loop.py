@@ -1,6 +1,7 @@
 """The training loop, from the first step to the last: read it once from top to bottom and you know what a run does."""
 
 import functools
+import json
 import math
 import time
 
@@ -130,6 +131,7 @@ def train(model, data, recipe, run, callbacks=(), *, save_steps=500):
                 progress |= {"best": score, "best_epoch": epoch + 1}
                 if run.chief:
                     metadata = {"epoch": str(epoch + 1), "preprocessing": recipe.preprocessing}
+                    metadata["classes"] = json.dumps(data.class_names)
                     checkpoint.save_best(averaged or model, run.best, metadata)
             progress["done"] = bool(model.stop_training)
             save()

@@ -80,8 +80,8 @@ class Recipe:
         aux_weight: Weight of the loss of each auxiliary head; the main head has 1.
         ema: Decay of the moving average of weights and moving statistics, per step, that is evaluated and kept instead
             of the last weights; 0 is off.
-        init: A run folder or safetensors file whose weights training starts from; its head is left out where the
-            number of classes differs.
+        init: A run folder or safetensors file whose weights training starts from; its head is left out where
+            it is of other classes.
         freeze: Levels of the network that stay as they are: one, as stem, a range, as stem..stage3, or backbone, all
             but the heads. A level is the first word of a layer's name.
         backbone_rate: Learning rate of everything but the heads, in units of learning_rate.

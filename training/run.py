@@ -171,7 +171,7 @@ def as_begun(recipe, folder):
     return recipe
 
 
-def start_from(model, run):
+def start_from(model, run, class_names):
     """Gives a network its initial weights, if the run has no state yet, and freezes what the recipe says.
 
     Returns:
@@ -180,7 +180,7 @@ def start_from(model, run):
     init, said = None, []
     if run.recipe.init and not run.checkpoints.files():
         init = origin(run.recipe.init)
-        init["done"] = initialize(model, run.recipe.init)
+        init["done"] = initialize(model, run.recipe.init, class_names)
         said.append(init["done"])
     if run.recipe.freeze:
         said.append(freeze(model, run.recipe.freeze))
@@ -194,7 +194,7 @@ def fit_in(run, model, data, strategy, save_steps, callbacks, shown):
     recipe, folder = run.recipe, run.folder
     machine = json.dumps(environment(), indent=2)
     with strategy.scope():
-        init = start_from(model, run)
+        init = start_from(model, run, data.class_names)
         prepare_network(model, recipe, strategy)
     if run.chief:
         check_space(run, model)
