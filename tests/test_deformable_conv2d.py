@@ -73,7 +73,7 @@ def test_strides_and_dilation_together(padding):
     np.testing.assert_allclose(out, dense[:, ::2, ::3], rtol=1e-4, atol=1e-5)
     # The offsets' convolution looks at the same places: its bias, and one weight in the middle of its kernel.
     assert layer.compute_output_shape(x.shape) == out.shape
-    offsets, _ = moved(layer)._offsets_and_mask(x)
+    offsets, _ = moved(layer).offsets_and_mask(x)
     dense = tf.nn.convolution(padded, layer.offset_kernel.value, padding="VALID", dilations=2) + layer.offset_bias
     np.testing.assert_allclose(offsets, dense[:, ::2, ::3], rtol=1e-4, atol=1e-5)
 
@@ -235,7 +235,7 @@ def test_half_precision(policy):
     out = layer(x)
     assert out.dtype == policy.removeprefix("mixed_")
     assert {variable.dtype for variable in layer.weights} == {"float32"}
-    offsets, mask = layer._offsets_and_mask(tf.cast(x, out.dtype))
+    offsets, mask = layer.offsets_and_mask(tf.cast(x, out.dtype))
     assert offsets.dtype == mask.dtype == "float32"
     np.testing.assert_allclose(np.asarray(out, "float32")[0, 0, 0], 0.7, atol=3e-3)
     with tf.GradientTape() as tape:

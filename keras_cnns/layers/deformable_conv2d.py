@@ -113,7 +113,7 @@ class DeformableConv2D(keras.layers.Layer):
         )
 
     def call(self, inputs):
-        offsets, mask = self._offsets_and_mask(inputs)
+        offsets, mask = self.offsets_and_mask(inputs)
         outputs = deform_conv2d(
             inputs,
             offsets,
@@ -125,8 +125,21 @@ class DeformableConv2D(keras.layers.Layer):
         )
         return outputs if self.bias is None else outputs + self.bias
 
-    def _offsets_and_mask(self, inputs):
-        """In float32 or better: half precision would round an offset of 8 pixels to 1/128, in bfloat16 to 1/16."""
+    def sampling_points(self, inputs):
+        """Where the layer looks on its input (batch, height, width, channels), in pixels whose centres are 0, 1, ...
+
+        Returns:
+            (batch, new height, new width, points, offset_groups, 2), the last as (down, right).
+        """
+        offsets, _ = self.offsets_and_mask(inputs)
+        geometry = self.kernel_size, self.strides, self.padding, self.dilation_rate
+        return ops.stack(_sample_positions(ops.shape(inputs)[1:3], offsets, *geometry), axis=-1)
+
+    def offsets_and_mask(self, inputs):
+        """What `deform_conv2d` takes beside the input (batch, height, width, channels); the mask is None without one.
+
+        In float32 or better: half precision would round an offset of 8 pixels to 1/128, in bfloat16 to 1/16.
+        """
         dtype = keras.backend.result_type(inputs.dtype, "float32")
         kernel, bias = ops.cast(self.offset_kernel, dtype), ops.cast(self.offset_bias, dtype)
         split = bias.shape[0]
@@ -197,24 +210,13 @@ def deform_conv2d(inputs, offsets, kernel, mask=None, *, strides=(1, 1), padding
     points = kernel_size[0] * kernel_size[1]
     groups, offset_groups = channels // kernel.shape[2], offsets.shape[-1] // (2 * points)
     new_size = ops.shape(offsets)[1:3]
-    dtype = keras.backend.result_type(inputs.dtype, "float32")
 
-    # Of every sample, (batch, new height, new width, points, offset_groups): how far it moves and what it counts.
-    by_group = (-1, *new_size, offset_groups, points)
-    offsets = ops.cast(ops.swapaxes(ops.reshape(offsets, (*by_group, 2)), 3, 4), dtype)
-    weight = 1 if mask is None else ops.cast(ops.swapaxes(ops.reshape(mask, by_group), 3, 4), dtype)
-
-    # Where the plain convolution looks, in pixels of the map without its padding: (new length, kernel length).
-    pads = _pads((height, width), kernel_size, strides, padding, dilation_rate)
-    starts = [
-        ops.expand_dims(ops.arange(count, dtype=dtype) * stride - ops.cast(before, dtype), 1)
-        + dilation * ops.arange(length, dtype=dtype)
-        for count, length, stride, (before, _), dilation in zip(
-            new_size, kernel_size, strides, pads, dilation_rate, strict=True
-        )
-    ]
-    down = ops.repeat(starts[0], kernel_size[1], axis=1)[:, None, :, None] + offsets[..., 0]
-    right = ops.tile(starts[1], (1, kernel_size[0]))[:, :, None] + offsets[..., 1]
+    offsets = ops.cast(offsets, keras.backend.result_type(inputs.dtype, offsets.dtype, "float32"))
+    down, right = _sample_positions((height, width), offsets, kernel_size, strides, padding, dilation_rate)
+    weight = 1
+    if mask is not None:  # as the positions: (batch, new height, new width, points, offset_groups)
+        by_group = ops.reshape(mask, (-1, *new_size, offset_groups, points))
+        weight = ops.cast(ops.swapaxes(by_group, 3, 4), down.dtype)
 
     # A border of zeros answers for everything outside. A row of `pixels` has the channels of one offset group.
     pixels = ops.reshape(ops.pad(inputs, [(0, 0), (1, 1), (1, 1), (0, 0)]), (-1, channels // offset_groups))
@@ -237,6 +239,25 @@ def deform_conv2d(inputs, offsets, kernel, mask=None, *, strides=(1, 1), padding
             ops.reshape(kernel, (points, channels // groups, groups, -1)),
         )
     return ops.reshape(outputs, (-1, *new_size, filters))
+
+
+def _sample_positions(size, offsets, kernel_size, strides, padding, dilation_rate):
+    """Down and right, of every sample in pixels of the map: (batch, new height, new width, points, offset_groups)."""
+    new_size, points, dtype = ops.shape(offsets)[1:3], kernel_size[0] * kernel_size[1], offsets.dtype
+    offsets = ops.reshape(offsets, (-1, *new_size, offsets.shape[-1] // (2 * points), points, 2))
+    offsets = ops.swapaxes(offsets, 3, 4)
+    # Where the plain convolution looks, in pixels of the map without its padding: (new length, kernel length).
+    pads = _pads(size, kernel_size, strides, padding, dilation_rate)
+    starts = [
+        ops.expand_dims(ops.arange(count, dtype=dtype) * stride - ops.cast(before, dtype), 1)
+        + dilation * ops.arange(length, dtype=dtype)
+        for count, length, stride, (before, _), dilation in zip(
+            new_size, kernel_size, strides, pads, dilation_rate, strict=True
+        )
+    ]
+    down = ops.repeat(starts[0], kernel_size[1], axis=1)[:, None, :, None] + offsets[..., 0]
+    right = ops.tile(starts[1], (1, kernel_size[0]))[:, :, None] + offsets[..., 1]
+    return down, right
 
 
 def _neighbours(positions, length):

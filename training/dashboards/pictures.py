@@ -8,7 +8,6 @@ from tensorboard.plugins import projector
 
 import keras_cnns
 from keras_cnns.layers import DeformableConv2D
-from keras_cnns.layers.deformable_conv2d import _pads
 from training.dashboards.log import Board, grid, is_due, new_figure
 
 SHOWN = 8  # images of a picture
@@ -213,19 +212,8 @@ def sampling_points(network, layer, images):
         then the height and width of that map.
     """
     maps = keras.Model(network.input, layer.input)(images, training=False)
-    offsets, _ = layer._offsets_and_mask(maps)
-    rows, columns = layer.kernel_size
-    middle = offsets.shape[1] // 2, offsets.shape[2] // 2
-    moved = tf.reshape(offsets[:, middle[0], middle[1]], (len(images), layer.offset_groups, rows * columns, 2))[:, 0]
-    pads = _pads(maps.shape[1:3], layer.kernel_size, layer.strides, layer.padding, layer.dilation_rate)
-    down, right = (
-        place * stride - before + dilation * np.arange(length)
-        for place, stride, (before, _), dilation, length in zip(
-            middle, layer.strides, pads, layer.dilation_rate, layer.kernel_size, strict=True
-        )
-    )
-    plain = np.stack(np.meshgrid(down, right, indexing="ij"), axis=-1).reshape(-1, 2)
-    return plain + moved.numpy(), tuple(maps.shape[1:3])
+    points = layer.sampling_points(maps).numpy()
+    return points[:, points.shape[1] // 2, points.shape[2] // 2, :, 0], tuple(maps.shape[1:3])
 
 
 def points_figure(images, points):

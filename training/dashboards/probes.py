@@ -150,7 +150,7 @@ def activations_of(model):
     @tf.function
     def look(images):
         stages, gate_values, maps = inner(images, training=False)
-        offsets = {name: layer._offsets_and_mask(maps[name])[0] for name, layer in deformable.items()}
+        offsets = {name: layer.offsets_and_mask(maps[name])[0] for name, layer in deformable.items()}
         return stages, gate_values, offsets
 
     return look
