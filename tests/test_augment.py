@@ -6,7 +6,6 @@ import tensorflow as tf
 from PIL import Image, ImageEnhance, ImageOps
 
 from training import augment as a
-from training.benchmark import PIPELINES, measure_input, table
 from training.recipe import Recipe
 
 EVERYTHING = {"crop": "area", "flip": True, "policy": "randaugment", "color_jitter": 0.4, "lighting": 0.1}
@@ -209,10 +208,3 @@ def test_epochs_are_augmented_differently_and_runs_alike():
     shared = set(examples.numpy()) & set(others.numpy())
     assert not np.array_equal(first, second)
     assert len(shared) < 16
-
-
-def test_the_benchmark_measures_every_pipeline():
-    figures = measure_input(size=32, batch=4, rounds=1, batches=2)
-    assert figures.keys() == PIPELINES.keys()
-    assert all(value > 0 for values in figures.values() for value in values)
-    assert "crop, flip, RandAugment" in table({"crop, flip, RandAugment": [1.0, 3.0, 2.0]}, "images/s")

@@ -101,8 +101,12 @@ def parser(defaults=None):
     check.add_argument("--data_dir", help="where TFDS has its data sets")
     check.add_argument("--all", action="store_true", help="list every path, not the first twenty of a kind")
 
-    benchmark = ArgumentParser(description="Measure the speed of the input: images per second from JPEGs to batches.")
-    benchmark.add_argument("what", choices=("input",))
+    benchmark = ArgumentParser(
+        description="Measure on this machine: input, images per second from JPEGs to batches; step, images per second "
+        "and memory of a training step of each family; dashboards, what TensorBoard's callbacks add to a step."
+    )
+    benchmark.add_argument("what", choices=("input", "step", "dashboards"))
+    benchmark.add_argument("--batch_size", type=PositiveInt, default=8, help="images of a step (default: 8)")
 
     commands = ArgumentParser(prog="python -m training", description=__doc__, exit_on_error=False, allow_abbrev=False)
     commands.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -277,9 +281,18 @@ def check_data(options: Namespace):
 
 
 def benchmark(options: Namespace):
-    from training.benchmark import measure_input, table
+    from training import benchmark as measures
 
-    print(table(measure_input(), "images/s, from JPEGs of 300x400 to 224 pixels"))
+    if options.what == "input":
+        print(measures.table(measures.measure_input(), "images/s, from JPEGs of 300x400 to 224 pixels"))
+    elif options.what == "step":
+        for name in measures.STEPS:
+            figures, memory = measures.measure_step_alone(name, options.batch_size)
+            unit = f"images/s in steps of {options.batch_size}; {memory:,.0f} MiB"
+            print(measures.table({f"{name:<18}": figures}, unit), flush=True)
+    else:
+        for name, recipe in measures.WATCHED.items():
+            print(name, measures.dashboards_text(*measures.measure_dashboards(recipe)), sep="\n", flush=True)
 
 
 COMMANDS = {

@@ -1,15 +1,25 @@
-"""Speed and memory, what is compared interleaved in one process: medians, and the spread beside them."""
+"""Speed and memory of the input, of a training step and of the dashboards.
 
+What is compared is interleaved in one process; figures are medians, with the spread beside them.
+"""
+
+import multiprocessing
 import statistics
 import sys
+import tempfile
 import time
 
+import keras
 import numpy as np
 import tensorflow as tf
 
+from training import dashboards
 from training.batches import training_batches
-from training.data import Data, Split
-from training.recipe import Recipe
+from training.dashboards.compare import peak_memory
+from training.data import Data, Split, load_data
+from training.loop import make_train_step
+from training.optimization import make_optimizer
+from training.recipe import Recipe, prepare_machine
 
 PIPELINES = {
     "as in evaluation": {},
@@ -17,6 +27,23 @@ PIPELINES = {
     "crop, flip, RandAugment": {"crop": "area", "flip": True, "policy": "randaugment"},
     "crop, flip, TrivialAugment": {"crop": "area", "flip": True, "policy": "trivialaugment"},
     "crop, flip, mixup, CutMix": {"crop": "area", "flip": True, "mixup": 0.2, "cutmix": 1.0},
+}
+
+# A network of each family, at the size of its paper's images, with its auxiliary heads.
+STEPS = {
+    "AlexNet": {"image_size": 227},
+    "VGG16": {},
+    "GoogLeNet": {"model_args": {"aux_heads": True}},
+    "ResNet50": {},
+    "DenseNet121": {},
+    "SEResNet50": {},
+    "EfficientNetB0": {},
+    "DeformableResNet50": {},
+}
+
+WATCHED = {
+    "GoogLeNet, 32 px, batch 32": Recipe(model_args={"aux_heads": True}, image_size=32, optimizer="adam", epochs=20),
+    "ResNet50, 224 px, batch 8": Recipe(model="ResNet50", data="synthetic", image_size=224, batch_size=8, epochs=20),
 }
 
 
@@ -64,5 +91,92 @@ def table(figures, unit):
     width = max(map(len, figures))
     lines = [f"{'':<{width}}  median   least  greatest  {unit}"]
     for name, values in figures.items():
-        lines.append(f"{name:<{width}}  {statistics.median(values):6.0f}  {min(values):6.0f}  {max(values):8.0f}")
+        lines.append(f"{name:<{width}}  {statistics.median(values):6.1f}  {min(values):6.1f}  {max(values):8.1f}")
     return "\n".join(lines)
+
+
+def prepared(recipe):
+    """The data, the network and the training step of a recipe."""
+    recipe = recipe.resolved()
+    prepare_machine(recipe)
+    data = load_data(recipe)
+    model = recipe.build(len(data.class_names))
+    model.compile(optimizer=make_optimizer(recipe, data.train.size // recipe.batch_size, model.trainable_variables))
+    model.optimizer.build(model.trainable_variables)
+    return recipe, data, model, make_train_step(model, recipe)
+
+
+def measure_step(name, batch_size=8, count=5):
+    """Images per second of each of some training steps of a network of STEPS, and by how many MiB training, weights
+    and optimizer included, raised the greatest memory of the GPU or of the process."""
+    before = peak_memory()
+    fields = {"image_size": 224} | STEPS[name]
+    recipe, data, _, step = prepared(Recipe(model=name, data="synthetic", batch_size=batch_size, **fields))
+    images, targets, _ = next(iter(training_batches(data, recipe, 0)))
+    figures = []
+    for _ in range(count + 1):  # the first one is compiled
+        started = time.perf_counter()
+        float(step(images, targets)["loss"])
+        figures.append(batch_size / (time.perf_counter() - started))
+    return figures[1:], peak_memory() - before
+
+
+def measure_step_alone(name, batch_size=8):
+    """`measure_step` in a process of its own: another network's memory is not in its figures."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(measure_step, (name, batch_size))
+
+
+def measure_dashboards(recipe, steps=20, pairs=10):
+    """Step times with and without the dashboards, and what they take at the end of an epoch with pictures.
+
+    Returns:
+        A list of (seconds without, seconds with) per step; {dashboard: seconds} at the end of an epoch, the second
+        time, when nothing is compiled any more; the number of steps of an epoch.
+    """
+    recipe, data, model, step = prepared(recipe)
+    with tempfile.TemporaryDirectory() as folder:
+        boards = dashboards.of_run(dashboards.Log(folder), recipe, data, {}, picture_epochs=1)
+        listed = {
+            watched: keras.callbacks.CallbackList(boards if watched else (), model=model, steps=steps)
+            for watched in (True, False)
+        }
+
+        def seconds(watched):
+            callbacks, batches = listed[watched], iter(training_batches(data, recipe, 0).repeat())
+            next(batches)  # fills the buffers
+            callbacks.on_epoch_begin(1)  # before the first epoch the probes look, which is measured below
+            started = time.perf_counter()
+            for number in range(steps):
+                images, targets, _ = next(batches)
+                callbacks.on_train_batch_begin(number)
+                values = {name: float(value) for name, value in step(images, targets).items()}
+                model.gradient_norm = values["gradient_norm"]
+                callbacks.on_train_batch_end(number, values)
+            return (time.perf_counter() - started) / steps
+
+        listed[True].on_train_begin()
+        seconds(True), seconds(False)
+        # Which comes first alternates too.
+        timed = [{watched: seconds(watched) for watched in (pair % 2 == 0, pair % 2 == 1)} for pair in range(pairs)]
+        logs = dict.fromkeys(("loss", "accuracy", "val_loss", "val_accuracy"), 0.0)
+        ends = {}
+        for epoch in (0, 1):
+            for board in boards:
+                started = time.perf_counter()
+                board.on_epoch_end(epoch, logs)
+                ends[type(board).__name__] = time.perf_counter() - started
+    return [(pair[False], pair[True]) for pair in timed], ends, data.train.size // recipe.batch_size
+
+
+def dashboards_text(pairs, ends, steps, every=5):
+    """What `measure_dashboards` gave, as lines of text."""
+    extra = sorted(watched / without - 1 for without, watched in pairs)
+    median = statistics.median(without for without, _ in pairs)
+    share = sum(ends.values()) / every / (median * steps)
+    slow = ", ".join(f"{board} {seconds:.2f} s" for board, seconds in ends.items() if seconds > 0.005)
+    return (
+        f"  a step takes {1000 * median:.1f} ms without and {statistics.median(extra):+.2%} with them (median of "
+        f"{len(pairs)} pairs; {extra[0]:+.2%} to {extra[-1]:+.2%})\n"
+        f"  the end of an epoch with pictures: {slow}; every {every} epochs of {steps} steps that is {share:.1%}"
+    )
