@@ -127,7 +127,7 @@ def measure_step_alone(name, batch_size=8):
         return pool.apply(measure_step, (name, batch_size))
 
 
-def measure_dashboards(recipe, steps=20, pairs=10):
+def measure_dashboards(recipe, steps=10, pairs=10):
     """Step times with and without the dashboards, and what they take at the end of an epoch with pictures.
 
     Returns:

@@ -62,7 +62,9 @@ class Pictures(Board):
             "grad_cam": grid([overlay(*pair) for pair in zip(fixed, heat, strict=True)]),
         }
         deformable = [layer for layer in self.network.layers if isinstance(layer, DeformableConv2D)]
-        for layer in deformable[-1:]:
+        # On a map that is smaller all points but one may be outside of it.
+        large = [layer for layer in deformable if all(side is None or side >= 6 for side in layer.input.shape[1:3])]
+        for layer in (large or deformable)[-1:]:
             points = sampling_points(self.network, layer, self.normalised(fixed))
             pictures[f"sampling_points/{layer.name}"] = points_figure(fixed, points)
         for tag, figure in pictures.items():
