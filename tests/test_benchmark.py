@@ -23,10 +23,12 @@ def test_a_step_is_measured_in_its_own_process_with_its_memory():
 
 
 def test_dashboards_are_measured_with_and_without():
-    pairs, ends, steps = benchmark.measure_dashboards(TINY, steps=2, pairs=2)
+    pairs, inside, ends, steps = benchmark.measure_dashboards(TINY, steps=2, pairs=2)
     assert len(pairs) == 2 and min(min(pair) for pair in pairs) > 0
     assert {"Scalars", "Probes", "Pictures"} <= ends.keys()
-    text = benchmark.dashboards_text([(0.1, 0.102), (0.1, 0.103), (0.1, 0.101)], {"Pictures": 2.0}, steps=40, every=5)
+    text = benchmark.dashboards_text([(0.1, 0.102), (0.1, 0.103), (0.1, 0.101)], 0.0015, {"Pictures": 2.0}, 40, every=5)
     assert "100.0 ms without" in text and "+2.00% with them (median of 3 pairs; +1.00% to +3.00%)" in text
+    assert "of which 1.50% in the callbacks" in text
+    assert 0 < inside < max(max(pair) for pair in pairs)
     assert "Pictures 2.00 s; every 5 epochs of 40 steps that is 10.0%" in text  # 2 s of 5 times 40 times 0.1 s
     assert steps == pytest.approx(benchmark.load_data(TINY).train.size // 4)

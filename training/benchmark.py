@@ -127,12 +127,12 @@ def measure_step_alone(name, batch_size=8):
         return pool.apply(measure_step, (name, batch_size))
 
 
-def measure_dashboards(recipe, steps=10, pairs=10):
+def measure_dashboards(recipe, steps=20, pairs=10):
     """Step times with and without the dashboards, and what they take at the end of an epoch with pictures.
 
     Returns:
-        A list of (seconds without, seconds with) per step; {dashboard: seconds} at the end of an epoch, the second
-        time, when nothing is compiled any more; the number of steps of an epoch.
+        A list of (seconds without, seconds with) per step; the seconds per step spent in the callbacks; {dashboard:
+        seconds} at the end of an epoch, the second time, when nothing is compiled any more; the steps of an epoch.
     """
     recipe, data, model, step = prepared(recipe)
     with tempfile.TemporaryDirectory() as folder:
@@ -142,6 +142,8 @@ def measure_dashboards(recipe, steps=10, pairs=10):
             for watched in (True, False)
         }
 
+        inside = []
+
         def seconds(watched):
             callbacks, batches = listed[watched], iter(training_batches(data, recipe, 0).repeat())
             next(batches)  # fills the buffers
@@ -149,14 +151,20 @@ def measure_dashboards(recipe, steps=10, pairs=10):
             started = time.perf_counter()
             for number in range(steps):
                 images, targets, _ = next(batches)
+                begun = time.perf_counter()
                 callbacks.on_train_batch_begin(number)
+                stepped = time.perf_counter()
                 values = {name: float(value) for name, value in step(images, targets).items()}
                 model.gradient_norm = values["gradient_norm"]
+                ended = time.perf_counter()
                 callbacks.on_train_batch_end(number, values)
+                if watched:
+                    inside.append(stepped - begun + time.perf_counter() - ended)
             return (time.perf_counter() - started) / steps
 
         listed[True].on_train_begin()
         seconds(True), seconds(False)
+        inside.clear()
         # Which comes first alternates too.
         timed = [{watched: seconds(watched) for watched in (pair % 2 == 0, pair % 2 == 1)} for pair in range(pairs)]
         logs = dict.fromkeys(("loss", "accuracy", "val_loss", "val_accuracy"), 0.0)
@@ -166,10 +174,11 @@ def measure_dashboards(recipe, steps=10, pairs=10):
                 started = time.perf_counter()
                 board.on_epoch_end(epoch, logs)
                 ends[type(board).__name__] = time.perf_counter() - started
-    return [(pair[False], pair[True]) for pair in timed], ends, data.train.size // recipe.batch_size
+    pairs = [(pair[False], pair[True]) for pair in timed]
+    return pairs, statistics.mean(inside), ends, data.train.size // recipe.batch_size
 
 
-def dashboards_text(pairs, ends, steps, every=5):
+def dashboards_text(pairs, inside, ends, steps, every=5):
     """What `measure_dashboards` gave, as lines of text."""
     extra = sorted(watched / without - 1 for without, watched in pairs)
     median = statistics.median(without for without, _ in pairs)
@@ -177,6 +186,7 @@ def dashboards_text(pairs, ends, steps, every=5):
     slow = ", ".join(f"{board} {seconds:.2f} s" for board, seconds in ends.items() if seconds > 0.005)
     return (
         f"  a step takes {1000 * median:.1f} ms without and {statistics.median(extra):+.2%} with them (median of "
-        f"{len(pairs)} pairs; {extra[0]:+.2%} to {extra[-1]:+.2%})\n"
+        f"{len(pairs)} pairs; {extra[0]:+.2%} to {extra[-1]:+.2%}),\n"
+        f"  of which {inside / median:.2%} in the callbacks themselves\n"
         f"  the end of an epoch with pictures: {slow}; every {every} epochs of {steps} steps that is {share:.1%}"
     )
