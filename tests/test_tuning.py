@@ -17,10 +17,10 @@ from training import run as runs
 from training.errors import DivergedError, Interrupted, UserError
 from training.recipe import Recipe
 from training.recipes import DIGITS
+from training.scaling import scale
 from tuning import search as searches
 from tuning.__main__ import main
 from tuning.compound import Counter, feasible, formula, grid
-from tuning.families import scale
 from tuning.spaces import SPACES
 from tuning.workers import address_of, join
 

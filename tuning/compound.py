@@ -12,7 +12,7 @@ import keras
 
 import keras_cnns
 from training.errors import UserError
-from tuning.families import scale
+from training.scaling import scale
 
 
 class Network(NamedTuple):

@@ -27,7 +27,7 @@ import keras_cnns
 from training import run as runs
 from training.checkpoint import atomic, locked
 from training.dashboards import write_scalars
-from training.errors import DivergedError, StateError, UserError
+from training.errors import DivergedError, StateError, UserError, out_of_memory
 from training.recipe import Recipe
 
 DEATHS = 2  # after so many ends of its process a trial is not tried again
@@ -250,7 +250,7 @@ def measure(search, candidate, folder):
     except DivergedError as error:
         return {"failed": str(error)}
     except (tf.errors.ResourceExhaustedError, MemoryError) as error:
-        return {"failed": f"out of memory: {(str(error) or 'no bytes left').splitlines()[0]}"}
+        return {"failed": out_of_memory(error)}
     finally:
         begun.unlink(missing_ok=True)
 
@@ -261,6 +261,16 @@ def show_in_tensorboard(folder, candidate, result):
     with tf.summary.create_file_writer(str(folder / "hparams")).as_default(step=0):
         hparams.hparams(candidate.shown, trial_id=folder.name)
     write_scalars(folder / "hparams", 0, {f"trial/{name}": value for name, value in figures.items()})
+
+
+def save_figure(figure, folder, name):
+    """Writes a figure of matplotlib as NAME.png and as an image of TensorBoard, and returns the file."""
+    file = folder / f"{name}.png"
+    with atomic(file) as temporary:
+        figure.savefig(temporary, format="png")
+    with tf.summary.create_file_writer(str(folder / "figures")).as_default(step=0):
+        tf.summary.image(name, tf.io.decode_png(file.read_bytes(), channels=3)[tf.newaxis])
+    return file
 
 
 def run_search(search, *, role="alone"):
@@ -348,6 +358,11 @@ def remove_damaged_state(folder):
     if damaged or missing:
         for file in files:
             file.unlink()
+    elif oracle.exists():
+        # A process that is killed between writing the two leaves a trial that the oracle does not know.
+        for file in folder.glob("trial_*/trial.json"):
+            if file.parent.name.removeprefix("trial_") not in read_json(oracle)["start_order"]:
+                file.unlink()
 
 
 def read_json(path):
