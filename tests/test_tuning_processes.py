@@ -35,11 +35,11 @@ forks = multiprocessing.get_context("forkserver")  # imports TensorFlow once
 forks.set_forkserver_preload(["tuning.__main__"])
 
 
-def words(folder):
+def words(folder, triples=TRIPLES):
     """The command line of a search below a folder."""
     recipe = folder / "tiny.json"
     recipe.write_text(TINY.to_json())
-    return ["compound", str(recipe), "--triples", *TRIPLES, "--search", str(folder / "search")]
+    return ["compound", str(recipe), "--triples", *triples, "--search", str(folder / "search")]
 
 
 def carry_out(arguments, log):
@@ -155,7 +155,7 @@ def test_a_killed_worker_is_started_again_and_nothing_is_lost(tmp_path, capfd):
 
     killer = threading.Thread(target=kill_one_that_trains)
     killer.start()
-    code = main([*words(tmp_path), "--workers", "2"])
+    code = main([*words(tmp_path, TRIPLES[:2]), "--workers", "2"])
     killer.join()
     out, complaint = capfd.readouterr()
     assert code == 0, complaint
@@ -163,10 +163,10 @@ def test_a_killed_worker_is_started_again_and_nothing_is_lost(tmp_path, capfd):
     assert not was_done and (run / "metrics.json").exists()
     assert re.findall(r"worker \d ended with code (.*); it is started again", complaint) == ["-9"]
     (label,) = (label for label in LABELS if run.parent.name.startswith(f"{label}-"))
-    assert sorted(re.findall("^trial (.*)$", out, re.MULTILINE)) == sorted([*LABELS, label])
+    assert sorted(re.findall("^trial (.*)$", out, re.MULTILINE)) == sorted([*LABELS[:2], label])
     trials = json.loads((search / "coefficients.json").read_text())["trials"]
-    assert len(trials) == 3 and not [trial for trial in trials if "failed" in trial]
+    assert len(trials) == 2 and not [trial for trial in trials if "failed" in trial]
     # keras-tuner's own view: each trial once, and nobody but the two.
     states = [json.loads(file.read_text())["status"] for file in search.glob("trial_*/trial.json")]
-    assert states == ["COMPLETED"] * 3
+    assert states == ["COMPLETED"] * 2
     assert {file.name for file in search.glob("tuner*.json")} == {"tuner-0.json", "tuner-1.json"}
