@@ -6,6 +6,7 @@ import shutil
 import signal
 from fractions import Fraction
 from itertools import product
+from types import SimpleNamespace
 
 import keras_tuner
 import numpy as np
@@ -19,6 +20,7 @@ from training.errors import DivergedError, Interrupted, UserError
 from training.recipe import Recipe
 from training.recipes import DIGITS
 from training.scaling import scale
+from tuning import __main__ as command
 from tuning import search as searches
 from tuning.__main__ import main
 from tuning.compound import Counter, feasible, formula, grid
@@ -80,6 +82,8 @@ def quick(monkeypatch):
     quick = Quick()
     monkeypatch.setattr(searches.runs, "fit", quick.fit)
     monkeypatch.setattr(Recipe, "build", build)
+    monkeypatch.setattr(searches.keras.backend, "clear_session", lambda **_: None)
+    monkeypatch.setattr(command, "load_data", lambda *_, **__: SimpleNamespace(class_names=list("0123456789")))
     return quick
 
 
@@ -304,8 +308,7 @@ def test_scale_trains_the_family_and_its_recipes_fit(cli, quick, tmp_path, capsy
 def test_dimensions_draws_the_papers_figures(cli, quick, tmp_path):
     assert cli("dimensions", "--phi", 0, 1)[0] == 0
     assert len(quick.trained) == 5  # the baseline once
-    (events,) = (tmp_path / "search" / "figures").iterdir()
-    images = EventAccumulator(str(events), size_guidance={"tensors": 0}).Reload()
+    images = EventAccumulator(str(tmp_path / "search" / "figures"), size_guidance={"tensors": 0}).Reload()
     for name in ("figure3", "figure8"):
         file = (tmp_path / "search" / f"{name}.png").read_bytes()
         assert file.startswith(b"\x89PNG")
