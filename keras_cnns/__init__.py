@@ -25,6 +25,7 @@ from keras_cnns.efficientnet import (
     EfficientNetLite3,
     EfficientNetLite4,
     compound_coefficients,
+    read_coefficients,
 )
 from keras_cnns.features import features
 from keras_cnns.googlenet import GoogLeNet, InceptionV1
@@ -130,6 +131,7 @@ __all__ = [
     "load_weights",
     "main_output",
     "preprocess_input",
+    "read_coefficients",
     "save_weights",
     "squeeze_and_excitation",
 ]

@@ -15,7 +15,10 @@ from 0. EfficientNet-Lite is not in the paper: it is the authors' later network 
 squeeze and excitation; stem, top and the first and last stages' depths are not scaled.
 """
 
+import json
 import math
+import os
+from pathlib import Path
 from typing import NamedTuple, Unpack
 
 from keras import initializers, layers
@@ -88,6 +91,45 @@ def compound_coefficients(phi, alpha=1.2, beta=1.1, gamma=1.15):
         Coefficients(width=1.1, depth=1.2, resolution=258)
     """
     return Coefficients(beta**phi, alpha**phi, round(224 * gamma**phi))
+
+
+def read_coefficients(path):
+    """Reads alpha, beta and gamma, the bases of `compound_coefficients`, from the file of a search for them.
+
+    Args:
+        path: A JSON file with the numbers "alpha", "beta" and "gamma", as `python -m tuning compound` writes it.
+
+    Returns:
+        (alpha, beta, gamma).
+
+    Raises:
+        ValueError: The file is not there, or is no such file.
+
+    Example:
+        >>> with open("coefficients.json", "w") as file:
+        ...     _ = file.write('{"alpha": 1.2, "beta": 1.1, "gamma": 1.15}')
+        >>> keras_cnns.read_coefficients("coefficients.json")
+        (1.2, 1.1, 1.15)
+    """
+    try:
+        values = json.loads(Path(path).read_text())
+        triple = tuple(float(values[name]) for name in ("alpha", "beta", "gamma"))
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ValueError(
+            f"{path} has no coefficients ({type(error).__name__}: {error}). It must be a JSON file with the numbers "
+            "alpha, beta and gamma; `python -m tuning compound` writes one."
+        ) from error
+    return check_coefficients(triple, path)
+
+
+def check_coefficients(triple, source):
+    """Returns (alpha, beta, gamma), or raises a ValueError that names where they are from."""
+    if len(triple) != 3 or not all(math.isfinite(value) and value >= 1 for value in triple):
+        raise ValueError(
+            f"{source} has the coefficients {tuple(triple)}; they must be three numbers of at least 1, alpha (depth), "
+            "beta (width) and gamma (resolution), as (1.2, 1.1, 1.15)."
+        )
+    return triple
 
 
 def scale(table, width, depth):
@@ -239,12 +281,26 @@ def EfficientNet(
     width=1.0,
     depth=1.0,
     resolution=224,
+    coefficients=None,
+    phi=1.0,
     dropout=0.2,
     drop_connect=0.2,
     name="efficientnet",
     **shared: Unpack[SharedArguments],
 ):
-    """EfficientNet of any width, depth and resolution, as `compound_coefficients` gives them."""
+    """EfficientNet of any width, depth and resolution, as `compound_coefficients` gives them.
+
+    Args:
+        coefficients: (alpha, beta, gamma), or the path of a file with them, see `read_coefficients`: depth, width and
+            resolution become alpha^phi, beta^phi and gamma^phi times as large (equation 3). None leaves them.
+        phi: How many steps `coefficients` scale; 0 is none.
+    """
+    if coefficients is not None:
+        is_path = isinstance(coefficients, str | os.PathLike)
+        triple = read_coefficients(coefficients) if is_path else check_coefficients(coefficients, name)
+        alpha, beta, gamma = (value**phi for value in triple)
+        # Rounded, so that a product such as 0.6000000001 does not become one layer more.
+        width, depth, resolution = round(width * beta, 6), round(depth * alpha, 6), round(resolution * gamma)
     if width <= 0 or depth <= 0:
         raise ValueError(f"{name} got width={width}, depth={depth}; both must be above 0. 1.0 is Table 1.")
     return efficientnet(

@@ -570,6 +570,8 @@ ERRORS = [
     ("ResNet18", {"classes": True}, ["classes=True", "whole number"]),
     ("SEInceptionV1", {"ratio": 0.5}, ["ratio=0.5", "whole number"]),
     ("EfficientNet", {"width": 0.0}, ["width=0.0", "above 0", "1.0 is Table 1"]),
+    ("EfficientNet", {"coefficients": (1.2, 0.9, 1.15)}, ["efficientnet", "(1.2, 0.9, 1.15)", "at least 1", "alpha"]),
+    ("EfficientNet", {"coefficients": (1.2, 1.1)}, ["efficientnet", "(1.2, 1.1)", "three numbers"]),
     ("EfficientNetB0", {"input_shape": (224, 31, 3)}, ["efficientnetb0", "(224, 31, 3)", "at least 32"]),
     ("GoogLeNet", {"aux_heads": True, "include_top": False}, ["aux_heads=True", "include_top=True", "Leave one"]),
     (

@@ -202,6 +202,40 @@ def test_the_formula_is_not_the_published_table():
     assert model.count_params() > 1.1 * network("EfficientNetB1").count_params()
 
 
+def test_coefficients_scale_the_network(tmp_path, monkeypatch):
+    """Two steps of 1.2, 1.1, 1.15: 1.44 times the layers, 1.21 times the channels, 224 * 1.3225 = 296 pixels."""
+    monkeypatch.setattr(efficientnet, "TABLE_1", (TABLE_1[0], TABLE_1[2], TABLE_1[8]))  # to be quick
+    file = tmp_path / "coefficients.json"
+    file.write_text('{"alpha": 1.2, "beta": 1.1, "gamma": 1.15, "trials": []}')
+    expected = network("EfficientNet", width=1.21, depth=1.44, resolution=296)
+    for coefficients in ((1.2, 1.1, 1.15), file, str(file)):
+        scaled = network("EfficientNet", coefficients=coefficients, phi=2)
+        assert scaled.input_shape == (None, 296, 296, 3)
+        assert [w.shape for w in scaled.weights] == [w.shape for w in expected.weights]
+        assert [w.path for w in scaled.weights] == [w.path for w in expected.weights]
+    assert network("EfficientNet", coefficients=file, phi=0).count_params() == network("EfficientNet").count_params()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "JSONDecodeError"),
+        ("[1, 2, 3]", "TypeError"),
+        ('{"alpha": 1.2, "beta": 1.1}', "gamma"),
+        ('{"alpha": 1.2, "beta": 0.9, "gamma": 1}', "at least 1"),
+        ('{"alpha": 1.2, "beta": NaN, "gamma": 1}', "at least 1"),
+        (None, "FileNotFoundError"),
+    ],
+)
+def test_a_file_without_coefficients_says_so(tmp_path, text, said):
+    file = tmp_path / "coefficients.json"
+    if text:
+        file.write_text(text)
+    with pytest.raises(ValueError, match=said) as error:
+        keras_cnns.read_coefficients(file)
+    assert str(file) in str(error.value)
+
+
 def test_a_table_of_ones_own():
     table = (Conv("stem", 3, 2, 4), MBConv("stage1", 2, 3, 2, 6, 1), Conv("top", 1, 1, 12))
     model = efficientnet.efficientnet(table, classes=3)

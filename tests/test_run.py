@@ -39,7 +39,7 @@ def test_a_folder_in_use_is_refused_with_who_uses_it(unfinished, capsys):
         assert fit(unfinished) == 2
     complaint = capsys.readouterr().err
     assert f"{unfinished} is in use by process " in complaint
-    assert "another --run" in complaint
+    assert "another folder" in complaint
     with checkpoint.locked(unfinished):
         pass  # nobody has it now
 

@@ -6,21 +6,25 @@ import shutil
 import signal
 from fractions import Fraction
 from itertools import product
+from types import SimpleNamespace
 
 import keras_tuner
+import numpy as np
 import pytest
+import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.plugins.hparams import plugin_data_pb2
 
 import keras_cnns
 from training import run as runs
 from training.errors import DivergedError, Interrupted, UserError
 from training.recipe import Recipe
 from training.recipes import DIGITS
+from training.scaling import scale
+from tuning import __main__ as command
 from tuning import search as searches
 from tuning.__main__ import main
 from tuning.compound import Counter, feasible, formula, grid
-from tuning.families import scale
+from tuning.figure import Point, figure_3, figure_8
 from tuning.spaces import SPACES
 from tuning.workers import address_of, join
 
@@ -29,6 +33,7 @@ TINY = dataclasses.replace(
 )
 B0 = Recipe(model="EfficientNetB0", image_size=224)
 TRIPLES = ("1.2/1.1/1.15", "1/1.4/1", "1.25/1.1/1.15")  # the first and the last build the same network
+BUILD, BUILT = Recipe.build, {}
 
 
 @pytest.fixture
@@ -67,8 +72,18 @@ def quick(monkeypatch):
             run.metrics.write_text(json.dumps({"best_epoch": 1, "history": [{"val_accuracy": value}]}))
             return run
 
+    def build(recipe, classes):
+        """Each network once for all tests that do not train it."""
+        key = json.dumps([recipe.model, recipe.model_args, recipe.image_size, classes])
+        if key not in BUILT:
+            BUILT[key] = BUILD(recipe, classes)
+        return BUILT[key]
+
     quick = Quick()
     monkeypatch.setattr(searches.runs, "fit", quick.fit)
+    monkeypatch.setattr(Recipe, "build", build)
+    monkeypatch.setattr(searches.keras.backend, "clear_session", lambda **_: None)
+    monkeypatch.setattr(command, "load_data", lambda *_, **__: SimpleNamespace(class_names=list("0123456789")))
     return quick
 
 
@@ -101,9 +116,9 @@ def test_counting_by_parts_equals_counting_the_network_in_resnets(triple):
 
 
 def test_triples_that_build_the_same_network_are_one():
-    networks = feasible(TINY, 10, step=0.1, tolerance=0.2)
+    networks = feasible(TINY, 10, step=0.25, tolerance=0.3)
     listed = [triple for network in networks for triple in network.triples]
-    assert len(listed) == len(set(listed)) == sum(abs(formula(t) - 2) <= 0.2 + 1e-9 for t in grid(0.1, 2.0))
+    assert len(listed) == len(set(listed)) == sum(abs(formula(t) - 2) <= 0.3 for t in grid(0.25, 2.0))
     assert len(networks) < len(listed)
 
     def built(triple):
@@ -131,31 +146,19 @@ def test_an_empty_set_lists_the_nearest(cli, tmp_path):
 
 
 def test_a_real_search_writes_coefficients_and_its_winner_is_reproduced(cli, tmp_path):
-    code, out, _ = cli("compound", "--triples", *TRIPLES, "--seeds", 2)
+    code, out, _ = cli("compound", "--triples", TRIPLES[0], TRIPLES[2], "--seeds", 2)
     assert code == 0
     assert "1.25/1.1/1.15, 1.2/1.1/1.15" in out  # trained once, listed together
     folder = tmp_path / "search"
     found = json.loads((folder / "coefficients.json").read_text())
-    assert len(found["trials"]) == 2
-    first, second = (trial["val_accuracy"] for trial in found["trials"])
-    assert first >= second
-    best = found["trials"][0]
-    assert found["val_accuracy"] == first == pytest.approx(sum(best["accuracies"]) / 2)
+    (best,) = found["trials"]
+    assert found["val_accuracy"] == best["val_accuracy"] == pytest.approx(sum(best["accuracies"]) / 2)
     assert f"{min(best['accuracies']):.2%} to {max(best['accuracies']):.2%}" in out
     # The same recipe trained elsewhere gives the same accuracy, to the last bit.
     run = runs.Run.open(folder / best["runs"][1])
     again = runs.fit(run.recipe, tmp_path / "again")
     assert json.loads(again.metrics.read_text()) == json.loads(run.metrics.read_text())
     assert run.recipe.seed == 1
-    # TensorBoard's HParams: a row a trial, with the objective.
-    (row,) = {str(path.parent) for path in folder.glob(f"trials/{best['folder']}/hparams/*")}
-    events = EventAccumulator(row).Reload()
-    start = plugin_data_pb2.HParamsPluginData.FromString(
-        events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
-    ).session_start_info
-    assert start.hparams["alpha"].number_value == found["alpha"]
-    tags = events.Tags()["tensors"]
-    assert {"trial/val_accuracy", "trial/multiply_adds", "trial/parameters", "trial/pixels"} <= set(tags)
 
 
 def test_with_one_seed_the_spread_is_not_measured(cli, quick):
@@ -259,13 +262,36 @@ def test_another_search_in_the_folder_is_refused_with_the_differences(cli, quick
 
 @pytest.mark.parametrize("oracle", ["bayesian", "hyperband"])
 def test_other_oracles_only_try_what_fits(cli, quick, oracle, tmp_path):
-    arguments = ("--step", 0.1, "--tolerance", 0.2, "--oracle", oracle, "--max_trials", 6, "--epochs", 3)
+    arguments = ("--step", 0.25, "--tolerance", 0.3, "--oracle", oracle, "--max_trials", 6, "--epochs", 3)
     quick.accuracy = lambda recipe: 1 / recipe.image_size
     assert cli("compound", *arguments)[0] == 0
-    fitting = {scale(TINY, *t).image_size for t in grid(0.1, 2.0) if abs(formula(t) - 2) <= 0.2 + 1e-9}
+    fitting = {scale(TINY, *t).image_size for t in grid(0.25, 2.0) if abs(formula(t) - 2) <= 0.3}
     assert {recipe.image_size for recipe in quick.trained} <= fitting
     epochs = {recipe.epochs for recipe in quick.trained}
     assert epochs == ({3} if oracle == "bayesian" else {1, 3})
+
+
+def test_the_best_is_the_most_accurate(cli, quick, tmp_path):
+    quick.accuracy = lambda recipe: recipe.model_args["width"]
+    assert cli("compound", "--triples", *TRIPLES)[0] == 0
+    found = json.loads((tmp_path / "search" / "coefficients.json").read_text())
+    assert (found["alpha"], found["beta"], found["gamma"]) == (1.0, 1.4, 1.0)
+    assert [trial["val_accuracy"] for trial in found["trials"]] == [0.35, 0.275]
+
+
+def test_a_trial_that_the_oracle_does_not_know_is_forgotten(cli, quick, tmp_path):
+    """A process that is killed between the writing of a trial and of the oracle leaves one."""
+    assert cli("recipe", "--space", "rate", "--oracle", "random", "--max_trials", 3)[0] == 0
+    folder = tmp_path / "search"
+    oracle = json.loads((folder / "oracle.json").read_text())
+    oracle["start_order"].remove("2"), oracle["end_order"].remove("2")
+    (folder / "oracle.json").write_text(json.dumps(oracle | {"ongoing_trials": {}}))
+    unknown = json.loads((folder / "trial_2" / "trial.json").read_text())
+    unknown |= {"status": "RUNNING", "score": None, "hyperparameters": unknown["hyperparameters"]}
+    unknown["hyperparameters"]["values"]["learning_rate"] = 5e-4
+    (folder / "trial_2" / "trial.json").write_text(json.dumps(unknown))
+    code, out, _ = cli("recipe", "--space", "rate", "--oracle", "random", "--max_trials", 3)
+    assert code == 0 and "not finished" not in out and out.count("50.00%") == 4  # three rows and the best
 
 
 def test_scale_trains_the_family_and_its_recipes_fit(cli, quick, tmp_path, capsys):
@@ -279,11 +305,30 @@ def test_scale_trains_the_family_and_its_recipes_fit(cli, quick, tmp_path, capsy
     assert [recipe.model_args["width"] for recipe in recipes] == [0.275, 0.3025]
 
 
-def test_dimensions_draws_four_curves(cli, quick, tmp_path):
+def test_dimensions_draws_the_papers_figures(cli, quick, tmp_path):
     assert cli("dimensions", "--phi", 0, 1)[0] == 0
     assert len(quick.trained) == 5  # the baseline once
-    drawing = (tmp_path / "search" / "dimensions.svg").read_text()
-    assert drawing.count("<polyline") == 4 and drawing.count("<circle") == 8
+    images = EventAccumulator(str(tmp_path / "search" / "figures"), size_guidance={"tensors": 0}).Reload()
+    for name in ("figure3", "figure8"):
+        file = (tmp_path / "search" / f"{name}.png").read_bytes()
+        assert file.startswith(b"\x89PNG")
+        (event,) = images.Tensors(name)
+        width, height, image = event.tensor_proto.string_val
+        assert int(width) > int(height) > 400
+        np.testing.assert_array_equal(tf.io.decode_png(image), tf.io.decode_png(file, channels=3))
+
+
+def test_figures_show_what_was_measured():
+    curve = [Point(3_000_000, (0.8, 0.9), "d=2"), Point(1_000_000, (0.5,), "d=1")]
+    curves = dict.fromkeys(("width", "depth", "resolution", "compound"), curve)
+    plots, (together,) = figure_3(curves).axes, figure_8(curves).axes
+    assert [plot.get_title() for plot in plots] == ["width", "depth", "resolution"]
+    assert [text.get_text() for text in plots[1].texts] == ["d=1", "d=2"]
+    assert [text.get_text() for text in together.get_legend().get_texts()] == list(curves)
+    for plot in (*plots, together):
+        line, _, (bars,) = plot.containers[0].lines
+        assert line.get_xdata().tolist() == [1, 3] and line.get_ydata() == pytest.approx([50, 85])
+        assert bars.get_segments()[1][:, 1] == pytest.approx([80, 90])  # from the least seed to the greatest
 
 
 @pytest.mark.parametrize("oracle", ["random", "bayesian", "hyperband"])
@@ -300,10 +345,19 @@ def test_a_recipe_search_ranks_by_validation_accuracy(cli, quick, tmp_path, orac
 
 @pytest.mark.parametrize("space", SPACES)
 def test_spaces_give_recipes(space):
-    recipe = dataclasses.replace(DIGITS, model="GoogLeNet")
+    recipe = dataclasses.replace(DIGITS, model="SEResNet18" if space == "reduction" else "GoogLeNet")
     hp = keras_tuner.HyperParameters()
     assert SPACES[space](hp, recipe) != recipe
     assert hp.space
+
+
+def test_spaces_put_their_values_into_the_recipe():
+    hp = keras_tuner.HyperParameters()
+    hp.values = {"ratio": 4, "policy_layers": 1, "policy_magnitude": 7.5}
+    recipe = SPACES["reduction"](hp, dataclasses.replace(DIGITS, model="SEResNet18", model_args={"version": "1"}))
+    assert recipe.model_args == {"version": "1", "ratio": 4}
+    recipe = SPACES["augmentation"](hp, DIGITS)
+    assert (recipe.policy, recipe.policy_layers, recipe.policy_magnitude) == ("randaugment", 1, 7.5)
 
 
 def test_mistakes_say_the_mend(cli, quick, tmp_path):
@@ -312,6 +366,7 @@ def test_mistakes_say_the_mend(cli, quick, tmp_path):
         (("compound", "--triples", "3/1/1"), "--tolerance 1"),
         (("compound", "--model", "AlexNet", "--model_args", "{}"), "ResNetCIFAR"),
         (("recipe", "--space", "nonsense"), "rate"),
+        (("recipe", "--space", "reduction"), "has ratio; ResNetCIFAR takes"),
         (("compound", "--role", "worker"), "--chief HOST:PORT"),
         (("compound", "--role", "chief", "--chief", "0.0.0.0:8000"), "--i_trust_this_network"),
     ):

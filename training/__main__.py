@@ -13,22 +13,23 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
 
 from training import checkpoint
 from training import run as runs
 from training.check_data import check_source
+from training.command_line import carry_out
 from training.convert import convert as convert_file
 from training.dashboards import compare as comparison
 from training.dashboards import profiling
-from training.errors import DataError, ResourceError, TrainingError, UserError
+from training.errors import DataError, UserError
 from training.finetuning import PREPROCESSING
 from training.image_file import FORMATS
 from training.launch import launch as launch_workers
 from training.recipe import Recipe
 from training.recipes import RECIPES, find_recipe
+from training.scaling import read_coefficients, scale
 
 
 def parser(defaults=None):
@@ -41,6 +42,8 @@ def parser(defaults=None):
     fit.add_argument("--download", action="store_true", help="let TFDS download what is missing")
     fit.add_argument("--overwrite", action="store_true", help="start anew where the folder has a run")
     fit.add_argument("--force", action="store_true", help="go on although versions or devices are others than before")
+    fit.add_argument("--coefficients", help="coefficients.json of `python -m tuning compound`: scale the network")
+    fit.add_argument("--phi", type=float, help="how many steps the coefficients scale (default: 1)")
     fit.add_argument("--save_steps", type=int, default=500, help="steps between two states (default: 500)")
     fit.add_argument(
         "--picture_epochs",
@@ -155,32 +158,20 @@ def suggest_field(message):
 
 def main(arguments):
     """Carries out a command line and returns its exit code."""
-    debug = "--debug" in arguments
-    try:
-        options = parse(arguments)
-        command = options.subcommand
-        return COMMANDS[command](options[command]) or 0
-    except TrainingError as error:
-        if debug:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except tf.errors.ResourceExhaustedError as error:
-        if debug:
-            raise
-        print(
-            f"error: out of memory: {error.message.splitlines()[0]}. Try half the --batch_size, a smaller "
-            "--image_size, or --precision mixed_bfloat16 on a GPU.",
-            file=sys.stderr,
-        )
-        return ResourceError.exit_code
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from the last saved step", file=sys.stderr)
-        return 130
+    return carry_out(run_command, arguments)
+
+
+def run_command(arguments):
+    options = parse(arguments)
+    return COMMANDS[options.subcommand](options[options.subcommand])
 
 
 def fit(options: Namespace):
     recipe = Recipe(**{name: options[name] for name in Recipe.__dataclass_fields__})
+    if options.coefficients:
+        recipe = scale(recipe, *read_coefficients(options.coefficients), 1.0 if options.phi is None else options.phi)
+    elif options.phi is not None:
+        raise UserError(f"--phi {options.phi:g} scales by coefficients. Pass --coefficients with their file.")
     run = runs.fit(
         recipe,
         options.run,

@@ -80,7 +80,8 @@ def locked(folder):
         except OSError:
             file.seek(0)
             raise UserError(
-                f"{folder} is in use by {file.read().strip() or 'another process'}. Wait for it, or pass another --run."
+                f"{folder} is in use by {file.read().strip() or 'another process'}. Wait for it, or pass "
+                "another folder."
             ) from None
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}")
@@ -119,8 +120,7 @@ def disk_errors(path, needed=None):
             ) from error
         if refused:
             raise ResourceError(
-                f"{path} could not be written: {error.strerror.lower()}. "
-                "Pass --run with a folder that can be written to."
+                f"{path} could not be written: {error.strerror.lower()}. Pass a folder that can be written to."
             ) from error
         raise
 

@@ -71,3 +71,8 @@ class Interrupted(TrainingError):
             f"stopped in epoch {progress['epoch'] + 1} after {progress['step']} steps of it, which are saved; the same "
             "command goes on from there"
         )
+
+
+def out_of_memory(error):
+    """What to say of a MemoryError, or of TensorFlow's ResourceExhaustedError, which goes on for pages."""
+    return f"out of memory: {(str(error) or 'no bytes left').splitlines()[0]}"

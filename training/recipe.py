@@ -26,6 +26,8 @@ DECIDED_ELSEWHERE = {
     "classes": "the data give it",
     "classifier_activation": "training works on logits",
     "name": "the model gives it",
+    "coefficients": "--coefficients of `fit` scales the images too",
+    "phi": "--phi of `fit` scales the images too",
 }
 
 

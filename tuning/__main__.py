@@ -15,14 +15,25 @@ from pathlib import Path
 import keras_tuner
 from jsonargparse import ArgumentParser, Namespace
 
+from training.command_line import carry_out
 from training.data import load_data
-from training.errors import TrainingError, UserError
+from training.errors import UserError
 from training.recipe import Recipe
 from training.recipes import DIGITS, RECIPES, find_recipe
+from training.scaling import read_coefficients, scale
 from tuning.compound import Network, baseline_multiply_adds, feasible, formula, name
-from tuning.families import scale
-from tuning.figure import draw
-from tuning.search import Candidate, Search, digest, prepare_folder, read_json, run_search, table, write_json
+from tuning.figure import Point, figure_3, figure_8
+from tuning.search import (
+    Candidate,
+    Search,
+    digest,
+    prepare_folder,
+    read_json,
+    run_search,
+    save_figure,
+    table,
+    write_json,
+)
 from tuning.spaces import SPACES
 from tuning.workers import join, supervise
 
@@ -103,25 +114,19 @@ def parse(arguments):
 
 def main(arguments):
     """Carries out a command line and returns its exit code."""
-    try:
-        options = parse(arguments)
-        command = options.subcommand
-        options = options[command]
-        check(options)
-        if options.workers:
-            return supervise(without_workers(arguments), options.workers)
-        if options.role != "alone":
-            join(options.role, options.chief, options.worker, options.i_trust_this_network)
-        COMMANDS[command](options)
-    except TrainingError as error:
-        if "--debug" in arguments:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on", file=sys.stderr)
-        return 130
-    return 0
+    return carry_out(run_command, arguments)
+
+
+def run_command(arguments):
+    options = parse(arguments)
+    command = options.subcommand
+    options = options[command]
+    check(options)
+    if options.workers:
+        return supervise(without_workers(arguments), options.workers)
+    if options.role != "alone":
+        join(options.role, options.chief, options.worker, options.i_trust_this_network)
+    return COMMANDS[command](options)
 
 
 def check(options):
@@ -299,20 +304,18 @@ def triple_from(words):
     return alpha, beta, gamma
 
 
-def read_coefficients(file):
-    """The triple and the baseline of a coefficients.json."""
-    values = read_json(file)
-    try:
-        return (values["alpha"], values["beta"], values["gamma"]), Recipe(**values["baseline"])
-    except (KeyError, TypeError):
-        raise UserError(f"{file} has no coefficients. Write it with `python -m tuning compound`.") from None
-
-
 def scale_command(options: Namespace):
-    triple, baseline = read_coefficients(options.coefficients)
+    triple = read_coefficients(options.coefficients)
+    try:
+        baseline = Recipe(**read_json(options.coefficients)["baseline"])
+    except (KeyError, TypeError):
+        raise UserError(
+            f"{options.coefficients} has no baseline. Write it with `python -m tuning compound`, or train a recipe of "
+            "yours with `python -m training fit RECIPE --coefficients`."
+        ) from None
     phis = sorted(set(options.phi))
     folder, classes = begin("scale", baseline, options, triple=triple, phi=phis)
-    candidates = [Candidate(f"phi{phi:g}", scale(baseline, *triple, phi), {"phi": phi, "counted": 0.0}) for phi in phis]
+    candidates = [Candidate(f"phi{phi:g}", scale(baseline, *triple, phi), {"phi": phi}) for phi in phis]
     trials = search_list(folder, classes, candidates, options)
     if not trials:
         return
@@ -336,25 +339,28 @@ def write_recipe(trial):
 
 def dimensions(options: Namespace):
     baseline = baseline_from(options)
-    triple = read_coefficients(options.coefficients)[0] if options.coefficients else PAPER
+    triple = read_coefficients(options.coefficients) if options.coefficients else PAPER
     root = math.sqrt(2)
-    ways = {"depth": (2.0, 1.0, 1.0), "width": (1.0, root, 1.0), "resolution": (1.0, 1.0, root), "compound": triple}
+    ways = {"width": (1.0, root, 1.0), "depth": (2.0, 1.0, 1.0), "resolution": (1.0, 1.0, root), "compound": triple}
     phis = sorted(set(options.phi))
     folder, classes = begin("dimensions", baseline, options, triple=triple, phi=phis)
-    candidates = [
-        Candidate(f"{way}_phi{phi:g}", scale(baseline, *factors, phi), {"dimension": way, "phi": phi})
-        for (way, factors), phi in itertools.product(ways.items(), phis)
-        if phi
-    ]
+    names = ("depth", "width", "resolution")
+
+    def candidate(way, factors, phi):
+        grown = dict(zip(names, (factor**phi for factor in factors), strict=True))
+        label = f"{way}_phi{phi:g}" if phi else way
+        return Candidate(label, scale(baseline, *factors, phi), {"dimension": way, "phi": phi} | grown)
+
+    candidates = [candidate(way, factors, phi) for (way, factors), phi in itertools.product(ways.items(), phis) if phi]
     if 0.0 in phis:  # the baseline is where all curves begin, and is trained once
-        candidates.insert(0, Candidate("baseline", scale(baseline, 1, 1, 1), {"dimension": "baseline", "phi": 0.0}))
+        candidates.insert(0, candidate("baseline", (1.0, 1.0, 1.0), 0.0))
     trials = search_list(folder, classes, candidates, options)
     if not trials:
         return
     trials = [trial for trial in trials if trial.accuracy is not None]
     curves = {
         way: [
-            (trial.result["multiply_adds"], trial.accuracy)
+            Point(trial.result["multiply_adds"], tuple(trial.result["accuracies"]), factor(way, trial.candidate.shown))
             for trial in trials
             if trial.candidate.shown["dimension"] in (way, "baseline")
         ]
@@ -367,8 +373,14 @@ def dimensions(options: Namespace):
         **OUTCOME,
     }
     print(table(sorted(trials, key=lambda trial: (trial.candidate.label, trial.candidate.shown["phi"])), columns))
-    draw({way: curve for way, curve in curves.items() if curve}, folder / "dimensions.svg")
-    print(f"figure       {folder / 'dimensions.svg'}")
+    for title, draw in (("figure3", figure_3), ("figure8", figure_8)):
+        print(f"{title}      {save_figure(draw(curves), folder, title)}")
+    print(f"TensorBoard  tensorboard --logdir {folder}")
+
+
+def factor(way, shown):
+    """How the paper marks a point of a curve: d=2 for twice the depth."""
+    return f"{way[0]}={shown[way]:.3g}" if way in shown else f"phi={shown['phi']:g}"
 
 
 def recipe(options: Namespace):

@@ -12,7 +12,7 @@ import keras
 
 import keras_cnns
 from training.errors import UserError
-from tuning.families import scale
+from training.scaling import scale
 
 
 class Network(NamedTuple):
@@ -55,7 +55,7 @@ class Counter:
         """{name: layer} of the layers with multiply-adds, of the network that a triple builds."""
         network = scale(self.recipe, alpha, beta, gamma).build(self.classes)
         layers = {layer.name: layer for layer in keras_cnns.complexity(network).layers if layer.multiply_adds}
-        keras.backend.clear_session()
+        keras.backend.clear_session(free_memory=False)  # collecting what is left takes longer than a network
         return layers
 
     def kernels(self, triple):

@@ -1,45 +1,66 @@
-"""Curves of accuracy against multiply-adds as an SVG file, without a plotting package."""
+"""The figures of Tan & Le 2019 that show what scaling buys, from trials that were really run."""
 
-import math
+from typing import NamedTuple
 
-COLORS = ("#4269d0", "#efb118", "#ff725c", "#3ca951")
-LEFT, TOP, WIDTH, HEIGHT = 70, 20, 520, 320
+from training.dashboards import new_figure
+
+DIMENSIONS = ("width", "depth", "resolution")
 
 
-def draw(curves, path):
-    """Draws curves in the manner of Tan & Le 2019, Figures 3 and 8; the multiply-adds on a logarithmic axis.
+class Point(NamedTuple):
+    """A network that was trained."""
+
+    multiply_adds: int  # for one image
+    accuracies: tuple[float, ...]  # one a seed, from 0 to 1
+    label: str  # its factor, as "d=2"
+
+
+def figure_3(curves):
+    """Figure 3: a plot for each dimension that is scaled alone, accuracy against multiply-adds.
 
     Args:
-        curves: {name: list of (multiply-adds, accuracy from 0 to 1)}
-        path: The SVG file.
+        curves: {"width", "depth" or "resolution": list of `Point`}; others are left out.
     """
-    points = [point for curve in curves.values() for point in curve]
-    low, high = (math.log(bound(x for x, _ in points)) for bound in (min, max))
-    least, most = (bound(y for _, y in points) for bound in (min, max))
-    span, rise = (high - low) or 1.0, (most - least) or 0.01
+    figure = new_figure(15, 5.5)
+    plots = figure.subplots(1, len(DIMENSIONS), sharey=True)
+    for number, (dimension, axes) in enumerate(zip(DIMENSIONS, plots, strict=True)):
+        points = sorted(curves[dimension])
+        plot(axes, points, dimension, f"C{number}")
+        for point in points:
+            place = (point.multiply_adds / 1e6, 100 * mean(point))
+            axes.annotate(point.label, place, xytext=(4, -12), textcoords="offset points")
+        axes.set_title(dimension)
+    plots[0].set_ylabel("validation accuracy (%)")
+    return figure
 
-    def place(x, y):
-        return LEFT + WIDTH * (math.log(x) - low) / span, TOP + HEIGHT * (1 - (y - least) / rise)
 
-    def text(x, y, words, more=""):
-        return f'<text x="{x:.0f}" y="{y:.0f}" {more}>{words}</text>'
+def figure_8(curves):
+    """Figure 8: all ways to scale in one plot, accuracy against multiply-adds.
 
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{LEFT + WIDTH + 170}" height="{TOP + HEIGHT + 60}" '
-        'font-family="sans-serif" font-size="12">',
-        f'<rect x="{LEFT}" y="{TOP}" width="{WIDTH}" height="{HEIGHT}" fill="none" stroke="#888"/>',
-        text(LEFT + WIDTH / 2, TOP + HEIGHT + 45, "multiply-adds", 'text-anchor="middle"'),
-        text(LEFT, TOP - 6, "validation accuracy"),
+    Args:
+        curves: {way: list of `Point`}
+    """
+    figure = new_figure(9, 6.5)
+    axes = figure.subplots()
+    for number, (way, points) in enumerate(curves.items()):
+        plot(axes, sorted(points), way, f"C{number}")
+    axes.set_ylabel("validation accuracy (%)")
+    axes.legend(title="scaled by")
+    return figure
+
+
+def plot(axes, points, label, color):
+    """A curve through the means; where there are several seeds, bars from the least accuracy to the greatest."""
+    means = [100 * mean(point) for point in points]
+    bars = [
+        [middle - 100 * min(point.accuracies) for middle, point in zip(means, points, strict=True)],
+        [100 * max(point.accuracies) - middle for middle, point in zip(means, points, strict=True)],
     ]
-    for x in sorted({x for x, _ in points} & {bound(x for x, _ in points) for bound in (min, max)}):
-        parts.append(text(place(x, least)[0], TOP + HEIGHT + 20, f"{x / 1e6:.3g} M", 'text-anchor="middle"'))
-    for y in sorted({least, most}):
-        parts.append(text(LEFT - 6, place(points[0][0], y)[1] + 4, f"{y:.1%}", 'text-anchor="end"'))
-    for number, (name, curve) in enumerate(curves.items()):
-        color = COLORS[number % len(COLORS)]
-        corners = [place(x, y) for x, y in sorted(curve)]
-        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in corners)
-        parts.append(f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="2"/>')
-        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{color}"/>' for x, y in corners]
-        parts.append(text(LEFT + WIDTH + 12, TOP + 16 + 18 * number, name, f'fill="{color}"'))
-    path.write_text("\n".join([*parts, "</svg>", ""]))
+    sizes = [point.multiply_adds / 1e6 for point in points]
+    axes.errorbar(sizes, means, bars, marker="o", capsize=3, color=color, label=label)
+    axes.set_xlabel("multiply-adds (millions)")
+    axes.grid(alpha=0.3)
+
+
+def mean(point):
+    return sum(point.accuracies) / len(point.accuracies)

@@ -26,8 +26,8 @@ from tensorboard.plugins.hparams import api as hparams
 import keras_cnns
 from training import run as runs
 from training.checkpoint import atomic, locked
-from training.dashboards import Log
-from training.errors import DivergedError, StateError, UserError
+from training.dashboards import Log, png
+from training.errors import DivergedError, StateError, UserError, out_of_memory
 from training.recipe import Recipe
 
 DEATHS = 2  # after so many ends of its process a trial is not tried again
@@ -162,7 +162,7 @@ class Tuner(BaseTuner):
             return
         while (trial := self.oracle.create_trial(self.tuner_id)).status != "STOPPED":
             if trial.status == "IDLE":
-                time.sleep(1)  # others still train
+                time.sleep(0.2)  # others still train; the chief gives up 20 s where one asks a second late
                 continue
             try:
                 accuracy = train_candidate(self.searched, make_candidate(self.searched, trial))
@@ -250,7 +250,7 @@ def measure(search, candidate, folder):
     except DivergedError as error:
         return {"failed": str(error)}
     except (tf.errors.ResourceExhaustedError, MemoryError) as error:
-        return {"failed": f"out of memory: {(str(error) or 'no bytes left').splitlines()[0]}"}
+        return {"failed": out_of_memory(error)}
     finally:
         begun.unlink(missing_ok=True)
 
@@ -263,6 +263,17 @@ def show_in_tensorboard(folder, candidate, result):
         hparams.hparams(candidate.shown, trial_id=folder.name)
     log.scalars(0, {f"trial/{name}": value for name, value in figures.items()}, "hparams")
     log.flush()
+
+
+def save_figure(figure, folder, name):
+    """Writes a figure of matplotlib as NAME.png and as an image of TensorBoard, and returns the file."""
+    file = folder / f"{name}.png"
+    with atomic(file) as temporary:
+        temporary.write_bytes(png(figure))
+    log = Log(folder)
+    log.figure(name, figure, 0, "figures")
+    log.flush()
+    return file
 
 
 def run_search(search, *, role="alone"):
@@ -350,6 +361,11 @@ def remove_damaged_state(folder):
     if damaged or missing:
         for file in files:
             file.unlink()
+    elif oracle.exists():
+        # A process that is killed between writing the two leaves a trial that the oracle does not know.
+        for file in folder.glob("trial_*/trial.json"):
+            if file.parent.name.removeprefix("trial_") not in read_json(oracle)["start_order"]:
+                file.unlink()
 
 
 def read_json(path):

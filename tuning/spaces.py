@@ -43,5 +43,27 @@ def heads(hp, recipe):
     )
 
 
+def augmentation(hp, recipe):
+    """How many operations of RandAugment an image gets, and how strong they are."""
+    return replace(
+        recipe,
+        policy="randaugment",
+        policy_layers=hp.Int("policy_layers", 1, 3),
+        policy_magnitude=hp.Float("policy_magnitude", 0.0, 20.0),
+    )
+
+
+def reduction(hp, recipe):
+    """How many times fewer channels the gates have inside, for the SE networks; the ratios of Hu et al.'s table."""
+    return replace(recipe, model_args=recipe.model_args | {"ratio": hp.Choice("ratio", [2, 4, 8, 16, 32])})
+
+
 # {name of --space: space}
-SPACES = {"rate": rate, "regularization": regularization, "batch": batch, "heads": heads}
+SPACES = {
+    "rate": rate,
+    "regularization": regularization,
+    "augmentation": augmentation,
+    "batch": batch,
+    "heads": heads,
+    "reduction": reduction,
+}

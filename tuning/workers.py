@@ -14,7 +14,7 @@ from training.errors import ResourceError, UserError
 from training.launch import free_ports
 
 SHORT_LIFE = 30  # seconds; a worker that ends sooner, three times in a row, is not started again
-PATIENCE = 60  # seconds that a worker waits for its chief
+PATIENCE = 300  # seconds that a worker waits for its chief, which first counts what fits the budget
 
 
 def address_of(chief, trusted):
@@ -65,15 +65,23 @@ def join(role, chief, worker, trusted, patience=PATIENCE):
 def wait_for(host, port, patience):
     """Waits until a port answers."""
     end = time.monotonic() + patience
-    while True:
-        with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=5):
-            return
+    print(f"waiting for the chief at {host}:{port}", file=sys.stderr, flush=True)
+    while not answers(host, port):
         if time.monotonic() > end:
             raise UserError(
                 f"No chief answers at {host}:{port} since {patience:g} seconds. Start it with --role chief --chief "
                 f"{host}:{port}, and see that no firewall is between."
             )
         time.sleep(min(1, patience / 4 + 0.01))
+
+
+def answers(host, port):
+    """Whether something listens on a port."""
+    try:
+        socket.create_connection((host, port), timeout=5).close()
+        return True
+    except OSError:
+        return False
 
 
 def supervise(arguments, count):
@@ -86,7 +94,8 @@ def supervise(arguments, count):
     Returns:
         The exit code: the chief's, or that of a worker which a user has to mend.
     """
-    chief_address = f"127.0.0.1:{free_ports(1)[0]}"
+    port = free_ports(1)[0]
+    chief_address = f"127.0.0.1:{port}"
     root = str(Path(__file__).parent.parent)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
 
@@ -102,8 +111,12 @@ def supervise(arguments, count):
     chief = start("chief")
     workers, started, short_lives = {}, {}, dict.fromkeys(range(count), 0)
     try:
-        for name in range(count):
-            workers[name], started[name] = start("worker", "--worker", str(name)), time.monotonic()
+        # The chief first counts what fits the budget, for minutes perhaps, before it answers.
+        while chief.poll() is None and not answers("127.0.0.1", port):
+            time.sleep(0.5)
+        if chief.poll() is None:
+            for name in range(count):
+                workers[name], started[name] = start("worker", "--worker", str(name)), time.monotonic()
         while chief.poll() is None:
             time.sleep(0.5)
             for name, worker in workers.items():
@@ -120,6 +133,9 @@ def supervise(arguments, count):
                     )
                 print(f"worker {name} ended with code {code}; it is started again", file=sys.stderr)
                 workers[name], started[name] = start("worker", "--worker", str(name)), time.monotonic()
+        if chief.returncode < 0:
+            print(f"the chief was ended by signal {-chief.returncode}; the same command goes on", file=sys.stderr)
+            return 128 - chief.returncode
         return chief.returncode
     finally:
         for process in (*workers.values(), chief):

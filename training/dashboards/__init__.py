@@ -14,13 +14,26 @@ import tensorflow as tf
 from training.batches import evaluation_batches, training_batches
 from training.dashboards.graph import Graph, stage_graph
 from training.dashboards.hparams import HParams
-from training.dashboards.log import Board, Log
+from training.dashboards.log import Board, Log, new_figure, png
 from training.dashboards.pictures import Pictures
 from training.dashboards.probes import Probes
 from training.dashboards.profiling import Profile
 from training.dashboards.scalars import Scalars
 
-__all__ = ["Board", "Graph", "HParams", "Log", "Pictures", "Probes", "Profile", "Scalars", "of_run", "stage_graph"]
+__all__ = [
+    "Board",
+    "Graph",
+    "HParams",
+    "Log",
+    "Pictures",
+    "Probes",
+    "Profile",
+    "Scalars",
+    "new_figure",
+    "of_run",
+    "png",
+    "stage_graph",
+]
 
 PROBED = 8  # images of the fixed batch
 

@@ -2,7 +2,16 @@
 
 from dataclasses import replace
 
+import keras_cnns
 from training.errors import UserError
+
+
+def read_coefficients(file):
+    """(alpha, beta, gamma) from a coefficients.json; a UserError where it has none."""
+    try:
+        return keras_cnns.read_coefficients(file)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def scale(recipe, alpha, beta, gamma, phi=1):
@@ -23,15 +32,14 @@ def scale(recipe, alpha, beta, gamma, phi=1):
             f"model={recipe.model!r} cannot be scaled in depth, width and resolution. Pass --model with one of "
             f"{', '.join(FAMILIES)}."
         )
-    # Rounded, so that a product such as 0.6000000001 does not become one layer more.
-    return FAMILIES[recipe.model](
-        replace(recipe, image_size=round(recipe.image_size * gamma**phi)), round(alpha**phi, 6), round(beta**phi, 6)
-    )
+    larger = replace(recipe, image_size=round(recipe.image_size * gamma**phi))
+    return FAMILIES[recipe.model](larger, alpha**phi, beta**phi)
 
 
 def scale_efficientnet(recipe, depth, width):
     """Layers of each stage are rounded up and channels to multiples of 8, by the network itself."""
     arguments = recipe.model_args
+    # Rounded, here and below, so that a product such as 0.6000000001 does not become one layer more.
     return replace(
         recipe,
         model="EfficientNet",

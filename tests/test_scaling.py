@@ -1,0 +1,79 @@
+"""Networks scaled by coefficients: in a recipe, in `fit`, and in keras_cnns."""
+
+import dataclasses
+import json
+
+import pytest
+
+import keras_cnns
+from training.__main__ import main
+from training.recipe import Recipe
+from training.recipes import DIGITS
+from training.run import Run
+from training.scaling import scale
+
+TINY = dataclasses.replace(
+    DIGITS,
+    name="tiny",
+    model="ResNetCIFAR",
+    model_args={"depth": 8, "width": 0.25},
+    image_size=8,
+    batch_size=128,
+    epochs=1,
+    warmup_epochs=0.0,
+)
+
+
+@pytest.fixture
+def fit(tmp_path, capsys):
+    """Runs `fit` on the tiny recipe and gives its exit code and what it complained of."""
+
+    def run(*arguments):
+        (tmp_path / "tiny.json").write_text(TINY.to_json())
+        words = ["fit", tmp_path / "tiny.json", "--run", tmp_path / "run", *arguments]
+        return main(list(map(str, words))), capsys.readouterr().err
+
+    return run
+
+
+@pytest.fixture
+def file(tmp_path):
+    file = tmp_path / "coefficients.json"
+    file.write_text(json.dumps({"alpha": 1.5, "beta": 1.1, "gamma": 1.25}))
+    return file
+
+
+def test_fit_trains_the_scaled_network(fit, file, tmp_path):
+    """Two steps of alpha 1.5: a block becomes 2.25, rounded up 3; of beta 1.1: 0.3025; of gamma 1.25: 12.5 pixels."""
+    code, complaint = fit("--coefficients", file, "--phi", 2)
+    assert code == 0, complaint
+    run = Run.open(tmp_path / "run")
+    assert run.recipe.model_args == {"depth": 20, "width": 0.3025}
+    assert run.recipe.image_size == 12
+    assert run.network().get_layer("stage1_block3_out") is not None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--phi", 2), "Pass --coefficients"),
+        (("--coefficients", "nowhere.json"), "nowhere.json has no coefficients"),
+        (("--coefficients", "FILE", "--model", "AlexNet", "--model_args", "{}"), "one of EfficientNet"),
+        (("--model", "EfficientNet", "--model_args", '{"coefficients": [1.2, 1.1, 1.15]}'), "--coefficients of `fit`"),
+    ],
+)
+def test_mistakes_say_the_mend(fit, file, tmp_path, arguments, said):
+    code, complaint = fit(*(file if word == "FILE" else word for word in arguments))
+    assert code == 2 and said in complaint
+    assert not (tmp_path / "run").exists()
+
+
+def test_recipe_and_builder_make_the_same_network(file):
+    """Both from a baseline of half the layers and a quarter of the channels."""
+    baseline = Recipe(model="EfficientNet", model_args={"width": 0.25, "depth": 0.5}, image_size=64)
+    recipe = scale(baseline, 1.5, 1.1, 1.25, phi=2)
+    assert recipe.image_size == 100
+    network = keras_cnns.EfficientNet(width=0.25, depth=0.5, resolution=64, coefficients=file, phi=2)
+    assert network.input_shape == (None, 100, 100, 3)
+    assert [weight.shape for weight in network.weights] == [weight.shape for weight in recipe.build(1000).weights]
+    assert scale(baseline, 1.5, 1.1, 1.25, phi=0).build(1000).count_params() < network.count_params()
