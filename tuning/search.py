@@ -225,7 +225,7 @@ def measure(search, candidate, folder):
     if deaths >= DEATHS:
         return {"failed": f"its process died {deaths} times; was the memory too small?"}
     write_json(begun, deaths + 1)
-    print(f"trial {candidate.label}")
+    print(f"trial {candidate.label}", flush=True)
     try:
         try:
             cost = keras_cnns.complexity(candidate.recipe.build(search.classes))
@@ -271,7 +271,8 @@ def save_figure(figure, folder, name):
     with atomic(file) as temporary:
         temporary.write_bytes(png(figure))
     log = Log(folder)
-    log.figure(name, figure, 0, "figures")
+    with log.at(0, "figures"):
+        tf.summary.image(name, tf.io.decode_png(file.read_bytes(), channels=3)[tf.newaxis])
     log.flush()
     return file
 

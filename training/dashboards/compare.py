@@ -4,9 +4,7 @@ import csv
 import io
 import json
 import multiprocessing
-import resource
 import statistics
-import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +13,7 @@ import tensorflow as tf
 
 import keras_cnns
 from training.dashboards.log import Log, new_figure, png
-from training.dashboards.scalars import device
+from training.dashboards.scalars import device, memory
 from training.errors import UserError
 
 BATCH = 8  # images at once, measured
@@ -115,9 +113,7 @@ def measure_alone(folder):
 
 def peak_memory():
     """The greatest memory so far in MiB: of the GPU, or of this process."""
-    if device().startswith("GPU"):
-        return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 2**20
+    return next(iter(memory().values()))
 
 
 def compare(paths, output, measure=measure_alone):

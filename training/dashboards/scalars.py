@@ -1,9 +1,10 @@
 """Curves: loss and accuracy by head, learning rate, gradient norm, speed, memory; and a layout that orders them."""
 
 import functools
+import re
 import resource
-import sys
 import time
+from pathlib import Path
 
 import keras
 import tensorflow as tf
@@ -203,7 +204,9 @@ def peak_flops(device, dtype):
 
 def memory():
     """The greatest memory in use so far, in MiB: of the GPU, or of the process where there is none."""
-    if tf.config.list_logical_devices("GPU"):
+    if device().startswith("GPU"):
         return {"device_memory_mib": tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**20}
-    unit = 1 if sys.platform == "darwin" else 1024
-    return {"process_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20}
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux; there getrusage would begin with the peak of the process that started this one
+        return {"process_memory_mib": int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) / 2**10}
+    return {"process_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}  # macOS counts bytes
