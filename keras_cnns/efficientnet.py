@@ -71,8 +71,8 @@ class Coefficients(NamedTuple):
     resolution: int  # height and width in pixels
 
 
-def compound_coefficients(phi, alpha=1.2, beta=1.1, gamma=1.15):
-    """Equation 3, compound scaling: width beta^phi, depth alpha^phi, resolution 224 gamma^phi.
+def compound_coefficients(phi, alpha=1.2, beta=1.1, gamma=1.15, resolution=224):
+    """Equation 3, compound scaling: width beta^phi, depth alpha^phi, and the baseline's resolution times gamma^phi.
 
     Each step of phi takes about alpha beta^2 gamma^2 = 1.92 times the multiply-adds. The published B1 to B7 do not
     follow the formula closely: phi = 1 gives width 1.10, depth 1.20 and 257.6 pixels, while B1 has 1.0, 1.1 and 240.
@@ -82,6 +82,7 @@ def compound_coefficients(phi, alpha=1.2, beta=1.1, gamma=1.15):
         alpha: Growth of depth for each step of phi.
         beta: Growth of width.
         gamma: Growth of resolution.
+        resolution: The baseline's, in pixels.
 
     Returns:
         (width, depth, resolution), the arguments of `EfficientNet`; resolution in pixels, rounded to the nearest.
@@ -90,7 +91,7 @@ def compound_coefficients(phi, alpha=1.2, beta=1.1, gamma=1.15):
         >>> keras_cnns.compound_coefficients(1)
         Coefficients(width=1.1, depth=1.2, resolution=258)
     """
-    return Coefficients(beta**phi, alpha**phi, round(224 * gamma**phi))
+    return Coefficients(beta**phi, alpha**phi, round(resolution * gamma**phi))
 
 
 def read_coefficients(path):
@@ -298,9 +299,9 @@ def EfficientNet(
     if coefficients is not None:
         is_path = isinstance(coefficients, str | os.PathLike)
         triple = read_coefficients(coefficients) if is_path else check_coefficients(coefficients, name)
-        alpha, beta, gamma = (value**phi for value in triple)
+        wider, deeper, resolution = compound_coefficients(phi, *triple, resolution=resolution)
         # Rounded, so that a product such as 0.6000000001 does not become one layer more.
-        width, depth, resolution = round(width * beta, 6), round(depth * alpha, 6), round(resolution * gamma)
+        width, depth = round(width * wider, 6), round(depth * deeper, 6)
     if width <= 0 or depth <= 0:
         raise ValueError(f"{name} got width={width}, depth={depth}; both must be above 0. 1.0 is Table 1.")
     return efficientnet(

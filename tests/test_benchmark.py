@@ -3,6 +3,7 @@
 import pytest
 
 from training import benchmark
+from training.dashboards.compare import alone
 from training.recipe import Recipe
 
 TINY = Recipe(model="ResNetCIFAR", model_args={"depth": 8}, data="synthetic", image_size=8, batch_size=4)
@@ -17,7 +18,7 @@ def test_every_pipeline_of_the_input_is_measured():
 
 
 def test_a_step_is_measured_in_its_own_process_with_its_memory():
-    figures, memory = benchmark.measure_step_alone("AlexNet", 1)
+    figures, memory = alone(benchmark.measure_step, "AlexNet", 1)
     assert len(figures) == 5 and min(figures) > 0
     assert memory > 60_965_224 * 4 * 3 / 2**20  # its weights, their gradients and the optimizer's momentum
 

@@ -58,7 +58,7 @@ def check_equal(straight, killed):
     assert any(value for value in values["progress"]["callbacks"]["ReduceLROnPlateau0"].values())
 
 
-def kill_and_compare(trainer, tmp_path, kills, unreadable=lambda: None):
+def kill_and_compare(trainer, tmp_path, kills):
     assert trainer(tmp_path / "straight") == "ended 0", (tmp_path / "straight.log").read_text()
     log = tmp_path / "killed.log"
     for point, count in kills:

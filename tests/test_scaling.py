@@ -1,27 +1,15 @@
 """Networks scaled by coefficients: in a recipe, in `fit`, and in keras_cnns."""
 
-import dataclasses
 import json
 
 import pytest
 
 import keras_cnns
+from tests.tiny import TINY
 from training.__main__ import main
 from training.recipe import Recipe
-from training.recipes import DIGITS
 from training.run import Run
 from training.scaling import scale
-
-TINY = dataclasses.replace(
-    DIGITS,
-    name="tiny",
-    model="ResNetCIFAR",
-    model_args={"depth": 8, "width": 0.25},
-    image_size=8,
-    batch_size=128,
-    epochs=1,
-    warmup_epochs=0.0,
-)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import keras_cnns
+from tests.tiny import TINY
 from training import run as runs
 from training.errors import DivergedError, Interrupted, UserError
 from training.recipe import Recipe
@@ -28,9 +29,6 @@ from tuning.figure import Point, figure_3, figure_8
 from tuning.spaces import SPACES
 from tuning.workers import address_of, join
 
-TINY = dataclasses.replace(
-    DIGITS, name="tiny", model="ResNetCIFAR", model_args={"depth": 8, "width": 0.25}, image_size=8, batch_size=128
-)
 B0 = Recipe(model="EfficientNetB0", image_size=224)
 TRIPLES = ("1.2/1.1/1.15", "1/1.4/1", "1.25/1.1/1.15")  # the first and the last build the same network
 BUILD, BUILT = Recipe.build, {}
@@ -39,7 +37,7 @@ BUILD, BUILT = Recipe.build, {}
 @pytest.fixture
 def baseline(tmp_path):
     file = tmp_path / "tiny.json"
-    file.write_text(dataclasses.replace(TINY, epochs=1, warmup_epochs=0.0).to_json())
+    file.write_text(TINY.to_json())
     return file
 
 

@@ -1,7 +1,6 @@
 """Searches with real trials in processes of their own: killed ones go on, killed workers are started again, and
 TensorBoard shows what came out."""
 
-import dataclasses
 import json
 import multiprocessing
 import os
@@ -15,19 +14,9 @@ import urllib.request
 import pytest
 from tensorboard import program
 
-from training.recipes import DIGITS
+from tests.tiny import TINY
 from tuning.__main__ import main
 
-TINY = dataclasses.replace(
-    DIGITS,
-    name="tiny",
-    model="ResNetCIFAR",
-    model_args={"depth": 8, "width": 0.25},
-    image_size=8,
-    batch_size=128,
-    epochs=1,
-    warmup_epochs=0.0,
-)
 TRIPLES = ("1/1/1.4", "1.2/1.1/1.15", "1/1.4/1")
 LABELS = ("alpha1_beta1_gamma1.4", "alpha1.2_beta1.1_gamma1.15", "alpha1_beta1.4_gamma1")
 

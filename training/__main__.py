@@ -278,7 +278,7 @@ def benchmark(options: Namespace):
         print(measures.table(measures.measure_input(), "images/s, from JPEGs of 300x400 to 224 pixels"))
     elif options.what == "step":
         for name in measures.STEPS:
-            figures, memory = measures.measure_step_alone(name, options.batch_size)
+            figures, memory = comparison.alone(measures.measure_step, name, options.batch_size)
             unit = f"images/s in steps of {options.batch_size}; {memory:,.0f} MiB"
             print(measures.table({f"{name:<18}": figures}, unit), flush=True)
     else:

@@ -3,7 +3,6 @@
 What is compared is interleaved in one process; figures are medians, with the spread beside them.
 """
 
-import multiprocessing
 import statistics
 import sys
 import tempfile
@@ -119,12 +118,6 @@ def measure_step(name, batch_size=8, count=5):
         float(step(images, targets)["loss"])
         figures.append(batch_size / (time.perf_counter() - started))
     return figures[1:], peak_memory() - before
-
-
-def measure_step_alone(name, batch_size=8):
-    """`measure_step` in a process of its own: another network's memory is not in its figures."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(measure_step, (name, batch_size))
 
 
 def measure_dashboards(recipe, steps=20, pairs=10):

@@ -32,8 +32,8 @@ def scale(recipe, alpha, beta, gamma, phi=1):
             f"model={recipe.model!r} cannot be scaled in depth, width and resolution. Pass --model with one of "
             f"{', '.join(FAMILIES)}."
         )
-    larger = replace(recipe, image_size=round(recipe.image_size * gamma**phi))
-    return FAMILIES[recipe.model](larger, alpha**phi, beta**phi)
+    width, depth, size = keras_cnns.compound_coefficients(phi, alpha, beta, gamma, recipe.image_size)
+    return FAMILIES[recipe.model](replace(recipe, image_size=size), depth, width)
 
 
 def scale_efficientnet(recipe, depth, width):

@@ -267,12 +267,12 @@ def show_in_tensorboard(folder, candidate, result):
 
 def save_figure(figure, folder, name):
     """Writes a figure of matplotlib as NAME.png and as an image of TensorBoard, and returns the file."""
-    file = folder / f"{name}.png"
+    file, content = folder / f"{name}.png", png(figure)
     with atomic(file) as temporary:
-        temporary.write_bytes(png(figure))
+        temporary.write_bytes(content)
     log = Log(folder)
     with log.at(0, "figures"):
-        tf.summary.image(name, tf.io.decode_png(file.read_bytes(), channels=3)[tf.newaxis])
+        tf.summary.image(name, tf.io.decode_png(content, channels=3)[tf.newaxis])
     log.flush()
     return file
 
@@ -364,8 +364,9 @@ def remove_damaged_state(folder):
             file.unlink()
     elif oracle.exists():
         # A process that is killed between writing the two leaves a trial that the oracle does not know.
+        known = read_json(oracle)["start_order"]
         for file in folder.glob("trial_*/trial.json"):
-            if file.parent.name.removeprefix("trial_") not in read_json(oracle)["start_order"]:
+            if file.parent.name.removeprefix("trial_") not in known:
                 file.unlink()
 
 

@@ -106,9 +106,14 @@ def measure(folder, repetitions=10):
 
 
 def measure_alone(folder):
-    """`measure` in a process of its own: another network's memory and threads are not in its figures."""
+    """`measure` in a process of its own."""
+    return alone(measure, folder)
+
+
+def alone(function, *arguments):
+    """Calls a function in a process of its own: another network's memory and threads are not in its figures."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(measure, (folder,))
+        return pool.apply(function, arguments)
 
 
 def peak_memory():

@@ -1,0 +1,16 @@
+"""The least recipe that scales: a search can really train it."""
+
+import dataclasses
+
+from training.recipes import DIGITS
+
+TINY = dataclasses.replace(
+    DIGITS,
+    name="tiny",
+    model="ResNetCIFAR",
+    model_args={"depth": 8, "width": 0.25},
+    image_size=8,
+    batch_size=128,
+    epochs=1,
+    warmup_epochs=0.0,
+)
