@@ -6,6 +6,7 @@ positions, and a file that does not fit is refused before a single variable has 
 Published weights have names of their own: `convert_weights` translates those of torch by one of the tables `NAMES`.
 """
 
+import json
 import os
 import re
 
@@ -89,7 +90,7 @@ NAMES = {
 
 
 def save_weights(model, path, metadata=None):
-    """Writes the weights of a model, moving statistics included, to a safetensors file.
+    """Writes the weights of a model, moving statistics included, to a safetensors file: equal weights, equal bytes.
 
     Args:
         model: A Keras model.
@@ -107,7 +108,17 @@ def save_weights(model, path, metadata=None):
     arrays = {variable.path: ops.convert_to_numpy(variable) for variable in model.weights}
     if len(arrays) != len(model.weights):
         raise ValueError(f"{model.name} has two variables of one name; give its layers different names.")
-    safetensors.numpy.save_file(arrays, path, metadata)
+    content = memoryview(safetensors.numpy.save(arrays, metadata))
+    # safetensors writes the metadata in a random order: the header, behind its length in eight bytes, is written anew.
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(bytes(content[8:end]))
+    if metadata:
+        header["__metadata__"] = dict(sorted(metadata.items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the arrays begin at a multiple of eight
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.write(content[end:])
 
 
 def load_weights(model, path, keep=()):

@@ -524,6 +524,21 @@ def test_a_file_that_does_not_fit_changes_nothing(fault, tmp_path):
         np.testing.assert_array_equal(variable, value, err_msg=variable.path)
 
 
+def test_equal_weights_and_metadata_make_equal_files(tmp_path):
+    """safetensors itself writes metadata in a random order."""
+    model, metadata = network("ResNet18"), {name: f'"{name}", \u00e9' for name in "abcdef"}
+    files = [tmp_path / str(number) for number in range(8)]
+    for number, file in enumerate(files):
+        order = sorted(metadata, reverse=number % 2)
+        keras_cnns.save_weights(model, file, {name: metadata[name] for name in order})
+    assert len({file.read_bytes() for file in files}) == 1
+    assert keras_cnns.load_weights(network("ResNet18"), files[0]) == metadata
+    with safetensors.safe_open(files[0], framework="numpy") as file:
+        assert file.metadata() == metadata
+        for variable in model.weights:
+            np.testing.assert_array_equal(file.get_tensor(variable.path), variable)
+
+
 def test_two_variables_of_one_name_are_not_saved(tmp_path):
     """Two models inside another may have layers of the same name."""
     image = x = keras.Input((4,))
