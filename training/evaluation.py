@@ -78,7 +78,7 @@ def make_evaluation(model, classes, recipe):
     def evaluate(split):
         nonlocal step
         batches = strategy.distribute_datasets_from_function(lambda context: evaluation_batches(split, recipe, context))
-        # One graph for batches of every size: traced by size, the last batch, which is smaller, would make a second one.
+        # One graph for batches of every size: traced by size, the smaller last batch would make a second one.
         step = step or tf.function(all_replicas, input_signature=batches.element_spec)
         steps = [step(images, labels) for images, labels in batches]
         loss, top5, confusion = (sum(values).numpy() for values in zip(*steps, strict=True))
