@@ -255,6 +255,15 @@ def test_counts_and_mistakes(tiny):
     assert np.array_equal(boards["Pictures"].pass_over_validation().confusion, expected)
 
 
+def test_a_network_without_mistakes_has_an_empty_picture_of_them(tmp_path):
+    log = dashboards.Log(tmp_path)
+    log.figure("most_confident_mistakes", pictures.titled([], ("a", "b")), 1)
+    log.flush()
+    reader = EventAccumulator(str(tmp_path / "train")).Reload()
+    image = tf.io.decode_png(tensor_util.make_ndarray(reader.Tensors("most_confident_mistakes")[0].tensor_proto)[2])
+    assert min(image.shape) > 0 and image.numpy().std() == 0
+
+
 def test_grad_cam_of_a_linear_head_is_its_weights_times_the_map():
     image = keras.Input((4, 4, 3))
     maps = keras.layers.Conv2D(2, 1, name="block_conv")(image)

@@ -95,7 +95,7 @@ def pixels_of(figure):
 
 def grid(images, titles=None, columns=4, colours=None):
     """A figure of images, RGB 0..255 (height, width, 3), with a title above each."""
-    rows = -(-len(images) // columns)
+    rows = max(1, -(-len(images) // columns))  # of no images, as of the mistakes of a perfect network, an empty one
     figure = new_figure(1.8 * columns, (2.1 if titles else 1.8) * rows)
     for index, image in enumerate(images):
         axes = figure.add_subplot(rows, columns, index + 1)
