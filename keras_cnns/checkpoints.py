@@ -6,6 +6,7 @@ positions, and a file that does not fit is refused before a single variable has 
 Published weights have names of their own: `convert_weights` translates those of torch by one of the tables `NAMES`.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -14,6 +15,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 from keras import layers, ops
+
+CHECKSUM = "sha256"  # the name in a file's metadata
 
 # The auxiliary heads and the classifier: a file may hold them for a model that was built without them.
 DETACHABLE = (("aux1_", "aux2_"), ("head_",))
@@ -92,6 +95,8 @@ NAMES = {
 def save_weights(model, path, metadata=None):
     """Writes the weights of a model, moving statistics included, to a safetensors file: equal weights, equal bytes.
 
+    The file has a SHA-256 of the arrays, which `load_weights` compares.
+
     Args:
         model: A Keras model.
         path: The file to write.
@@ -108,12 +113,11 @@ def save_weights(model, path, metadata=None):
     arrays = {variable.path: ops.convert_to_numpy(variable) for variable in model.weights}
     if len(arrays) != len(model.weights):
         raise ValueError(f"{model.name} has two variables of one name; give its layers different names.")
-    content = memoryview(safetensors.numpy.save(arrays, metadata))
-    # safetensors writes the metadata in a random order: the header, behind its length in eight bytes, is written anew.
-    end = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(bytes(content[8:end]))
-    if metadata:
-        header["__metadata__"] = dict(sorted(metadata.items()))
+    content = memoryview(safetensors.numpy.save(arrays))
+    end = 8 + int.from_bytes(content[:8], "little")  # the header comes behind its length in eight bytes
+    metadata = {**(metadata or {}), CHECKSUM: hashlib.sha256(content[end:]).hexdigest()}
+    # safetensors would write the metadata in a random order.
+    header = {"__metadata__": dict(sorted(metadata.items()))} | json.loads(bytes(content[8:end]))
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the arrays begin at a multiple of eight
     with open(path, "wb") as file:
@@ -136,7 +140,7 @@ def load_weights(model, path, keep=()):
         The file's metadata, {str: str}.
 
     Raises:
-        ValueError: The file is missing, is no safetensors file, or its names or shapes are not the model's.
+        ValueError: The file is missing, damaged or no safetensors file, or its names or shapes are not the model's.
 
     Example:
         >>> keras_cnns.save_weights(keras_cnns.ResNet18(classes=10), "resnet18.safetensors")
@@ -152,9 +156,7 @@ def load_weights(model, path, keep=()):
     if not os.path.isfile(path):
         raise ValueError(f"weights={str(path)!r}: there is no such file. Pass the path of a safetensors file, or None.")
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is no dict
-            metadata = file.metadata() or {}
+        arrays, metadata = _read_safetensors(path)
     except safetensors.SafetensorError as error:
         raise ValueError(f"weights={str(path)!r}: not a whole safetensors file ({error}). Write it again.") from error
     keep = tuple(keep)
@@ -175,6 +177,19 @@ def load_weights(model, path, keep=()):
     for key, variable in variables.items():
         variable.assign(arrays[key])
     return metadata
+
+
+def _read_safetensors(path):
+    """({name: array}, {str: str}) of a safetensors file; its arrays are compared with its checksum, if it has one."""
+    with open(path, "rb") as file:
+        content = file.read()
+    arrays = safetensors.numpy.load(content)
+    end = 8 + int.from_bytes(content[:8], "little")
+    metadata = json.loads(content[8:end]).get("__metadata__", {})
+    checksum = metadata.pop(CHECKSUM, None)
+    if checksum not in (None, hashlib.sha256(memoryview(content)[end:]).hexdigest()):
+        raise safetensors.SafetensorError("the SHA-256 of its arrays is not the one that it was written with")
+    return arrays, metadata
 
 
 def convert_weights(model, state):

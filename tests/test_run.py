@@ -123,6 +123,18 @@ def test_a_damaged_newest_state_costs_the_steps_since_the_one_before(unfinished,
     assert ours == theirs
 
 
+def test_damaged_weights_are_not_evaluated(unfinished, capsys):
+    weights = unfinished / "best.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-100] ^= 1
+    weights.write_bytes(content)
+    assert main(["evaluate", str(unfinished)]) == 5
+    complaint = capsys.readouterr().err
+    assert "best.safetensors" in complaint
+    assert "SHA-256" in complaint
+    assert "--overwrite" in complaint
+
+
 def test_a_callback_that_waits_for_what_is_not_logged_is_refused(tmp_path):
     import keras
 

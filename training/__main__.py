@@ -282,8 +282,8 @@ def benchmark(options: Namespace):
             unit = f"images/s in steps of {options.batch_size}; {memory:,.0f} MiB"
             print(measures.table({f"{name:<18}": figures}, unit), flush=True)
     else:
-        for name, recipe in measures.WATCHED.items():
-            print(name, measures.dashboards_text(*measures.measure_dashboards(recipe)), sep="\n", flush=True)
+        for name, watched in measures.WATCHED.items():
+            print(name, measures.dashboards_text(*measures.measure_dashboards(*watched)), sep="\n", flush=True)
 
 
 COMMANDS = {

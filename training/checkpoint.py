@@ -131,8 +131,8 @@ def free_bytes(path):
     return shutil.disk_usage(next(folder for folder in (path, *path.parents) if folder.is_dir())).free
 
 
-def save_best(model, path, metadata):
-    """Writes the weights alone, for use."""
+def write_weights(model, path, metadata):
+    """Writes the weights of a network to a safetensors file, whole or not at all."""
     with atomic(path) as temporary:
         keras_cnns.save_weights(model, temporary, metadata)
 

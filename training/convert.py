@@ -10,7 +10,7 @@ import safetensors
 import safetensors.numpy
 
 import keras_cnns
-from training.checkpoint import atomic
+from training.checkpoint import write_weights
 from training.errors import DataError, UserError
 
 
@@ -51,8 +51,9 @@ def convert(source, file, model, *, model_args=None, preprocessing=None):
         "source": Path(source).name,
         "source_sha256": hashlib.sha256(Path(source).read_bytes()).hexdigest(),
     }
-    with atomic(file) as temporary:
-        safetensors.numpy.save_file(arrays, temporary, metadata)
+    for variable in network.weights:
+        variable.assign(arrays[variable.path])
+    write_weights(network, file, metadata)
     return metadata
 
 

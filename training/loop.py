@@ -132,7 +132,7 @@ def train(model, data, recipe, run, callbacks=(), *, save_steps=500):
                 if run.chief:
                     metadata = {"epoch": str(epoch + 1), "preprocessing": recipe.preprocessing}
                     metadata["classes"] = json.dumps(data.class_names)
-                    checkpoint.save_best(averaged or model, run.best, metadata)
+                    checkpoint.write_weights(averaged or model, run.best, metadata)
             progress["done"] = bool(model.stop_training)
             save()
             if total(strategy, interruption.signal is not None):  # in any process

@@ -97,7 +97,10 @@ class Run:
             raise StateError(f"{self.folder} has no weights yet. Train it with `python -m training fit`.")
         keras.mixed_precision.set_global_policy("float32")
         network = self.recipe.build(len(self.class_names), for_use=True)
-        keras_cnns.load_weights(network, self.best)
+        try:
+            keras_cnns.load_weights(network, self.best)
+        except ValueError as error:
+            raise StateError(f"{error} Start anew with --overwrite.") from error
         return network
 
 
