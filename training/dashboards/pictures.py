@@ -53,10 +53,10 @@ class Pictures(Board):
             self.log.figure("first_filters", grid(filters, columns=8), epochs)
 
         seen = self.pass_over_validation()
-        fixed = np.stack(seen.images[:SHOWN])
+        fixed = np.stack(seen.images)
         heat = self.explain(self.normalised(fixed)).numpy()
         pictures = {
-            "predictions": titled(seen.first(SHOWN), self.class_names),
+            "predictions": titled(seen.first, self.class_names),
             "most_confident_mistakes": titled(seen.mistakes, self.class_names),
             "confusion": confusion_figure(seen.confusion, self.class_names),
             "grad_cam": grid([overlay(*pair) for pair in zip(fixed, heat, strict=True)]),
@@ -85,16 +85,19 @@ class Pictures(Board):
 
 
 class Seen:
-    """What a pass over a split leaves: counts, the first images with their features, the most confident mistakes.
+    """What a pass over a split leaves: counts, the first images, the most confident mistakes, points for the Projector.
 
     Attributes:
         confusion: Counts (true class, predicted class).
+        images: The first SHOWN.
+        small, labels, probabilities, features: Of the first PROJECTED images, which are scaled to SPRITE pixels.
         mistakes: (image, label, probabilities), the most confident first.
     """
 
     def __init__(self, classes):
         self.confusion = np.zeros((classes, classes), int)
-        self.images, self.labels, self.probabilities, self.features, self.mistakes = [], [], [], [], []
+        self.images, self.mistakes = [], []
+        self.small, self.labels, self.probabilities, self.features = [], [], [], []
 
     def add(self, images, labels, probabilities, features):
         """Takes a batch in."""
@@ -103,14 +106,17 @@ class Seen:
         wrong = [(images[i], labels[i], probabilities[i]) for i in np.flatnonzero(guesses != labels)]
         self.mistakes = sorted([*self.mistakes, *wrong], key=lambda mistake: -mistake[2].max())[:SHOWN]
         room = PROJECTED - len(self.labels)
-        self.images += list(images[:room])
+        self.images += list(images[: SHOWN - len(self.images)])
+        self.small += list(tf.image.resize(images[:room], (SPRITE, SPRITE), antialias=True).numpy())
         self.labels += list(labels[:room])
         self.probabilities += list(probabilities[:room])
         self.features += list(features[:room])
 
-    def first(self, count):
+    @property
+    def first(self):
         """The first images, as (image, label, probabilities)."""
-        return list(zip(self.images, self.labels, self.probabilities, strict=True))[:count]
+        count = len(self.images)
+        return list(zip(self.images, self.labels[:count], self.probabilities[:count], strict=True))
 
 
 def make_look(network, from_logits):
@@ -235,10 +241,9 @@ def write_projector(folder, seen, class_names):
     """Writes the penultimate features with labels and small images, where TensorBoard's Projector looks for them."""
     np.savetxt(folder / "features.tsv", np.stack(seen.features), fmt="%.5g", delimiter="\t")
     (folder / "labels.tsv").write_text("".join(f"{class_names[label]}\n" for label in seen.labels))
-    small = tf.image.resize(np.stack(seen.images), (SPRITE, SPRITE)).numpy()
-    side = int(np.ceil(np.sqrt(len(small))))
+    side = int(np.ceil(np.sqrt(len(seen.small))))
     sprite = np.full((side * side, SPRITE, SPRITE, 3), 255.0)
-    sprite[: len(small)] = small
+    sprite[: len(seen.small)] = seen.small
     sprite = sprite.reshape(side, side, SPRITE, SPRITE, 3).swapaxes(1, 2).reshape(side * SPRITE, side * SPRITE, 3)
     tf.io.write_file(str(folder / "sprite.png"), tf.io.encode_png(sprite.clip(0, 255).astype(np.uint8)))
     config = projector.ProjectorConfig()
