@@ -30,7 +30,7 @@ from training.errors import UserError
 from training.evaluation import make_evaluation
 from training.loop import train
 from training.recipe import Recipe, prepare_machine
-from training.run import fit
+from training.run import Run, fit
 
 
 def events(run, split):
@@ -328,7 +328,10 @@ def own_parameters(run):
 def test_hparams_have_a_row_with_the_best_accuracy(digits):
     reader = events(digits, "hparams")
     data = reader.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
-    row = plugin_data_pb2.HParamsPluginData.FromString(data).session_start_info.hparams
+    started = plugin_data_pb2.HParamsPluginData.FromString(data).session_start_info
+    recipe = Run.open(digits).recipe
+    assert started.group_name == f"{recipe.name}-{recipe.digest}"
+    row = started.hparams
     assert row["model"].string_value == "ResNetCIFAR"
     assert row["learning_rate"].number_value == 0.01
     metrics = json.loads((digits / "metrics.json").read_text())

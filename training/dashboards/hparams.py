@@ -20,7 +20,7 @@ class HParams(Board):
 
     Args:
         log: The log.
-        recipe: A dataclass whose fields are the columns.
+        recipe: The recipe, whose fields are the columns.
     """
 
     def __init__(self, log, recipe):
@@ -39,7 +39,8 @@ class HParams(Board):
                 {
                     name: value if isinstance(value, bool | int | float | str) else json.dumps(value)
                     for name, value in dataclasses.asdict(self.recipe).items()
-                }
+                },
+                trial_id=f"{self.recipe.name}-{self.recipe.digest}",
             )
         cost = keras_cnns.complexity(keras_cnns.main_output(self.model))
         write_metrics(self.log, 0, parameters=cost.parameters, multiply_adds=cost.multiply_adds)
