@@ -9,8 +9,10 @@ import safetensors.numpy
 import tensorflow as tf
 
 import keras_cnns
+from training.__main__ import parse
 from training.augment import augment, crop, mix
 from training.optimization import learning_rate, make_optimizer
+from training.recipe import Recipe
 from training.recipes import RECIPES
 
 IMAGE = tf.constant(np.random.RandomState(0).randint(0, 256, (300, 400, 3)), tf.uint8)
@@ -35,6 +37,19 @@ def test_every_recipe_can_be_run(name, tmp_path):
     optimizer = make_optimizer(recipe, 351, [])
     assert type(optimizer).__name__.lower() == recipe.optimizer
     assert float(optimizer.learning_rate) == (0 if recipe.warmup_epochs else np.float32(recipe.learning_rate))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_command_line_takes_it_as_it_is(name):
+    options = parse(["fit", name]).fit
+    assert Recipe(**{field: options[field] for field in Recipe.__dataclass_fields__}) == RECIPES[name]
+
+
+def test_text_stays_text_on_the_command_line():
+    words = ["fit", "resnet18_digits", "--model_args", '{"version": "1", "depth": 8, "batch_norm": true}']
+    assert parse(words).fit.model_args == {"version": "1", "depth": 8, "batch_norm": True}
+    words = ["convert", "a.pth", "b", "--model", "ResNet50", "--model_args", '{"version": "1"}']
+    assert parse(words).convert.model_args == {"version": "1"}
 
 
 # Those whose builders do more with their arguments than VGG's batch_norm, which no paper's recipe has.

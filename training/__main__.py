@@ -11,7 +11,6 @@ import csv
 import difflib
 import itertools
 from pathlib import Path
-from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
@@ -27,7 +26,7 @@ from training.errors import DataError, UserError
 from training.finetuning import PREPROCESSING
 from training.image_file import FORMATS
 from training.launch import launch as launch_workers
-from training.recipe import Recipe
+from training.recipe import JSON, Recipe
 from training.recipes import RECIPES, find_recipe
 from training.scaling import read_coefficients, scale
 
@@ -91,7 +90,7 @@ def parser(defaults=None):
     convert.add_argument("file", help="the safetensors file to write")
     convert.add_argument("--model", required=True, help="the network that the weights are for, as EfficientNetLite0")
     convert.add_argument(
-        "--model_args", type=dict[str, Any], default={}, help="arguments of its builder, as '{\"aux_heads\": true}'"
+        "--model_args", type=dict[str, JSON], default={}, help="arguments of its builder, as '{\"aux_heads\": true}'"
     )
     convert.add_argument(
         "--preprocessing",

@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import json
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import keras
 import tensorflow as tf
@@ -15,6 +15,9 @@ import keras_cnns
 from training.devices import found_distribution
 from training.errors import UserError
 from training.finetuning import initial_preprocessing
+
+# Text comes first: of an argument "1" the command line would else make a number.
+JSON = str | bool | int | float | list | dict | None
 
 # Arguments of every builder that the recipe's other fields and the data decide.
 DECIDED_ELSEWHERE = {
@@ -98,7 +101,7 @@ class Recipe:
 
     name: str = "recipe"
     model: str = "GoogLeNet"
-    model_args: dict[str, Any] = field(default_factory=dict)
+    model_args: dict[str, JSON] = field(default_factory=dict)
     data: str = "digits"
     data_dir: str | None = None
     image_size: int = 224

@@ -156,10 +156,13 @@ def figure(rows):
         (("multiply_adds", "multiply-adds per image"), ("milliseconds", f"ms per image on this machine ({device()})"))
     ):
         axes = picture.add_subplot(1, 2, place + 1)
-        for row in rows:
+        for number, row in enumerate(rows):
             x, y = getattr(row, name), 100 * row.accuracy
             axes.scatter(x, y, s=1500 * row.parameters / largest, alpha=0.5)
-            axes.annotate(row.run.rpartition("-")[0] or row.run, (x, y), fontsize=8)
+            # Above and below by turns: rows of one accuracy come one after the other.
+            above = (0, 4 if number % 2 else -10)
+            label = row.run.rpartition("-")[0] or row.run
+            axes.annotate(label, (x, y), above, textcoords="offset points", fontsize=8, ha="center")
         axes.set_xscale("log")
         axes.set_xlabel(label)
         axes.set_ylabel("test accuracy, %")
