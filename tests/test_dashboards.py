@@ -367,6 +367,8 @@ def test_compare_tells_of_a_run_what_its_files_say(digits, tmp_path):
     assert tf.io.decode_png((tmp_path / "out" / "compare.png").read_bytes()).shape[2] >= 3
     assert "compare" in events(tmp_path / "out", ".").Tags()["tensors"]
     assert compare.measure(digits)[0] > 0
+    left, right = (axes.get_xlabel() for axes in compare.figure([row]).axes)
+    assert left == "multiply-adds per image" and right.startswith("ms per image")
     with pytest.raises(UserError, match="no finished run"):
         compare.find_runs([tmp_path])
 

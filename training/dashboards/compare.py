@@ -161,8 +161,8 @@ def figure(rows):
             axes.scatter(x, y, s=1500 * row.parameters / largest, alpha=0.5)
             # Above and below by turns: rows of one accuracy come one after the other.
             above = (0, 4 if number % 2 else -10)
-            label = row.run.rpartition("-")[0] or row.run
-            axes.annotate(label, (x, y), above, textcoords="offset points", fontsize=8, ha="center")
+            run = row.run.rpartition("-")[0] or row.run
+            axes.annotate(run, (x, y), above, textcoords="offset points", fontsize=8, ha="center")
         axes.set_xscale("log")
         axes.set_xlabel(label)
         axes.set_ylabel("test accuracy, %")
