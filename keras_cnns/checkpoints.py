@@ -113,16 +113,15 @@ def save_weights(model, path, metadata=None):
     arrays = {variable.path: ops.convert_to_numpy(variable) for variable in model.weights}
     if len(arrays) != len(model.weights):
         raise ValueError(f"{model.name} has two variables of one name; give its layers different names.")
-    content = memoryview(safetensors.numpy.save(arrays))
-    end = 8 + int.from_bytes(content[:8], "little")  # the header comes behind its length in eight bytes
-    metadata = {**(metadata or {}), CHECKSUM: hashlib.sha256(content[end:]).hexdigest()}
+    header, content = _split(safetensors.numpy.save(arrays))
+    metadata = {**(metadata or {}), CHECKSUM: hashlib.sha256(content).hexdigest()}
     # safetensors would write the metadata in a random order.
-    header = {"__metadata__": dict(sorted(metadata.items()))} | json.loads(bytes(content[8:end]))
+    header = {"__metadata__": dict(sorted(metadata.items()))} | header
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the arrays begin at a multiple of eight
     with open(path, "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        file.write(content[end:])
+        file.write(content)
 
 
 def load_weights(model, path, keep=()):
@@ -184,12 +183,19 @@ def _read_safetensors(path):
     with open(path, "rb") as file:
         content = file.read()
     arrays = safetensors.numpy.load(content)
-    end = 8 + int.from_bytes(content[:8], "little")
-    metadata = json.loads(content[8:end]).get("__metadata__", {})
+    header, content = _split(content)
+    metadata = header.get("__metadata__", {})
     checksum = metadata.pop(CHECKSUM, None)
-    if checksum not in (None, hashlib.sha256(memoryview(content)[end:]).hexdigest()):
+    if checksum not in (None, hashlib.sha256(content).hexdigest()):
         raise safetensors.SafetensorError("the SHA-256 of its arrays is not the one that it was written with")
     return arrays, metadata
+
+
+def _split(content):
+    """The header, a JSON value, and the bytes of the arrays of a safetensors file; its first eight bytes are the
+    header's length."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    return json.loads(content[8:end]), memoryview(content)[end:]
 
 
 def convert_weights(model, state):

@@ -233,6 +233,11 @@ class Recipe:
         """Eight hexadecimal digits that differ where recipes differ."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:8]
 
+    @property
+    def run_name(self):
+        """What a run of this recipe is called, where nothing else is said."""
+        return f"{self.name}-{self.digest}"
+
     def build(self, classes, *, for_use=False):
         """Builds the network with logits as its output.
 

@@ -126,7 +126,7 @@ def fit(recipe, folder=None, *, download=False, overwrite=False, force=False, sa
     """
     recipe = (recipe if overwrite else as_begun(recipe, folder)).resolved()
     strategy = make_strategy(recipe.distribution)
-    run = Run(Path(folder or f"runs/{recipe.name}-{recipe.digest}"), recipe, is_chief(strategy))
+    run = Run(Path(folder or f"runs/{recipe.run_name}"), recipe, is_chief(strategy))
     replicas = strategy.num_replicas_in_sync
     if recipe.batch_size % replicas:
         raise UserError(

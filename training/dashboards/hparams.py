@@ -40,7 +40,7 @@ class HParams(Board):
                     name: value if isinstance(value, bool | int | float | str) else json.dumps(value)
                     for name, value in dataclasses.asdict(self.recipe).items()
                 },
-                trial_id=f"{self.recipe.name}-{self.recipe.digest}",
+                trial_id=self.recipe.run_name,
             )
         cost = keras_cnns.complexity(keras_cnns.main_output(self.model))
         write_metrics(self.log, 0, parameters=cost.parameters, multiply_adds=cost.multiply_adds)
