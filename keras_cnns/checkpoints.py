@@ -133,7 +133,8 @@ def load_weights(model, path, keep=()):
     Args:
         model: A Keras model.
         path: A safetensors file.
-        keep: Beginnings of names of variables that keep their values whatever the file has, as ("head_dense/",).
+        keep: Beginnings of names of variables that keep their values whatever the file has, such as ("head_dense/",); one
+            may be passed as a string.
 
     Returns:
         The file's metadata, {str: str}.
@@ -158,7 +159,7 @@ def load_weights(model, path, keep=()):
         arrays, metadata = _read_safetensors(path)
     except safetensors.SafetensorError as error:
         raise ValueError(f"weights={str(path)!r}: not a whole safetensors file ({error}). Write it again.") from error
-    keep = tuple(keep)
+    keep = (keep,) if isinstance(keep, str) else tuple(keep)
     variables = {variable.path: variable for variable in model.weights if not variable.path.startswith(keep)}
     arrays = {key: array for key, array in arrays.items() if not key.startswith(keep)}
     for prefixes in DETACHABLE:

@@ -118,3 +118,10 @@ def test_keras_callbacks_keep_what_they_remember():
     assert (other.wait, other.best) == (2, 0.5)
     np.testing.assert_array_equal(other.best_weights[0], np.ones(3))
     assert other.best_weights[1] == 7
+
+
+def test_the_newest_state_is_kept_after_epoch_9999(tmp_path):
+    states = checkpoint.Checkpoints(tmp_path)
+    for epoch in range(9997, 10_003):
+        states.save({"x": np.zeros(1, "float32")}, {"epoch": epoch, "step": 0})
+    assert states.load()[1]["epoch"] == 10_002

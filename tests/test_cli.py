@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 import keras_cnns
-from training.__main__ import main
+from training.__main__ import main, parse
 from training.run import Run
 
 
@@ -242,3 +242,22 @@ def test_a_run_opens_with_its_recipe(digits_run):
     assert run.recipe.model_args == {"aux_heads": True}
     assert run.recipe.epochs == 2
     assert run.class_names == list("0123456789")
+
+
+@pytest.mark.parametrize("words", [["--epochs", "3", "resnet18_digits"], ["resnet18_digits", "--epochs", "3"]])
+def test_an_option_may_come_before_the_name_of_the_recipe(words):
+    options = parse(["fit", *words]).fit
+    assert (options.name, options.model, options.image_size, options.epochs) == ("resnet18_digits", "ResNet18", 32, 3)
+
+
+def test_an_unknown_recipe_after_an_option_is_refused(cli):
+    code, _, complaint = cli("fit", "--epochs", 3, "no_such_recipe")
+    assert code == 2
+    assert "no_such_recipe" in complaint
+
+
+def test_states_need_at_least_a_step_between_them(cli, tmp_path):
+    code, _, complaint = cli("fit", "googlenet_digits", "--save_steps", 0, "--run", tmp_path / "run")
+    assert code == 2
+    assert "save_steps=0" in complaint
+    assert not (tmp_path / "run").exists()

@@ -133,17 +133,17 @@ def parser(defaults=None):
 def parse(arguments):
     """Parses the command line; for `fit` the recipe is looked up first, since its values are the defaults."""
     words = [word for word in arguments if word != "--debug"]
-    defaults = None
     if words[:1] == ["launch"] and "fit" in arguments:
         start = arguments.index("fit")
         parse(arguments[start:])  # a mistake in it is told at once, and once
         options = parse(arguments[:start])
         options.launch.command = arguments[start:]
         return options
-    if words[:1] == ["fit"] and len(words) > 1 and not words[1].startswith("-"):
-        defaults = find_recipe(words[1])
     try:
-        return parser(defaults).parse_args(arguments)
+        options = parser().parse_args(arguments)
+        if options.subcommand == "fit":  # where in the line the name stands, the parser alone knows
+            options = parser(find_recipe(options.fit.recipe)).parse_args(arguments)
+        return options
     except argparse.ArgumentError as error:
         raise UserError(f"{error.message}{suggest_field(error.message)}") from error
 

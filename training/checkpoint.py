@@ -145,7 +145,11 @@ class Checkpoints:
 
     def files(self):
         """The states, the newest first."""
-        return sorted(self.folder.glob("epoch*-step*-*.safetensors"), reverse=True)
+
+        def progress(path):  # as numbers: names sorted as text would put epoch 10000 before epoch 9999
+            return *map(int, re.findall(r"\d+", path.name)[:2]), path.name
+
+        return sorted(self.folder.glob("epoch*-step*-*.safetensors"), key=progress, reverse=True)
 
     def save(self, arrays, progress):
         """Writes a state and removes all but the last few.

@@ -43,7 +43,7 @@ def make_optimizer(recipe, steps_per_epoch, variables):
 
 def is_decayed(variable, recipe):
     """Whether weight decay takes a variable: a kernel does it always, the rest if the recipe says so."""
-    return recipe.decay_norms or variable.path.rpartition("/")[2] not in NORM_AND_BIAS
+    return recipe.decay_norms or not variable.path.endswith(NORM_AND_BIAS)
 
 
 def plateau(recipe):

@@ -124,6 +124,8 @@ def fit(recipe, folder=None, *, download=False, overwrite=False, force=False, sa
     Raises:
         TrainingError: One of its kinds, see training.errors.
     """
+    if save_steps < 1:
+        raise UserError(f"save_steps={save_steps}: it must be at least 1 step.")
     recipe = (recipe if overwrite else as_begun(recipe, folder)).resolved()
     strategy = make_strategy(recipe.distribution)
     run = Run(Path(folder or f"runs/{recipe.run_name}"), recipe, is_chief(strategy))
