@@ -133,8 +133,8 @@ def load_weights(model, path, keep=()):
     Args:
         model: A Keras model.
         path: A safetensors file.
-        keep: Beginnings of names of variables that keep their values whatever the file has, such as ("head_dense/",); one
-            may be passed as a string.
+        keep: Beginnings of names of variables that keep their values whatever the file has, such as ("head_dense/",);
+            a single one may be a string.
 
     Returns:
         The file's metadata, {str: str}.
