@@ -235,6 +235,16 @@ def break_image(root):
             DataError,
             r"dog/7\.png has 9000x8000 = 72\.0 megapixels, more than the 64 that are decoded. Scale it down",
         ),
+        (
+            lambda root: write_images(root, ("cat",)),
+            DataError,
+            "only one class, 'cat': there is nothing to tell apart. Put the images of every other class into a folder",
+        ),
+        (
+            lambda root: write_images(root / "photos"),
+            DataError,
+            "only one class, 'photos'.*If cat, dog are the classes, pass folder:.*images/photos",
+        ),
         (lambda root: write_images(root, count=2), DataError, "class cat has 2 images.*needs 3"),
         (
             lambda root: (write_images(root / "train"), write_images(root / "test", ("cat", "cow"))),
@@ -329,6 +339,14 @@ def test_a_tfds_data_set_that_is_not_there_is_never_downloaded(tmp_path, monkeyp
 def test_a_wrong_name_of_a_data_set_gets_a_suggestion(tmp_path):
     with pytest.raises(UserError, match=r"Did you mean .*cifar10"):
         d.load_data(Recipe(data="cifar_10", data_dir=str(tmp_path)))
+
+
+def test_a_data_set_of_one_class_is_refused(monkeypatch):
+    import tensorflow_datasets as tfds
+
+    monkeypatch.setattr(tfds.features.ClassLabel, "names", ["ink"])
+    with pytest.raises(DataError, match="data='digits' has only one class, 'ink'"):
+        d.load_data(RECIPE)
 
 
 def test_a_data_set_of_something_else_is_refused(tmp_path):

@@ -84,6 +84,25 @@ def load_data(recipe, *, download=False):
     return data
 
 
+def check_classes(source, names, root=None):
+    """Raise a DataError unless there are two classes or more: with one, every network is right without learning.
+
+    Args:
+        source: The word after --data.
+        names: The class names.
+        root: The folder with one folder a class, if there is one.
+    """
+    if len(names) > 1:
+        return
+    fix = "Choose one that has several."
+    if root:
+        inner = list(class_folders(root / names[0]))
+        fix = f"Put the images of every other class into a folder of its own, such as {root / 'other'}."
+        if len(inner) > 1:
+            fix = f"If {', '.join(inner[:5])} are the classes, pass folder:{root / names[0]}."
+    raise DataError(f"data={source!r} has only one class, {names[0]!r}: there is nothing to tell apart. {fix}")
+
+
 def check_split(split, name, classes):
     """Raises a DataError unless a split has images and every label is one of the classes."""
     if split.size == 0:
@@ -146,6 +165,7 @@ def tfds_data(name, data_dir, download):
         and isinstance(features[label], tfds.features.ClassLabel)
     ):
         raise UserError(f"data={name!r} is not a data set of 8-bit images with one class each. Choose one that is.")
+    check_classes(name, features[label].names)
     if not builder.is_prepared():
         if not download:
             raise UserError(
@@ -202,6 +222,7 @@ def folder(path, check=read_header):
                 f"{path}: the classes of {name} and train differ in {', '.join(sorted(set(images) ^ set(classes)))}. "
                 "Every part needs the same class folders."
             )
+    check_classes(f"folder:{path}", classes, part_folders(path)["train"])
     files = [file for images in parts.values() for files in images.values() for file in files]
     headers = map(check, files) if check else ()
     conversions = collections.Counter(name for header in headers for name in header.conversions)
