@@ -1,5 +1,9 @@
 """What becomes of errors on the command lines: a line and an exit code, or with --debug the traceback."""
 
+import errno
+import subprocess
+import sys
+
 import pytest
 import tensorflow as tf
 
@@ -9,6 +13,8 @@ from training.errors import DataError
 from tuning import __main__ as tuning
 
 EXHAUSTED = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor\nwith pages of hints")
+
+FULL = tf.errors.ResourceExhaustedError(None, None, "/dev/full; No space left on device")
 
 
 def raising(error):
@@ -24,6 +30,11 @@ def raising(error):
         (DataError("a.png is broken. Remove it."), 3, "error: a.png is broken. Remove it.\n"),
         (EXHAUSTED, 4, "error: out of memory: OOM when allocating tensor. Try half the --batch_size"),
         (MemoryError(), 4, "error: out of memory: no bytes left. Try half"),
+        (FULL, 4, "error: the disk is full: /dev/full; No space left on device"),
+        (OSError(errno.ENOSPC, "No space left on device", "a.csv"), 4, "error: the disk is full"),
+        (PermissionError(errno.EACCES, "Permission denied", "a.csv"), 4, "'a.csv'. Change the permissions"),
+        (IsADirectoryError(errno.EISDIR, "Is a directory", "a"), 2, "Is a directory: 'a'. Pass another path"),
+        (ModuleNotFoundError("No module named 'keras_tuner'"), 2, "pip install -r requirements.txt"),
         (KeyboardInterrupt(), 130, "the same command goes on"),
     ],
 )
@@ -55,3 +66,37 @@ def test_both_programs_say_what_to_do_without_memory(capsys, monkeypatch, progra
     monkeypatch.setitem(program.COMMANDS, words[0], raising(EXHAUSTED))
     assert program.main(words) == 4
     assert "out of memory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["--help"], 0),
+        (["fit", "googlenet_digits", "--help"], 0),
+        (["recipes"], 0),
+        (["fit", "googlenet_digit"], 2),
+        (["fit", "googlenet_digits", "--epochs", "0"], 2),
+        (["fit", "googlenet_digits", "--lr", "1"], 2),
+    ],
+)
+def test_help_and_mistakes_do_not_wait_for_tensorflow(words, code):
+    program = f"""
+import sys
+from training.__main__ import main
+try:
+    code = main({words})
+except SystemExit as ended:
+    code = ended.code
+heavy = {{"tensorflow", "keras", "matplotlib"}} & set(sys.modules)
+sys.exit(f"imported {{heavy}}" if heavy else code)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ended.returncode == code, ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_help_of_a_recipe_shows_its_own_values(capsys):
+    with pytest.raises(SystemExit):
+        training.main(["fit", "googlenet_digits", "--help"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert "(type: float, default: 0.001)" in out and "Passes over the training images. (type: int, default: 20)" in out

@@ -41,12 +41,15 @@ def test_fit_trains_the_scaled_network(fit, file, tmp_path):
     assert run.network().get_layer("stage1_block3_out") is not None
 
 
+NONE = '{"depth": null, "width": null}'
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (("--phi", 2), "Pass --coefficients"),
         (("--coefficients", "nowhere.json"), "nowhere.json has no coefficients"),
-        (("--coefficients", "FILE", "--model", "AlexNet", "--model_args", "{}"), "one of EfficientNet"),
+        (("--coefficients", "FILE", "--model", "AlexNet", "--model_args", NONE), "one of EfficientNet"),
         (("--model", "EfficientNet", "--model_args", '{"coefficients": [1.2, 1.1, 1.15]}'), "--coefficients of `fit`"),
     ],
 )

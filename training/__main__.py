@@ -3,54 +3,52 @@
 import os
 import sys
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow reads it when it is imported
+# TensorFlow reads it when it is imported; its own messages are not the commands'. Errors come as exceptions.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if "--debug" in sys.argv else "3")
 
-import argparse
 import contextlib
 import csv
 import difflib
 import itertools
+import stat
 from pathlib import Path
+from typing import get_args, get_type_hints
 
-from jsonargparse import ArgumentParser, Namespace
-from jsonargparse.typing import PositiveInt
-
-from training import checkpoint
-from training import run as runs
-from training.check_data import check_source
+# TensorFlow takes seconds to import. What needs it is imported by the commands that need it: help, `recipes` and
+# mistakes are answered at once.
 from training.command_line import carry_out
-from training.convert import convert as convert_file
-from training.dashboards import compare as comparison
-from training.dashboards import profiling
 from training.errors import DataError, UserError
-from training.finetuning import PREPROCESSING
 from training.image_file import FORMATS
-from training.launch import launch as launch_workers
 from training.recipe import JSON, Recipe
-from training.recipes import RECIPES, find_recipe
-from training.scaling import read_coefficients, scale
+from training.recipes import RECIPES, find_recipe, recipe_from
+
+SHORT = {"bs": "batch_size", "lr": "learning_rate", "size": "image_size", "wd": "weight_decay", "network": "model"}
 
 
 def parser(defaults=None):
-    """The parser of every command; `fit` has the fields of Recipe as options, with a recipe's values as defaults."""
+    """Return the parser of every command; `fit` has the fields of Recipe as options, a recipe's values as defaults."""
+    from jsonargparse import ArgumentParser
+    from jsonargparse.typing import NonNegativeInt, PositiveInt
+
     fit = ArgumentParser(
-        description="Train a recipe, evaluate its best epoch and export it. The same call goes on.", allow_abbrev=False
+        description="Train a recipe, evaluate its best epoch and export it. The same command resumes a run.",
+        allow_abbrev=False,
     )
     fit.add_argument("recipe", help="a name from `python -m training recipes`, or a recipe.json")
     fit.add_argument("--run", help="the run folder (default: runs/NAME-DIGEST)")
     fit.add_argument("--download", action="store_true", help="let TFDS download what is missing")
-    fit.add_argument("--overwrite", action="store_true", help="start anew where the folder has a run")
-    fit.add_argument("--force", action="store_true", help="go on although versions or devices are others than before")
+    fit.add_argument("--overwrite", action="store_true", help="replace the run that the folder has")
+    fit.add_argument("--force", action="store_true", help="resume although versions or devices differ")
     fit.add_argument("--coefficients", help="coefficients.json of `python -m tuning compound`: scale the network")
     fit.add_argument("--phi", type=float, help="how many steps the coefficients scale (default: 1)")
-    fit.add_argument("--save_steps", type=int, default=500, help="steps between two states (default: 500)")
+    fit.add_argument("--save_steps", type=PositiveInt, default=500, help="steps between two states")
     fit.add_argument(
         "--picture_epochs",
-        type=int,
+        type=NonNegativeInt,
         default=5,
-        help="epochs between two rounds of pictures and histograms in TensorBoard; 0 for none (default: 5)",
+        help="epochs between two rounds of pictures and histograms in TensorBoard; 0 for none",
     )
-    fit.add_argument("--profile_steps", type=int, default=0, help="steps that the profiler records (default: 0)")
+    fit.add_argument("--profile_steps", type=NonNegativeInt, default=0, help="steps that the profiler records")
     fit.add_class_arguments(Recipe)
     if defaults:
         fit.set_defaults({name: getattr(defaults, name) for name in Recipe.__dataclass_fields__})
@@ -59,7 +57,7 @@ def parser(defaults=None):
         description="Run `fit` in several workers on this machine, as TF_CONFIG would on several machines.",
         allow_abbrev=False,
     )
-    launch.add_argument("--workers", type=PositiveInt, default=2, help="number of processes (default: 2)")
+    launch.add_argument("--workers", type=PositiveInt, default=2, help="number of processes")
     launch.add_argument("command", nargs="*", help="fit and its arguments")
 
     recipes = ArgumentParser(description="List the named recipes.")
@@ -71,14 +69,18 @@ def parser(defaults=None):
     predict = ArgumentParser(description="Classify image files: the five most probable classes of each.")
     predict.add_argument("run", help="a run folder")
     predict.add_argument("images", nargs="+", help=f"{FORMATS} files, and folders of them")
-    predict.add_argument("--csv", help="write rows of file, class1, probability1, ... to this file, not to the screen")
+    predict.add_argument(
+        "--csv",
+        help="write rows of file, class1, probability1, ... to this file, not to the screen; names are written "
+        "as they are: in a spreadsheet, import them as text",
+    )
 
     export = ArgumentParser(description="Write the SavedModel of a run.")
     export.add_argument("run", help="a run folder")
 
     compare = ArgumentParser(description="Accuracy of finished runs against their multiply-adds, time and memory.")
     compare.add_argument("runs", nargs="+", help="run folders, and folders of them")
-    compare.add_argument("--output", default="compare", help="folder of the figure and tables (default: compare)")
+    compare.add_argument("--output", default="compare", help="folder of the figure and tables")
 
     profile = ArgumentParser(description="List the operations that took most time, of fit --profile_steps.")
     profile.add_argument("run", help="a run folder")
@@ -88,14 +90,19 @@ def parser(defaults=None):
     )
     convert.add_argument("source", help="a .pth file with a state dict (read with torch), or its safetensors file")
     convert.add_argument("file", help="the safetensors file to write")
-    convert.add_argument("--model", required=True, help="the network that the weights are for, as EfficientNetLite0")
     convert.add_argument(
-        "--model_args", type=dict[str, JSON], default={}, help="arguments of its builder, as '{\"aux_heads\": true}'"
+        "--model", required=True, help="the network that the weights are for, such as EfficientNetLite0"
+    )
+    convert.add_argument(
+        "--model_args",
+        type=dict[str, JSON],
+        default={},
+        help="arguments of its builder, such as '{\"aux_heads\": true}'",
     )
     convert.add_argument(
         "--preprocessing",
-        choices=PREPROCESSING,
-        help="how its pixels were normalised (default: lite for EfficientNet-Lite, else imagenet)",
+        choices=[mode for mode in get_args(get_type_hints(Recipe)["preprocessing"]) if mode != "auto"],
+        help="how its pixels were normalised; by default what the network's publisher used",
     )
 
     check = ArgumentParser(description="Read and decode every image of a source, and list what is wrong with them.")
@@ -108,7 +115,7 @@ def parser(defaults=None):
         "and memory of a training step of each family; dashboards, what TensorBoard's callbacks add to a step."
     )
     benchmark.add_argument("what", choices=("input", "step", "dashboards"))
-    benchmark.add_argument("--batch_size", type=PositiveInt, default=8, help="images of a step (default: 8)")
+    benchmark.add_argument("--batch_size", type=PositiveInt, default=8, help="images of a step")
 
     commands = ArgumentParser(prog="python -m training", description=__doc__, exit_on_error=False, allow_abbrev=False)
     commands.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -126,32 +133,45 @@ def parser(defaults=None):
         ("benchmark", benchmark),
         ("check-data", check),
     ):
-        subcommands.add_subcommand(name, command)
+        subcommands.add_subcommand(name, command, help=command.description)
     return commands
 
 
 def parse(arguments):
-    """Parses the command line; for `fit` the recipe is looked up first, since its values are the defaults."""
+    """Parse the command line. For `fit` the recipe is looked up first, since its values are the defaults."""
     words = [word for word in arguments if word != "--debug"]
     if words[:1] == ["launch"] and "fit" in arguments:
         start = arguments.index("fit")
-        parse(arguments[start:])  # a mistake in it is told at once, and once
+        parse(arguments[start:])  # a mistake in it is reported once, here, and not by each worker
         options = parse(arguments[:start])
         options.launch.command = arguments[start:]
         return options
+    if words[:1] != ["fit"]:
+        return parsed(arguments)
+    asked = [word for word in words if word in ("-h", "--help")]
     try:
-        options = parser().parse_args(arguments)
-        if options.subcommand == "fit":  # where in the line the name stands, the parser alone knows
-            options = parser(find_recipe(options.fit.recipe)).parse_args(arguments)
-        return options
-    except argparse.ArgumentError as error:
+        named = parsed([word for word in words if word not in asked]).fit.recipe  # wherever in the line it stands
+    except UserError:
+        if not asked:
+            raise
+        return parsed(arguments)
+    return parsed(arguments, find_recipe(named))
+
+
+def parsed(arguments, defaults=None):
+    """Parse the command line with the values of a recipe as defaults."""
+    from argparse import ArgumentError
+
+    try:
+        return parser(defaults).parse_args(arguments)
+    except ArgumentError as error:
         raise UserError(f"{error.message}{suggest_field(error.message)}") from error
 
 
 def suggest_field(message):
     """For a message about an unknown option: the field of Recipe that comes near it."""
     unknown = message.partition("--")[2].split(" ")[0].split("=")[0] if "unrecognized" in message.lower() else ""
-    near = difflib.get_close_matches(unknown, Recipe.__dataclass_fields__)
+    near = [SHORT[unknown]] if unknown in SHORT else difflib.get_close_matches(unknown, Recipe.__dataclass_fields__)
     return f". Did you mean --{near[0]}?" if near else ""
 
 
@@ -165,12 +185,16 @@ def run_command(arguments):
     return COMMANDS[options.subcommand](options[options.subcommand])
 
 
-def fit(options: Namespace):
-    recipe = Recipe(**{name: options[name] for name in Recipe.__dataclass_fields__})
-    if options.coefficients:
-        recipe = scale(recipe, *read_coefficients(options.coefficients), 1.0 if options.phi is None else options.phi)
-    elif options.phi is not None:
+def fit(options):
+    recipe = recipe_from(options, find_recipe(options.recipe))
+    if options.phi is not None and not options.coefficients:
         raise UserError(f"--phi {options.phi:g} scales by coefficients. Pass --coefficients with their file.")
+    from training import run as runs
+
+    if options.coefficients:
+        from training.scaling import read_coefficients, scale
+
+        recipe = scale(recipe, *read_coefficients(options.coefficients), 1.0 if options.phi is None else options.phi)
     run = runs.fit(
         recipe,
         options.run,
@@ -184,19 +208,23 @@ def fit(options: Namespace):
     print(runs.summary(run))
 
 
-def launch(options: Namespace):
+def launch(options):
     if options.command[:1] != ["fit"]:
         raise UserError("launch runs `fit` only: python -m training launch --workers 2 fit RECIPE.")
+    from training.launch import launch as launch_workers
+
     return launch_workers(options.workers, options.command)
 
 
-def recipes(options: Namespace):
+def recipes(options):
     width = max(map(len, RECIPES))
     for recipe in RECIPES.values():
         print(f"{recipe.name:<{width}} {recipe.model} on {recipe.data}, {recipe.image_size} px, {recipe.epochs} epochs")
 
 
-def evaluate(options: Namespace):
+def evaluate(options):
+    from training import run as runs
+
     run = runs.Run.open(options.run)
     evaluation = runs.evaluate(run, options.split)
     print(evaluation.table(run.class_names))
@@ -206,13 +234,16 @@ def evaluate(options: Namespace):
     )
 
 
-def predict(options: Namespace):
+def predict(options):
+    from training import checkpoint
+    from training import run as runs
+
     run, files = runs.Run.open(options.run), runs.image_files(options.images)
+    if options.csv:
+        check_replaceable(options.csv, files)
     show, bad = print_classes, []
     with contextlib.ExitStack() as stack:
         if options.csv:
-            if not Path(options.csv).absolute().parent.is_dir():
-                raise UserError(f"--csv {options.csv}: there is no such folder. Make it first.")
             path = stack.enter_context(checkpoint.atomic(options.csv))
             show = csv.writer(stack.enter_context(open(path, "w", newline=""))).writerow
             numbers = range(1, min(5, len(run.class_names)) + 1)
@@ -230,30 +261,50 @@ def predict(options: Namespace):
         raise DataError("\n".join([f"{len(bad)} of {len(files)} files could not be classified:", *map(str, bad)]))
 
 
+def check_replaceable(path, inputs):
+    """Raise a UserError unless nothing is at `path`, or a regular file that is not among the inputs."""
+    path = Path(path)
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"--csv {path}: there is no such folder. Make it first.")
+    if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+        raise UserError(f"--csv {path}: it is not a regular file and is left alone. Pass another path.")
+    if path.exists() and any(os.path.exists(file) and path.samefile(file) for file in inputs):
+        raise UserError(f"--csv {path}: it is one of the images. Pass another path.")
+
+
 def print_classes(row):
-    """Prints a row file, class, probability, class, ... in lines."""
+    """Print a row file, class, probability, class, ... in lines."""
     print(row[0])
     for name, probability in zip(row[1::2], row[2::2], strict=True):
         print(f"  {probability:7.2%}  {name}")
 
 
-def export(options: Namespace):
+def export(options):
+    from training import run as runs
+
     run = runs.Run.open(options.run)
     runs.export_run(run)
     print(run.export)
 
 
-def compare(options: Namespace):
+def compare(options):
+    from training.dashboards import compare as comparison
+
     rows = comparison.compare(options.runs, options.output)
     print(comparison.markdown(rows))
     print(f"{options.output}: compare.png, compare.md, compare.csv and tensorboard/")
 
 
-def profile(options: Namespace):
+def profile(options):
+    from training import run as runs
+    from training.dashboards import profiling
+
     print(profiling.table(profiling.top_operations(runs.Run.open(options.run).folder)))
 
 
-def convert(options: Namespace):
+def convert(options):
+    from training.convert import convert as convert_file
+
     metadata = convert_file(
         options.source,
         options.file,
@@ -264,14 +315,17 @@ def convert(options: Namespace):
     print(f"{options.file}: {metadata['model']}, preprocessing {metadata['preprocessing']}")
 
 
-def check_data(options: Namespace):
+def check_data(options):
+    from training.check_data import check_source
+
     report = check_source(options.source, options.data_dir)
     print(report.text(None if options.all else 20))
     report.raise_if_training_fails()
 
 
-def benchmark(options: Namespace):
+def benchmark(options):
     from training import benchmark as measures
+    from training.dashboards import compare as comparison
 
     if options.what == "input":
         print(measures.table(measures.measure_input(), "images/s, from JPEGs of 300x400 to 224 pixels"))

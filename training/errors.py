@@ -1,8 +1,10 @@
-"""What can go wrong in a way that the user can mend, each kind with the exit code of the command line."""
+"""What can go wrong in a way that the user can fix, each kind with the exit code of the command line."""
+
+import errno
 
 
 class TrainingError(Exception):
-    """Says what happened, where, and the mend; shown without a traceback."""
+    """Says what happened, where, and how to fix it; shown without a traceback."""
 
     exit_code = 1
 
@@ -76,3 +78,30 @@ class Interrupted(TrainingError):
 def out_of_memory(error):
     """What to say of a MemoryError, or of TensorFlow's ResourceExhaustedError, which goes on for pages."""
     return f"out of memory: {(str(error) or 'no bytes left').splitlines()[0]}"
+
+
+def explained(error):
+    """Return the TrainingError that tells a user what an error of Python or TensorFlow means; None for any other.
+
+    TensorFlow reports a full disk and a full memory by the same class, which is known by its name here: nothing is
+    imported to say what went wrong.
+    """
+    if isinstance(error, TrainingError):
+        return error
+    text = (str(error) or type(error).__name__).splitlines()[0]
+    exhausted = type(error).__name__ == "ResourceExhaustedError"
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full or (exhausted and ("No space left" in text or "quota exceeded" in text)):
+        return ResourceError(f"the disk is full: {text}. Make room, then give the same command again to resume.")
+    if exhausted or isinstance(error, MemoryError):
+        return ResourceError(
+            f"{out_of_memory(error)}. Try half the --batch_size, a smaller --image_size, or --precision "
+            "mixed_bfloat16 on a GPU."
+        )
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return ResourceError(f"{text}. Change the permissions, or pass another path.")
+    if isinstance(error, OSError) and error.filename is not None:
+        return UserError(f"{text}. Pass another path.")
+    if isinstance(error, ModuleNotFoundError):
+        return UserError(f"{text}. Install what this project needs: pip install -r requirements.txt.")
+    return None

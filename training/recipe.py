@@ -2,19 +2,16 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import inspect
 import json
+import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_type_hints
 
-import keras
-import tensorflow as tf
-
-import keras_cnns
-from training.devices import found_distribution
+# Nothing here imports TensorFlow before a network is built: help and mistakes need not wait for it.
 from training.errors import UserError
-from training.finetuning import initial_preprocessing
 
 # Text comes first: of an argument "1" the command line would else make a number.
 JSON = str | bool | int | float | list | dict | None
@@ -32,6 +29,11 @@ DECIDED_ELSEWHERE = {
     "coefficients": "--coefficients of `fit` scales the images too",
     "phi": "--phi of `fit` scales the images too",
 }
+
+
+MAX_SIZE = 8000  # pixels; larger images are not decoded
+MAX_LAYERS = 100
+MAX_ARGUMENT = 10_000  # of a builder; a network of more layers or times as many channels is a slip
 
 
 @dataclass(frozen=True)
@@ -148,14 +150,17 @@ class Recipe:
     deterministic: bool | Literal["auto"] = "auto"
 
     def __post_init__(self):
+        for name, validate in validators().items():
+            object.__setattr__(self, name, validate(getattr(self, name)))
         check = self._check
         check("image_size", self.image_size >= 1, "must be at least 1 pixel")
+        check("image_size", self.image_size <= MAX_SIZE, f"must be at most {MAX_SIZE} pixels")
         check("batch_size", self.batch_size >= 1, "must be at least 1 image")
         check("epochs", self.epochs >= 1, "must be at least 1")
         check("crop_min", 0 < self.crop_min <= self.crop_max, f"must be above 0 and at most crop_max={self.crop_max}")
         check("crop_max", self.crop != "area" or self.crop_max <= 1, "must be at most 1, the whole image")
         check("crop_min", self.crop != "scale" or self.crop_min >= 1, "must be at least 1: the square is cut out of it")
-        check("policy_layers", self.policy_layers >= 1, "must be at least 1")
+        check("policy_layers", 1 <= self.policy_layers <= MAX_LAYERS, f"must be from 1 to {MAX_LAYERS}")
         check("policy_magnitude", 0 <= self.policy_magnitude <= 30, "must be from 0 to 30")
         for name in ("color_jitter", "random_erasing"):
             check(name, 0 <= getattr(self, name) <= 1, "must be from 0 to 1")
@@ -174,23 +179,52 @@ class Recipe:
         check("decay_rate", self.schedule != "plateau" or self.decay_rate < 1, "must be below 1 for plateau")
         check("seed", 0 <= self.seed < 2**31, "must be from 0 to 2147483647")
         check("name", self.name.replace("_", "").replace("-", "").isalnum(), "must be letters, digits, _ and -")
-        try:
-            builder = keras_cnns.builder(self.model)
-        except ValueError as error:
-            raise UserError(f"model={self.model!r}: {error}") from None
-        object.__setattr__(self, "model", builder.__name__)
-        own = [name for name in inspect.signature(builder).parameters if name not in DECIDED_ELSEWHERE]
-        for argument in self.model_args:
-            if argument in DECIDED_ELSEWHERE:
-                raise UserError(f"model_args has {argument}, but {DECIDED_ELSEWHERE[argument]}. Leave it out.")
-            check("model_args", argument in own, f"has {argument}; {self.model} takes {', '.join(own) or 'none'}")
+        check("name", len(self.name) <= 100, "must have at most 100 letters")
 
     def _check(self, name, fits, must):
         if not fits:
             raise UserError(f"{name}={getattr(self, name)!r}: it {must}.")
 
+    def with_known_network(self):
+        """Return the recipe with the network's name spelled as keras_cnns spells it.
+
+        Raises:
+            UserError: There is no such network, or it does not have these arguments, or not with such values.
+        """
+        import keras_cnns
+
+        try:
+            builder = keras_cnns.builder(self.model)
+        except ValueError as error:
+            raise UserError(f"model={self.model!r}: {error}") from None
+        own = {
+            name: parameter.default
+            for name, parameter in inspect.signature(builder).parameters.items()
+            if name not in DECIDED_ELSEWHERE
+        }
+        for argument, value in self.model_args.items():
+            if argument in DECIDED_ELSEWHERE:
+                raise UserError(f"model_args has {argument}, but {DECIDED_ELSEWHERE[argument]}. Leave it out.")
+            if argument not in own:
+                raise UserError(
+                    f"model_args={self.model_args!r}: it has {argument}; {builder.__name__} takes "
+                    f"{', '.join(own) or 'none'}. To leave out one of the recipe's: "
+                    f"--model_args '{{\"{argument}\": null}}'."
+                )
+            check_argument(argument, value, own[argument])
+        return dataclasses.replace(self, model=builder.__name__)
+
     def resolved(self):
-        """The recipe with every "auto" decided for this machine."""
+        """Return the recipe with every "auto" decided for this machine.
+
+        Raises:
+            UserError: The network, its arguments, or what `init` or `freeze` names do not exist.
+        """
+        import tensorflow as tf
+
+        from training.devices import found_distribution
+        from training.finetuning import initial_preprocessing
+
         self._check("freeze", self.init or not self.freeze, "keeps weights as they are; pass --init with some to keep")
         gpus = tf.config.list_physical_devices("GPU")
         precision = self.precision
@@ -207,7 +241,7 @@ class Recipe:
         if preprocessing == "auto":
             preprocessing = initial_preprocessing(self.init) if self.init else "imagenet"
         return dataclasses.replace(
-            self,
+            self.with_known_network(),
             precision=precision,
             distribution=distribution,
             preprocessing=preprocessing,
@@ -225,7 +259,7 @@ class Recipe:
         try:
             values = json.loads(text)
             return cls(**values)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise UserError(f"{where} is not a recipe: {error}. Write it with `python -m training fit`.") from None
 
     @property
@@ -246,7 +280,9 @@ class Recipe:
             for_use: Whether to leave out what exists for training only, the auxiliary heads, and let the network take
                 images of any size, where it can; of the recipe's size where it cannot.
         """
-        builder, arguments = keras_cnns.builder(self.model), dict(self.model_args)
+        import keras_cnns
+
+        builder, arguments = keras_cnns.builder(self.with_known_network().model), dict(self.model_args)
         if for_use:
             arguments.pop("aux_heads", None)
 
@@ -258,12 +294,51 @@ class Recipe:
                 with contextlib.suppress(keras_cnns.FixedSizeError):
                     return at(None)
             return at(self.image_size)
-        except ValueError as error:
-            raise UserError(str(error)) from error
+        except (ValueError, TypeError, OverflowError) as error:
+            raise UserError(f"{self.model} with model_args={self.model_args!r} cannot be built: {error}") from error
+
+
+@functools.cache
+def validators():
+    """Return {field: function (value) -> value of the field's type}, which raises a UserError for any other value."""
+    import pydantic
+
+    rules = pydantic.ConfigDict(strict=True, allow_inf_nan=False)
+
+    def validator(name, hint):
+        adapter = pydantic.TypeAdapter(hint, config=rules)
+
+        def validate(value):
+            try:
+                return adapter.validate_python(value)
+            except pydantic.ValidationError as error:
+                reasons = dict.fromkeys(found["msg"].replace("Input should be", "be") for found in error.errors())
+                raise UserError(f"{name}={value!r}: it must {' or '.join(reasons)}.") from None
+
+        return validate
+
+    return {name: validator(name, hint) for name, hint in get_type_hints(Recipe).items()}
+
+
+def check_argument(name, value, default):
+    """Raise a UserError unless a value for an argument of a builder is of the kind of the argument's default."""
+    kinds = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text"}
+    kind = type(default)
+    if kind is float:
+        fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    else:
+        fits = kind not in kinds or type(value) is kind
+    if fits and kind in (int, float) and not 0 <= value <= MAX_ARGUMENT:
+        raise UserError(f"model_args has {name}={value!r}: it must be from 0 to {MAX_ARGUMENT}.")
+    if not fits:
+        raise UserError(f"model_args has {name}={value!r}: it must be {kinds[kind]}, such as {json.dumps(default)}.")
 
 
 def prepare_machine(recipe):
     """Sets what holds for the whole process: seeds, determinism and precision. The recipe must be resolved."""
+    import keras
+    import tensorflow as tf
+
     keras.utils.set_random_seed(recipe.seed)
     if recipe.deterministic:
         tf.config.experimental.enable_op_determinism()

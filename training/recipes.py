@@ -317,14 +317,44 @@ RECIPES = {
 
 
 def find_recipe(name):
-    """A named recipe, or one from a JSON file.
+    """Return a named recipe, or one from a JSON file.
 
     Raises:
-        UserError: There is neither.
+        UserError: There is neither, or the file is not a recipe.
     """
     if name in RECIPES:
         return RECIPES[name]
     if Path(name).is_file():
-        return Recipe.from_json(Path(name).read_text(), name)
-    near = difflib.get_close_matches(name, RECIPES) or RECIPES
-    raise UserError(f"There is no recipe {name!r}. Did you mean {', '.join(near)}? A path to a recipe.json works too.")
+        try:
+            text = Path(name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{name} cannot be read as a recipe: {error}. Pass the recipe.json of a run.") from error
+        return Recipe.from_json(text, name)
+    if (Path(name) / "recipe.json").is_file():
+        raise UserError(f"{name} is a folder. To train its recipe, pass {Path(name) / 'recipe.json'}.")
+    with_network = [recipe.name for recipe in RECIPES.values() if recipe.model.lower() == name.lower()]
+    if with_network:
+        raise UserError(
+            f"{name} is a network. Pass a recipe that trains it ({', '.join(with_network)}), or another recipe and "
+            f"--model {name}."
+        )
+    near = difflib.get_close_matches(name, RECIPES)
+    hint = f"Did you mean {', '.join(near)}?" if near else "`python -m training recipes` lists them."
+    raise UserError(f"There is no recipe {name!r}. {hint} The path of a recipe.json works too.")
+
+
+def recipe_from(options, base):
+    """Return the recipe of a command line whose defaults were the values of `base`.
+
+    model_args are merged with the base's own; null removes one.
+
+    Args:
+        options: Parsed options, with one for each field of Recipe.
+        base: The recipe that the command line begins with.
+    """
+    values = {name: options[name] for name in Recipe.__dataclass_fields__}
+    merged = base.model_args | (values["model_args"] or {})
+    values["model_args"] = {name: value for name, value in merged.items() if value is not None}
+    if values["model"].lower() != base.model.lower() and values["name"] == base.name:
+        values["name"] = f"{base.name}-{values['model']}"  # a run should not be called after another network
+    return Recipe(**values)

@@ -27,6 +27,7 @@ def scale(recipe, alpha, beta, gamma, phi=1):
     Raises:
         UserError: The recipe's network belongs to no family that scales.
     """
+    recipe = recipe.with_known_network()
     if recipe.model not in FAMILIES:
         raise UserError(
             f"model={recipe.model!r} cannot be scaled in depth, width and resolution. Pass --model with one of "
