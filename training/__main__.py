@@ -1,26 +1,27 @@
 """The command line: python -m training fit|launch|recipes|evaluate|predict|export|compare|profile|..."""
 
-import os
-import sys
-
-# TensorFlow reads it when it is imported; its own messages are not the commands'. Errors come as exceptions.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if "--debug" in sys.argv else "3")
-
 import contextlib
 import csv
 import difflib
 import itertools
+import os
 import stat
+import sys
 from pathlib import Path
 from typing import get_args, get_type_hints
 
 # TensorFlow takes seconds to import. What needs it is imported by the commands that need it: help, `recipes` and
 # mistakes are answered at once.
-from training.command_line import carry_out
-from training.errors import DataError, UserError
+from training.command_line import carry_out, import_tensorflow
+from training.errors import DataError, UserError, explained
 from training.image_file import FORMATS
-from training.recipe import JSON, Recipe
-from training.recipes import RECIPES, find_recipe, recipe_from
+
+try:
+    from training.recipe import JSON, Recipe
+    from training.recipes import RECIPES, find_recipe, recipe_from
+except ModuleNotFoundError as error:  # pydantic, the first of the requirements that is needed
+    print(f"error: {explained(error)}", file=sys.stderr)
+    sys.exit(2)
 
 SHORT = {"bs": "batch_size", "lr": "learning_rate", "size": "image_size", "wd": "weight_decay", "network": "model"}
 
@@ -35,12 +36,12 @@ def parser(defaults=None):
         allow_abbrev=False,
     )
     fit.add_argument("recipe", help="a name from `python -m training recipes`, or a recipe.json")
-    fit.add_argument("--run", help="the run folder (default: runs/NAME-DIGEST)")
+    fit.add_argument("--run", help="the run folder; by default runs/NAME-DIGEST")
     fit.add_argument("--download", action="store_true", help="let TFDS download what is missing")
     fit.add_argument("--overwrite", action="store_true", help="replace the run that the folder has")
     fit.add_argument("--force", action="store_true", help="resume although versions or devices differ")
     fit.add_argument("--coefficients", help="coefficients.json of `python -m tuning compound`: scale the network")
-    fit.add_argument("--phi", type=float, help="how many steps the coefficients scale (default: 1)")
+    fit.add_argument("--phi", type=float, help="how many steps the coefficients scale; by default 1")
     fit.add_argument("--save_steps", type=PositiveInt, default=500, help="steps between two states")
     fit.add_argument(
         "--picture_epochs",
@@ -182,6 +183,8 @@ def main(arguments):
 
 def run_command(arguments):
     options = parse(arguments)
+    if options.subcommand != "recipes":
+        import_tensorflow(arguments)
     return COMMANDS[options.subcommand](options[options.subcommand])
 
 

@@ -1,6 +1,9 @@
-"""What the command lines have in common: an error becomes a line on standard error and an exit code."""
+"""What the command lines have in common: a quiet start, and an error becomes a line and an exit code."""
 
+import contextlib
+import os
 import sys
+import tempfile
 
 from training.errors import explained
 
@@ -15,7 +18,7 @@ def carry_out(command, arguments):
     try:
         return command(arguments) or 0
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from what is saved", file=sys.stderr)
+        print("\nstopped; the same command resumes from what is saved", file=sys.stderr)
         return 130
     except Exception as error:
         known = explained(error)
@@ -23,3 +26,37 @@ def carry_out(command, arguments):
             raise
         print(f"error: {known}", file=sys.stderr)
         return known.exit_code
+
+
+def import_tensorflow(arguments):
+    """Import TensorFlow, whose own messages stay off the screen unless --debug is among the arguments.
+
+    It writes some of them before it reads its log level, and from C++, so that the file descriptor is redirected.
+    """
+    if "--debug" in arguments:
+        import tensorflow
+    else:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors come as exceptions
+        with hidden_stderr():
+            import tensorflow  # noqa: F401
+        import absl.logging
+
+        absl.logging.set_verbosity(absl.logging.ERROR)  # of TensorFlow Datasets too
+
+
+@contextlib.contextmanager
+def hidden_stderr():
+    """Keep what is written to standard error off the screen; show it where the block raises an Exception."""
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as hidden:
+        shown = os.dup(2)
+        os.dup2(hidden.fileno(), 2)
+        try:
+            yield
+        except Exception:
+            hidden.seek(0)
+            os.write(shown, hidden.read())
+            raise
+        finally:
+            os.dup2(shown, 2)
+            os.close(shown)
