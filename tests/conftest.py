@@ -7,13 +7,19 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow reads it when it is imported
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 # Two virtual CPUs, for the tests of several devices; it has to be said before TensorFlow first uses one.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
+
+# The recipe of the least network, one epoch of 8 px, as words of a command line.
+LEAST = ["resnet18_digits", "--name", "least", "--model", "ResNetCIFAR", "--model_args", '{"depth": 8, "width": 0.25}']
+LEAST += ["--image_size", "8", "--batch_size", "8", "--epochs", "1", "--warmup_epochs", "0"]
 
 
 @pytest.fixture(autouse=True)
@@ -35,15 +41,48 @@ def zeros_for_kernels(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def digits_run(tmp_path_factory, worker_id):
-    """The folder of a short run of the default recipe, made with the command line, once for all of pytest's workers."""
+def shared_runs(tmp_path_factory, worker_id):
+    """A function (name, words) -> the folder of the run that `fit WORDS` makes, once for all of pytest's workers."""
     from training.__main__ import main
 
     root = tmp_path_factory.getbasetemp()
-    folder = (root if worker_id == "master" else root.parent) / "runs" / "digits"
-    folder.parent.mkdir(exist_ok=True)
-    words = ["fit", "googlenet_digits", "--epochs", "2", "--picture_epochs", "0", "--run", str(folder)]
-    with open(folder.parent / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        assert main(words) == 0  # at once where another worker has made it
+    folder = (root if worker_id == "master" else root.parent) / "runs"
+    folder.mkdir(exist_ok=True)
+
+    def run(name, words):
+        with open(folder / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            words = ["fit", *words, "--picture_epochs", "0", "--run", str(folder / name)]
+            assert main(words) == 0  # at once where another worker has made it
+        return folder / name
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def digits_run(shared_runs):
+    """The folder of a short run of the default recipe."""
+    return shared_runs("digits", ["googlenet_digits", "--epochs", "2"])
+
+
+@pytest.fixture(scope="session")
+def photo_run(shared_runs, photos):
+    """The folder of a run of the least network on `photos`."""
+    return shared_runs("photos", [*LEAST, "--data", f"folder:{photos}"])
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory, worker_id):
+    """A folder of small images in three classes, as many pixels wide as their number says."""
+    root = tmp_path_factory.getbasetemp()
+    folder = (root if worker_id == "master" else root.parent) / "photos"
+    random = np.random.RandomState(0)
+    for label, name in enumerate(("cat", "dog", "owl")):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for number in range(10):
+            pixels = random.randint(0, 80, (10, 10 + number, 3)) + 80 * np.eye(3, dtype=int)[label]
+            file = folder / name / f"{number}.png"
+            temporary = file.with_name(f".{worker_id}-{file.name}")
+            Image.fromarray(pixels.astype(np.uint8)).save(temporary, "png")
+            os.replace(temporary, file)  # another worker may make the same
     return folder

@@ -1,6 +1,7 @@
 """What becomes of errors on the command lines: a line and an exit code, or with --debug the traceback."""
 
 import errno
+import os
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from training import __main__ as training
-from training.command_line import carry_out
+from training.command_line import carry_out, hidden_stderr
 from training.errors import DataError
 from tuning import __main__ as tuning
 
@@ -35,7 +36,7 @@ def raising(error):
         (PermissionError(errno.EACCES, "Permission denied", "a.csv"), 4, "'a.csv'. Change the permissions"),
         (IsADirectoryError(errno.EISDIR, "Is a directory", "a"), 2, "Is a directory: 'a'. Pass another path"),
         (ModuleNotFoundError("No module named 'keras_tuner'"), 2, "pip install -r requirements.txt"),
-        (KeyboardInterrupt(), 130, "the same command goes on"),
+        (KeyboardInterrupt(), 130, "the same command resumes"),
     ],
 )
 def test_errors_become_a_line_and_a_code(capsys, error, code, said):
@@ -100,3 +101,18 @@ def test_help_of_a_recipe_shows_its_own_values(capsys):
         training.main(["fit", "googlenet_digits", "--help"])
     out = " ".join(capsys.readouterr().out.split())
     assert "(type: float, default: 0.001)" in out and "Passes over the training images. (type: int, default: 20)" in out
+
+
+def test_tensorflow_says_nothing_before_the_command_does():
+    ended = subprocess.run([sys.executable, "-m", "training", "evaluate", "nothing"], capture_output=True, text=True)
+    assert ended.returncode == 2 and ended.stdout == ""
+    assert len(ended.stderr.splitlines()) == 1 and ended.stderr.startswith("error: nothing "), ended.stderr
+
+
+def test_what_fails_while_standard_error_is_hidden_is_shown(capfd):
+    with pytest.raises(ImportError), hidden_stderr():
+        os.write(2, b"cannot load libcuda\n")
+        raise ImportError
+    with hidden_stderr():
+        os.write(2, b"a log line\n")
+    assert capfd.readouterr().err == "cannot load libcuda\n"

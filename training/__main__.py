@@ -139,7 +139,11 @@ def parser(defaults=None):
 
 
 def parse(arguments):
-    """Parse the command line. For `fit` the recipe is looked up first, since its values are the defaults."""
+    """Parse the command line; the recipe of `fit` is looked up first, since its values are the defaults.
+
+    Returns:
+        The options by command; `recipe` of fit's is the Recipe that they make.
+    """
     words = [word for word in arguments if word != "--debug"]
     if words[:1] == ["launch"] and "fit" in arguments:
         start = arguments.index("fit")
@@ -156,7 +160,10 @@ def parse(arguments):
         if not asked:
             raise
         return parsed(arguments)
-    return parsed(arguments, find_recipe(named))
+    base = find_recipe(named)
+    options = parsed(arguments, base)
+    options.fit.recipe = recipe_from(options.fit, base)
+    return options
 
 
 def parsed(arguments, defaults=None):
@@ -189,7 +196,7 @@ def run_command(arguments):
 
 
 def fit(options):
-    recipe = recipe_from(options, find_recipe(options.recipe))
+    recipe = options.recipe
     if options.phi is not None and not options.coefficients:
         raise UserError(f"--phi {options.phi:g} scales by coefficients. Pass --coefficients with their file.")
     from training import run as runs
