@@ -123,7 +123,10 @@ def test_no_lambda_layer(path):
     assert not [name for name in imports(everywhere(path)) if name.endswith(".Lambda")]
 
 
-@pytest.mark.parametrize("path", [*sources(*FOLDERS[:3]), pytest.param(ROOT / "README.md", id="README.md")])
+TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("path", [*sources(*FOLDERS[:3]), *(pytest.param(text, id=text.name) for text in TEXTS)])
 def test_no_path_of_one_machine(path):
     assert not re.findall(r"(?<![\w~.])/(?:work|root|tmp)\b.*", path.read_text())
 
@@ -173,3 +176,9 @@ def test_examples_run(name, tmp_path, monkeypatch):
     report = []
     result = doctest.DocTestRunner().run(example, out=report.append)
     assert result.attempted and not result.failed, "".join(report)
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=lambda text: text.name)
+def test_links_of_the_documentation_lead_somewhere(text):
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", text.read_text())
+    assert not [link for link in links if not (text.parent / link).exists()]

@@ -121,7 +121,7 @@ RECIPES = {
             warmup_epochs=1.0,
         ),
         # A new head on a network that was trained before; --init names its weights, --model the network. Not from a
-        # paper and not run here; a backbone that stays as it is does not always pay (README, Fine-tuning).
+        # paper and not run here; a backbone that stays as it is does not always pay (docs/finetuning.md).
         Recipe(
             name="finetune_photos",
             model="ResNet50",
