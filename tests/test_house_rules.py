@@ -176,9 +176,3 @@ def test_examples_run(name, tmp_path, monkeypatch):
     report = []
     result = doctest.DocTestRunner().run(example, out=report.append)
     assert result.attempted and not result.failed, "".join(report)
-
-
-@pytest.mark.parametrize("text", TEXTS, ids=lambda text: text.name)
-def test_links_of_the_documentation_lead_somewhere(text):
-    links = re.findall(r"\]\((?!https?:)([^)#]+)", text.read_text())
-    assert not [link for link in links if not (text.parent / link).exists()]
