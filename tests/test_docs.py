@@ -19,8 +19,8 @@ def command_lines():
     for text in TEXTS:
         for block in re.findall(r"^```\n(.*?)^```$", text.read_text(), re.MULTILINE | re.DOTALL):
             for line in block.replace("\\\n", " ").splitlines():
-                words = shlex.split(line, comments=True)
-                if words[:2] == ["python", "-m"] and words[2] in ("training", "tuning"):
+                if line.startswith(("python -m training ", "python -m tuning ")):
+                    words = shlex.split(line, comments=True)
                     yield pytest.param({"training": training, "tuning": tuning}[words[2]], words[3:], id=line[:70])
 
 
