@@ -148,14 +148,16 @@ def check_source(source, data_dir=None):
 
 def folder_images(path, report):
     """The images of a folder; what is wrong with the folders themselves, and what is ignored, goes into the report."""
+    parts = {"train": Path(path).expanduser()}
     try:
+        parts, _ = part_folders(path)
         data = folder(path, check=None)
         splits = {name: getattr(data, name) for name in ("train", "validation", "test")}
         part_of = {file: name for name, split in splits.items() for file in split.files}
     except DataError as error:
         report.problems["layout"].append(str(error))
         part_of = {}
-    for part, root in part_folders(path).items():
+    for part, root in parts.items():
         for label, entry in class_folders(root).items():
             report.classes[label] += 0
             for file in readable_files(entry):

@@ -4,6 +4,8 @@ TensorFlow has no limit on the size of an image, and takes the palette of a BMP 
 survive or would get wrong is refused here.
 """
 
+import contextlib
+import hashlib
 import os
 import re
 import stat
@@ -14,6 +16,7 @@ from training.errors import ImageError
 
 MAX_PIXELS = 64_000_000  # decoded, 192 MB; PNG packs a thousand times that into a small file
 MAX_BYTES = 64_000_000
+EDGE = 16_384  # bytes at both ends of a file that tell it from others
 
 # The formats that TensorFlow decodes and Pillow can tell the size of, by suffix.
 SUFFIXES = {".bmp": "BMP", ".gif": "GIF", ".jpeg": "JPEG", ".jpg": "JPEG", ".png": "PNG", ".webp": "WebP"}
@@ -65,23 +68,57 @@ def sniff(head):
     return "HTML or XML" if head.lstrip()[:1] == b"<" else None
 
 
-def read_header(file):
-    """The header of an image file; nothing is decoded.
+@contextlib.contextmanager
+def opened(file):
+    """Open an image file, and only a regular file: a pipe or a device would never end.
 
     Raises:
-        ImageError: It cannot be read, is empty, too large, broken, or of a kind that TensorFlow does not decode.
+        ImageError: It cannot be read.
     """
     try:
-        status = os.stat(file)
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError(file, "unreadable", "is not a file")
-        with open(file, "rb") as opened:
-            return parse_header(file, opened, status.st_size)
+        if not stat.S_ISREG(os.stat(file).st_mode):
+            raise ImageError(file, "unreadable", "is not a regular file", "Remove it.")
+        with open(file, "rb") as stream:
+            yield stream
     except OSError as error:
         what = "is a link to nothing" if os.path.islink(file) and not os.path.exists(file) else "cannot be read"
         raise ImageError(
             file, "unreadable", f"{what}: {error.strerror or error}", "Make it readable, or remove it."
         ) from error
+
+
+def read_header(file):
+    """Return the header of an image file; nothing is decoded.
+
+    Raises:
+        ImageError: It cannot be read, is empty, too large, broken, or of a kind that TensorFlow does not decode.
+    """
+    with opened(file) as stream:
+        return parse_header(file, stream, os.fstat(stream.fileno()).st_size)
+
+
+def identity(file, *, strict=True):
+    """Return the size of an image file in bytes, and a digest that equal files share, whatever their names.
+
+    The digest is that of the size and of both ends of the file, so that a large one need not be read. That tells images
+    apart, since they are compressed; a BMP is not, and is read whole.
+
+    Args:
+        file: Its path.
+        strict: Whether to raise an ImageError for a file that cannot be read, or to give it a digest of its own.
+    """
+    try:
+        with opened(file) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            content = stream.read(EDGE)
+            if content[:2] != b"BM":
+                stream.seek(max(EDGE, size - EDGE))
+            content += stream.read()
+    except ImageError:
+        if strict:
+            raise
+        size, content = -1, os.fsencode(file)
+    return size, hashlib.blake2b(content, digest_size=8, salt=size.to_bytes(8, "big", signed=True)).hexdigest()
 
 
 def parse_header(file, opened, size):
