@@ -12,6 +12,7 @@ import difflib
 import itertools
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from training.data_record import PARTS, SHARES, DataRecord, ImageRecord, count, divide, first, sha256
-from training.errors import DataError, UserError
+from training.errors import DataError, ImageError, UserError
 from training.image_file import SUFFIXES, decode_reason, describe_conversions, identity, read_header
 
 # What the folders of a data set's parts are called, in small letters.
@@ -158,16 +159,48 @@ def decode(image):
 
 
 def resize(image, size):
-    """Scales an image until it covers a square and cuts out the middle: (height, width, 3) -> (size, size, 3) float32.
+    """Scale an image until it covers a square, and cut out the middle: (height, width, 3) -> (size, size, 3) float32.
 
     The aspect ratio stays; bilinear, with antialiasing where it shrinks.
     """
-    height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
-    scale = size / tf.minimum(height, width)
-    target = tf.maximum(tf.cast(tf.round(tf.stack([height, width]) * scale), tf.int32), size)
-    image = tf.image.resize(image, target, antialias=True)
-    top, left = tf.unstack((target - size) // 2)
-    return tf.ensure_shape(image[top : top + size, left : left + size], (size, size, 3))
+    target = tf.maximum(scaled_sides(image, size), size)
+    return resize_window(image, target, (target - size) // 2, size)
+
+
+def scaled_sides(image, shorter):
+    """Return height and width, int64 (2,), of an image (height, width, 3) with its shorter side scaled to `shorter`."""
+    sides = tf.cast(tf.shape(image)[:2], tf.float32)
+    return tf.cast(tf.round(sides * (tf.cast(shorter, tf.float32) / tf.reduce_min(sides))), tf.int64)
+
+
+def resize_window(image, target, corner, size):
+    """Scale an image and cut a square out of the result, of which nothing else is computed.
+
+    Of a long, thin image the result would have a hundred thousand times as many pixels as the square.
+
+    Args:
+        image: (height, width, 3), integers or floating point.
+        target: Height and width of the whole result, int64 (2,); bilinear, with antialiasing where it shrinks.
+        corner: Top and left of the square in it, int64 (2,).
+        size: Side of the square.
+
+    Returns:
+        (size, size, 3), float32.
+    """
+    sides = tf.cast(tf.shape(image)[:2], tf.float64)
+    scale, corner = tf.cast(target, tf.float64) / sides, tf.cast(corner, tf.float64)
+    reach = tf.maximum(1 / scale, 1) + 1  # of the kernel, in pixels of the image
+    begin = tf.cast(tf.maximum(corner / scale - reach, 0), tf.int32)
+    end = tf.cast(tf.minimum((corner + size) / scale + reach, sides), tf.int32)
+    resized = tf.raw_ops.ScaleAndTranslate(
+        images=image[tf.newaxis, begin[0] : end[0], begin[1] : end[1]],
+        size=[size, size],
+        scale=tf.cast(scale, tf.float32),
+        translation=tf.cast(tf.cast(begin, tf.float64) * scale - corner, tf.float32),
+        kernel_type="triangle",
+        antialias=True,
+    )
+    return tf.ensure_shape(resized[0], (size, size, 3))
 
 
 def tfds_data(name, data_dir, download):
@@ -180,12 +213,17 @@ def tfds_data(name, data_dir, download):
         download = True  # only prepares it: there is nothing to download
     try:
         builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
-    except (tfds.core.registered.DatasetNotFoundError, ValueError) as error:
-        near = difflib.get_close_matches(name, ["digits", *tfds.list_builders(with_community_datasets=False)])
-        raise UserError(
-            f"data={name!r}: TFDS has no data set of this name. "
-            + (f"Did you mean {', '.join(near)}?" if near else "Pass digits, a name of TFDS, folder:PATH or synthetic.")
-        ) from error
+    except (ValueError, AssertionError, ImportError) as error:  # of a name, a configuration or a version that is none
+        names, known = ["digits", *tfds.list_builders(with_community_datasets=False)], re.split("[/:]", name)[0]
+        near = difflib.get_close_matches(name, names)
+        fix = f"Did you mean {', '.join(near)}?" if near else "Pass digits, a name of TFDS, folder:PATH or synthetic."
+        if os.path.isdir(os.path.expanduser(name)):
+            fix = f"There is a folder of this name: pass --data folder:{name}."
+        reason = "TFDS has no data set of this name."
+        if known in names:
+            reason = str(error).splitlines()[0].split('}": ')[-1]  # what follows the arguments of the call
+            fix = f"Pass {known}, or a version that it names."
+        raise UserError(f"data={name!r}: {reason} {fix}") from error
     features = builder.info.features
     image, label = builder.info.supervised_keys or (None, None)
     if not (
@@ -224,6 +262,11 @@ def tfds_data(name, data_dir, download):
         return Split(size, load, lambda: labels(spec))
 
     named = [name for name in builder.info.splits if name != "test" or labels("test[:1]").min() >= 0]
+    if "train" not in named:
+        raise UserError(
+            f"data={name!r} has no split that is called train, only {', '.join(named)}: there is nothing to train on. "
+            "Choose a data set that has one."
+        )
     specs = split_specs(named)
     classes, splits = tuple(features[label].names), [split(spec) for spec in specs]
     record = record_of(name, classes, splits, builder.info.full_name, *specs)
@@ -280,7 +323,7 @@ def folder(path, *, record=None, seen=frozenset(), check=read_header):
     for part, found in parts.items():
         if not found:
             raise DataError(
-                f"data={source!r}: no image is left for {part}. Images that are trained on, or were, are not used "
+                f"data={source!r}: no image is left for {part}: images that are trained on, or were, are not used "
                 "there, and neither are copies of them. Add new images."
             )
     notes = [f"{source}: folders beside {', '.join(folders)}, ignored: {first(ignored)}"] if ignored else []
@@ -328,17 +371,18 @@ def part_folders(path):
         named = ", ".join(name for name in folders if name not in others)
         raise DataError(f"{root} has {named}, of which two are the same part. Put the images of both into one of them.")
     classes = [name for name in others if find_images(folders[name])]
+    nested = any(map(class_folders, parts.values()))
+    if not parts or (classes and not nested):
+        return {"train": root}, []
     if "train" in parts and (len(parts) > 1 or not classes):
         return parts, others
     named = ", ".join(entry.name for entry in parts.values())
-    if parts and not classes:
+    if not classes:
         raise DataError(f"{root} has {named}, but no folder train. Add one, with a folder for each class in it.")
-    if any(map(class_folders, parts.values())):
-        raise DataError(
-            f"{root} has {first(classes)} beside {named}, which has folders of its own. If {named} is a class, give it "
-            f"another name. If it is a part, put a folder for each class into {root / 'train'}, and all else elsewhere."
-        )
-    return {"train": root}, []
+    raise DataError(
+        f"{root} has {first(classes)} beside {named}, which has folders of its own. If {named} is a class, give it "
+        f"another name. If it is a part, put a folder for each class into {root / 'train'}, and all else elsewhere."
+    )
 
 
 def class_folders(root):
@@ -413,12 +457,15 @@ def folder_split(root, images):
 
 
 def first_broken_file(split):
-    """The first file of a split that does not decode, with the reason; None if all do, or if they are not files."""
+    """Return the ImageError of the first file of a split that cannot be read or decoded; None if there is none."""
     for file in split.files:
         try:
+            read_header(file)
             decode(tf.io.read_file(file))
+        except ImageError as error:
+            return error
         except tf.errors.OpError as error:
-            return file, decode_reason(error)
+            return ImageError(file, "broken", f"cannot be decoded: {decode_reason(error)}")
     return None
 
 

@@ -151,7 +151,7 @@ class DataRecord:
 
 
 def sha256(text):
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()  # a path may be no UTF-8
 
 
 def count(images):

@@ -292,7 +292,7 @@ def data_error(data, error):
     for split in (data.train, data.validation, data.test):
         broken = first_broken_file(split)
         if broken:
-            return DataError(f"{broken[0]} cannot be decoded: {broken[1]}. Remove it, or save it again as an image.")
+            return broken
     return DataError(
         f"The images cannot be read: {decode_reason(error)}. `python -m training check-data` lists the broken ones."
     )
