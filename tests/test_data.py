@@ -1,8 +1,11 @@
 """Data sources: what becomes train, validation and test, in which order, and what is said when the data are bad."""
 
 import collections
+import dataclasses
 import io
 import os
+import re
+import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -15,7 +18,9 @@ from sklearn.datasets import load_digits
 
 from training import data as d
 from training import image_file
+from training.augment import augment
 from training.batches import evaluation_batches, training_batches
+from training.data_record import DataRecord
 from training.errors import DataError, UserError
 from training.recipe import Recipe
 from training.run import data_error
@@ -34,12 +39,12 @@ def digits():
 
 
 def write_images(root, classes=("cat", "dog"), count=10, suffix="png", channels=3):
-    """A folder with one folder a class; each image has a colour of its own."""
-    random = np.random.RandomState(0)
+    """A folder with one folder a class; no two images are equal, in other folders neither."""
+    random = np.random.RandomState(zlib.crc32(str(root).encode()))
     for name in classes:
         (root / name).mkdir(parents=True)
         for index in range(count):
-            image = np.broadcast_to(random.randint(0, 256, channels), (6, 9, channels)).astype(np.uint8)
+            image = random.randint(0, 256, (6, 9, channels)).astype(np.uint8)
             encode = {"png": tf.io.encode_png, "jpg": tf.io.encode_jpeg}[suffix]
             (root / name / f"{index}.{suffix}").write_bytes(encode(image).numpy())
     return root
@@ -79,7 +84,7 @@ def test_the_order_is_a_function_of_the_seed_alone(source, digits, tmp_path):
 
 def test_epochs_and_seeds_have_orders_of_their_own(digits):
     def examples(seed, epoch):
-        recipe = Recipe(image_size=32, batch_size=1293, seed=seed)
+        recipe = Recipe(image_size=8, batch_size=64, seed=seed)
         return next(iter(training_batches(digits, recipe, epoch)))[2].numpy().tolist()
 
     assert examples(0, 0) == examples(0, 0)
@@ -114,6 +119,61 @@ def test_resize_keeps_the_aspect_ratio_and_the_middle(height, width):
     tolerance = 0.51 * scale * 1.1 + 0.51  # the crop falls between pixels
     np.testing.assert_allclose(resized[inner, 5, 0], expected[inner], atol=tolerance)
     np.testing.assert_allclose(resized[5, inner, 1], expected[inner], atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size"), [(300, 400, 224), (333, 1999, 97), (7, 9, 50), (1, 30, 32), (90, 2, 16), (5, 5, 10)]
+)
+def test_a_window_is_what_scaling_the_whole_image_shows_there(height, width, size):
+    image = np.random.RandomState(0).randint(0, 256, (height, width, 3)).astype(np.uint8)
+    target = d.scaled_sides(image, size)
+    whole = tf.image.resize(image, tf.cast(target, tf.int32), antialias=True).numpy()
+    for corner in (target * 0, (target - size) // 2, target - size):
+        top, left = corner.numpy()
+        window = d.resize_window(tf.constant(image), target, corner, size).numpy()
+        np.testing.assert_allclose(window, whole[top : top + size, left : left + size], atol=0.02)
+
+
+def png(width, height):
+    """A black PNG of one bit a pixel: a small file of a large image."""
+    row = b"\0" + bytes((width + 7) // 8)
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)),
+        (b"IDAT", zlib.compress(row * height, 9)),
+        (b"IEND", b""),
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+    )
+
+
+def peak_memory(function, *arguments):
+    """Return by how many MB the memory of the process was greater while a function ran than before."""
+
+    def status(name):
+        return int(re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024 / 1e6
+
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is from now on
+    before = status("VmRSS")
+    function(*arguments)
+    return status("VmHWM") - before
+
+
+@pytest.mark.parametrize("crop", ["evaluation", "area", "scale", "pad"])
+def test_no_image_within_the_limits_takes_more_than_500_mb(crop):
+    """The largest, and the thinnest, whose shorter side becomes 224 pixels."""
+    limits = {"crop_min": 1.0, "crop_max": 2.0} if crop == "scale" else {}
+    recipe = Recipe(image_size=224, crop="center" if crop == "evaluation" else crop, **limits)
+
+    @tf.function(input_signature=[tf.TensorSpec((), tf.string)])
+    def prepare(image):
+        if crop == "evaluation":
+            return d.resize(d.decode(image), recipe.image_size)
+        return augment(image, recipe, tf.constant([1, 2]))
+
+    prepare(png(8, 8))
+    for width, height in ((8000, 8000), (1_000_000, 1), (1, 1_000_000)):
+        assert peak_memory(prepare, png(width, height)) < 500, (width, height)
 
 
 @pytest.mark.parametrize("encode", ["png", "jpeg", "gif", "bmp"])
@@ -167,12 +227,101 @@ def test_a_folder_of_parts_is_used_as_it_is(tmp_path):
     assert (data.train.size, data.validation.size, data.test.size) == (12, 6, 8)
 
 
-def test_without_a_test_part_val_is_the_test_and_train_validates(tmp_path):
+@pytest.mark.parametrize("val", ["val", "valid", "Validation"])
+def test_without_a_test_part_val_is_the_test_and_train_validates(tmp_path, val):
     write_images(tmp_path / "train", count=10)
-    write_images(tmp_path / "val", count=3)
+    write_images(tmp_path / val, count=3)
     data = from_folder(tmp_path)
     assert (data.train.size, data.validation.size, data.test.size) == (18, 2, 6)
-    assert all("val" in file.split("/") for file in data.test.files)
+    assert all(val in file.split("/") for file in data.test.files)
+
+
+def test_a_class_may_be_called_as_a_part(tmp_path):
+    data = from_folder(write_images(tmp_path / "f", ("bus", "test", "train")))
+    assert data.class_names == ("bus", "test", "train")
+    assert (data.train.size, data.validation.size, data.test.size) == (21, 3, 6)
+
+
+@pytest.mark.parametrize("parts", [("train", "test"), ("train",)])
+def test_folders_beside_the_parts_are_ignored_with_a_line(tmp_path, parts):
+    for part in parts:
+        write_images(tmp_path / part)
+    (tmp_path / "annotations").mkdir()
+    if len(parts) > 1:
+        write_images(tmp_path / "unlabelled")
+    data = from_folder(tmp_path)
+    assert data.class_names == ("cat", "dog")
+    ignored = "annotations, unlabelled" if len(parts) > 1 else "annotations"
+    assert data.notes == (f"folder:{tmp_path}: folders beside {', '.join(parts)}, ignored: {ignored}",)
+
+
+def test_a_class_of_three_images_trains_validates_and_tests(tmp_path):
+    data = from_folder(write_images(tmp_path / "f", count=3))
+    assert [sorted(split.labels()) for split in (data.train, data.validation, data.test)] == [[0, 1]] * 3
+
+
+def files_of(data):
+    return {part: set(getattr(data, part).files) for part in ("train", "validation", "test")}
+
+
+def test_a_run_that_is_resumed_finds_its_images_in_their_parts(tmp_path):
+    root = write_images(tmp_path / "f", count=20)
+    recipe = Recipe(data=f"folder:{root}", image_size=8, batch_size=2)
+    before = d.load_data(recipe)
+    before.record.write(tmp_path)
+    record = DataRecord.read(tmp_path)
+    assert record == before.record
+    again = d.load_data(recipe, record=record)
+    assert again.record == record
+    assert again.train.files == before.train.files  # in their order: an example's number is that of its image
+    (tested, *_), (trained, *_) = before.test.files, before.train.files
+    os.remove(tested)
+    os.rename(trained, root / "dog" / "renamed.png")
+    write_images(root / "cat" / "new", ("more",), count=15)
+    data = d.load_data(recipe, record=record)
+    after = files_of(data)
+    for part, files in files_of(before).items():
+        assert files - {tested, trained} <= after[part]
+    assert str(root / "dog" / "renamed.png") in after["train"]
+    new = [part for part, files in after.items() for file in files if "more" in file]
+    assert len(new) == 15
+    assert record.differences(data.record)
+
+
+def test_images_that_the_initial_weights_were_trained_on_are_not_tested_on(tmp_path):
+    old = from_folder(write_images(tmp_path / "old", count=20))
+    seen = old.record.trained_on
+    assert len(seen) == old.train.size
+    # The same images under other names, in a folder without parts and in one with parts.
+    mixed, parted = write_images(tmp_path / "mixed"), tmp_path / "parted"
+    for part in ("train", "test"):
+        write_images(parted / part)
+    for number, file in enumerate(old.train.files):
+        name = Path(file).parent.name
+        shutil.copy(file, mixed / name / f"old{number}.png")
+        shutil.copy(file, parted / "test" / name / f"old{number}.png")
+    recipe = Recipe(data=f"folder:{mixed}", image_size=8, batch_size=2)
+    data = d.load_data(recipe, seen=seen)
+    assert seen <= {image.digest for image in data.record.images if image.part == "train"}
+    assert data.test.size == round(0.2 * (20 + 28) / 2) * 2
+    data = d.load_data(dataclasses.replace(recipe, data=f"folder:{parted}"), seen=seen)
+    assert data.test.size == 20
+    assert seen < data.record.trained_on
+    (note,) = data.notes
+    assert "left out of validation and test" in note
+    assert "28 images (test/cat/old0.png, " in note
+    for part in ("val", "test"):
+        shutil.rmtree(parted / part, ignore_errors=True)
+        shutil.copytree(parted / "train", parted / part)
+    with pytest.raises(DataError, match="no image is left for validation: images that are trained on"):
+        from_folder(parted)
+
+
+def test_a_source_without_files_has_a_record_too(digits):
+    assert digits.record.sizes == {"train": 1293, "validation": 144, "test": 360}
+    assert (digits.record.source, digits.record.images) == ("digits", ())
+    seen = frozenset(["0123"])
+    assert d.load_data(Recipe(data="synthetic", image_size=8), seen=seen).record.trained_on == seen
 
 
 @pytest.mark.parametrize(
@@ -245,7 +394,43 @@ def break_image(root):
             DataError,
             "only one class, 'photos'.*If cat, dog are the classes, pass folder:.*images/photos",
         ),
-        (lambda root: write_images(root, count=2), DataError, "class cat has 2 images.*needs 3"),
+        (lambda root: write_images(root, count=2), DataError, "class cat has 2 images.*needs 3 or more"),
+        (lambda root: write_images(root / "train", count=1), DataError, "class cat has 1 image,.*needs 3 or more"),
+        (
+            lambda root: (write_images(root), os.mkfifo(root / "cat" / "pipe.png")),
+            DataError,
+            r"cat/pipe\.png is not a regular file",
+        ),
+        (
+            lambda root: (write_images(root) / "dog" / "1.png").rename(root / "dog" / "caf\udce9.png"),
+            DataError,
+            r"dog/caf\\xe9\.png has a name that is not UTF-8. Rename the file",
+        ),
+        (lambda root: write_images(root, ("a\udce9", "b")), DataError, r"a\\xe9/0\.png has a name that is not UTF-8"),
+        (
+            lambda root: (write_images(root, ("bus", "car")), write_images(root / "train", ("steam", "electric"))),
+            DataError,
+            "has bus, car beside train, which has folders of its own. If train is a class, give it another name",
+        ),
+        (
+            lambda root: [write_images(root / part) for part in ("train", "val", "valid")],
+            DataError,
+            "has train, val, valid, of which two are the same part",
+        ),
+        (
+            lambda root: [write_images(root / part) for part in ("validation", "Test")],
+            DataError,
+            "has validation, Test, but no folder train",
+        ),
+        (
+            lambda root: (
+                [write_images(root / part) for part in ("train", "copies")]
+                and [(root / "train" / name).rename(root / "train" / f"{name}s") for name in ("cat", "dog")]
+                and (root / "copies").rename(root / "test")
+            ),
+            DataError,
+            "classes of test and train differ in cat, cats, dog, dogs",
+        ),
         (
             lambda root: (write_images(root / "train"), write_images(root / "test", ("cat", "cow"))),
             DataError,
@@ -265,7 +450,30 @@ def test_a_truncated_image_is_found_by_name(tmp_path):
     break_image(root)
     data = from_folder(root)
     broken = [d.first_broken_file(split) for split in (data.train, data.validation, data.test)]
-    assert [file for file, _ in filter(None, broken)] == [str(root / "dog" / "3.png")]
+    (error,) = filter(None, broken)
+    assert str(error).startswith(f"{root}/dog/3.png cannot be decoded: ")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda file: file.unlink(), "cannot be read: No such file or directory. Make it readable"),
+        (lambda file: (file.unlink(), file.mkdir()), "is not a regular file. Remove it"),
+        (lambda file: (file.unlink(), os.mkfifo(file)), "is not a regular file. Remove it"),
+    ],
+)
+def test_a_file_that_is_gone_is_found_by_name(tmp_path, spoil, words):
+    data = from_folder(write_images(tmp_path / "images"))
+    spoil(Path(data.train.files[3]))
+    assert str(d.first_broken_file(data.train)).startswith(f"{data.train.files[3]} {words}")
+    assert d.first_broken_file(data.test) is None
+
+
+def test_what_tensorflow_does_not_read_is_told_in_plain_words(tmp_path):
+    for file, words in ((tmp_path / "gone.png", "No such file or directory"), (tmp_path, "Is a directory")):
+        with pytest.raises(tf.errors.OpError) as raised:
+            list(tf.data.Dataset.from_tensors(str(file)).map(tf.io.read_file))
+        assert image_file.decode_reason(raised.value) == f"{file}: {words}"
 
 
 def test_hidden_files_are_no_images_and_webp_is_one(tmp_path):
@@ -302,7 +510,8 @@ def test_conversions_are_one_line_of_the_data_and_none_where_all_is_rgb(tmp_path
     write_images(tmp_path / "train" / "grey", (".",), count=4, channels=1)
     write_images(tmp_path / "test", ("cat", "dog", "grey"), count=3, channels=4)
     assert from_folder(tmp_path).conversions == (
-        "33 images: 4 grey (repeated in three channels), 9 with transparency (dropped, not blended)"
+        "converted to RGB with 8 bits, of 33 images: 4 grey (repeated in three channels), 9 with transparency "
+        "(dropped, not blended)"
     )
 
 
@@ -341,10 +550,43 @@ def test_a_wrong_name_of_a_data_set_gets_a_suggestion(tmp_path):
         d.load_data(Recipe(data="cifar_10", data_dir=str(tmp_path)))
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("cifar10:9.9.9", r"cannot be loaded at version 9.9.9, only: .*Pass cifar10, or a version that"),
+        ("cifar10/nope", "BuilderConfig nope not found.*Pass cifar10"),
+        ("photos", "There is a folder of this name: pass --data folder:photos"),
+        ("./photos", "pass --data folder:./photos"),
+    ],
+)
+def test_a_word_after_data_that_is_nearly_right_gets_its_fix(tmp_path, monkeypatch, name, words):
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=words):
+        d.load_data(Recipe(data=name, data_dir=str(tmp_path / "tfds")))
+
+
+def test_a_relative_path_says_where_it_begins(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=f"no such folder in the working directory, {tmp_path}; "):
+        d.load_data(Recipe(data="folder:nowhere"))
+
+
+def test_a_data_set_without_a_split_to_train_on_is_refused(monkeypatch):
+    import tensorflow_datasets as tfds
+
+    splits = tfds.core.DatasetInfo.splits.fget
+    monkeypatch.setattr(
+        tfds.core.DatasetInfo, "splits", property(lambda self: tfds.core.splits.SplitDict([splits(self)["test"]]))
+    )
+    with pytest.raises(UserError, match="data='digits' has no split that is called train, only test"):
+        d.load_data(RECIPE)
+
+
 def test_a_data_set_of_one_class_is_refused(monkeypatch):
     import tensorflow_datasets as tfds
 
-    monkeypatch.setattr(tfds.features.ClassLabel, "names", ["ink"])
+    monkeypatch.setattr(tfds.features.ClassLabel, "names", property(lambda self: ["ink"], lambda self, names: None))
     with pytest.raises(DataError, match="data='digits' has only one class, 'ink'"):
         d.load_data(RECIPE)
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from training.data import decode, resize
+from training.data import decode, resize, resize_window, scaled_sides
 
 CROP, FLIP, POLICY, JITTER, LIGHTING, ERASING, MIX = range(7)  # the kinds of draws
 
@@ -58,27 +58,18 @@ def crop(image, recipe, key):
     if recipe.crop == "area":
         part = random_area(image, (recipe.crop_min, recipe.crop_max), key)
         return tf.image.resize(part, (size, size), antialias=True)
-    image = decode(image)
+    image, draws = decode(image), tf.random.stateless_uniform((2,), tf.random.fold_in(key, 1))
     if recipe.crop == "scale":
         draw = tf.random.stateless_uniform((), key, recipe.crop_min, recipe.crop_max)
-        image = scale(image, tf.cast(tf.round(size * draw), tf.int32))
-    else:
-        image = resize(image, size)
-        if recipe.crop == "pad":
-            border = size // 8
-            image = tf.pad(image, [[border, border], [border, border], [0, 0]])
+        target = scaled_sides(image, tf.round(size * draw))
+        return resize_window(image, target, random_position(draws, target - size), size)
+    image = resize(image, size)
     if recipe.crop == "center":
         return image
-    free = tf.shape(image)[:2] - size
-    top, left = tf.unstack(random_position(tf.random.stateless_uniform((2,), tf.random.fold_in(key, 1)), free))
+    border = size // 8
+    image = tf.pad(image, [[border, border], [border, border], [0, 0]])
+    top, left = tf.unstack(random_position(draws, tf.shape(image)[:2] - size))
     return image[top : top + size, left : left + size]
-
-
-def scale(image, shorter):
-    """Scales an image (height, width, 3) until its shorter side is `shorter` pixels; the aspect ratio stays."""
-    sides = tf.cast(tf.shape(image)[:2], tf.float32)
-    target = tf.round(sides * tf.cast(shorter, tf.float32) / tf.reduce_min(sides))
-    return tf.image.resize(image, tf.cast(target, tf.int32), antialias=True)
 
 
 def random_area(image, shares, key):
@@ -132,7 +123,7 @@ def random_window(sides, shares, aspects, otherwise, key):
 
 def random_position(draws, free):
     """From uniform draws in [0, 1) to integers 0..free, all alike probable."""
-    return tf.cast(draws * tf.cast(free + 1, tf.float32), tf.int32)
+    return tf.cast(draws * tf.cast(free + 1, tf.float32), free.dtype)
 
 
 class Greatest(NamedTuple):

@@ -4,9 +4,14 @@ Fit itself reads the headers only, and stops at the first file that is bad; this
 """
 
 import collections
+import contextlib
+import functools
 import hashlib
 import io
 import os
+import re
+import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,8 +30,20 @@ from training.data import (
     suffix,
     tfds_data,
 )
+from training.data_record import PARTS
 from training.errors import DataError, ImageError, UserError
-from training.image_file import SUFFIXES, decode_reason, describe_conversions, parse_header, read_header, sniff
+from training.image_file import (
+    SUFFIXES,
+    decode_reason,
+    describe_conversions,
+    open_image,
+    parse_header,
+    read_header,
+    shown,
+    sniff,
+)
+
+new_digest = functools.partial(hashlib.blake2b, digest_size=16)
 
 READ_AT_ONCE = 1000  # images whose findings wait to be counted; of their pixels only one image a thread is in memory
 
@@ -40,11 +57,14 @@ ERRORS = {
     "layout": "folders and labels",
 }
 WARNINGS = {
-    "leak": "the same image in two of train, validation and test: the test figures would be too good",
+    "leak": "the same image in two of train, validation and test: training leaves out what it also trains on",
     "ambiguous": "the same image in two classes: one of the labels is wrong",
     "duplicate": "the same image twice in a class",
+    "damaged": "JPEGs that are damaged inside: they are decoded all the same, with wrong pixels",
+    "tiny": "images under 4 pixels high or wide, or 10 times as long as wide: a square of them shows next to nothing",
     "suffix": "images with another format's suffix, which are decoded all the same",
     "ignored": "files in the class folders that are ignored, since they have no image's suffix",
+    "beside": "files and folders beside those of the classes or parts, ignored",
     "hidden": "hidden files, ignored",
 }
 
@@ -90,7 +110,7 @@ class Report:
             if values:
                 lines.append(f"  {name:<8} {min(values)} to {max(values)} pixels, median {np.median(values):.0f}")
         converted = describe_conversions(self.conversions, self.images)
-        lines += [f"  silently {converted}"] if converted else []
+        lines += [f"  {converted}"] if converted else []
         for title, kinds in (("error", ERRORS), ("warning", WARNINGS)):
             for kind, words in kinds.items():
                 found = self.problems.get(kind, [])
@@ -99,7 +119,7 @@ class Report:
                 if len(found) > len(found[:most]):
                     lines.append(f"  and {len(found) - most} more (--all lists them)")
         warnings = sum(map(len, self.problems.values())) - self.errors
-        return "\n".join([*lines, "", f"{self.errors} errors, {warnings} warnings"])
+        return shown("\n".join([*lines, "", f"{self.errors} errors, {warnings} warnings"]))
 
     def raise_if_training_fails(self):
         """Raises a DataError if there are errors."""
@@ -137,8 +157,14 @@ def check_source(source, data_dir=None):
     seen = {}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for some in groups(images, READ_AT_ONCE):
-            for image, (digest, header, error) in zip(some, pool.map(examine, some), strict=True):
+            with complaints() as complained:
+                findings = list(pool.map(examine, some))
+            for image, (digest, header, error) in zip(some, findings, strict=True):
                 count(report, image, header, error)
+                if complained and header and header.format == "JPEG" and not error:
+                    with complaints() as reasons:  # which of them it was
+                        examine(image)
+                    report.problems["damaged"] += [f"{image.path}: {reason}" for reason in reasons[:1]]
                 if digest in seen:
                     compare(report, image, seen[digest])
                 elif digest:
@@ -146,29 +172,60 @@ def check_source(source, data_dir=None):
     return report
 
 
+@contextlib.contextmanager
+def complaints():
+    """Give a list that has, afterwards, the lines that libjpeg wrote to the standard error meanwhile.
+
+    It has no other way to say that a file is damaged, and names none.
+    """
+    lines = []
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as written:
+        os.dup2(written.fileno(), 2)
+        try:
+            yield lines
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            written.seek(0)
+            for line in written.read().decode(errors="replace").splitlines():
+                if re.match("Corrupt JPEG data|Premature end|Inconsistent progression", line):
+                    lines.append(line)
+                else:
+                    print(line, file=sys.stderr)
+
+
 def folder_images(path, report):
     """The images of a folder; what is wrong with the folders themselves, and what is ignored, goes into the report."""
+    root = Path(path).expanduser()
+    parts, ignored, part_of = {"train": root}, [], {}
     try:
+        parts, ignored = part_folders(path)
         data = folder(path, check=None)
-        splits = {name: getattr(data, name) for name in ("train", "validation", "test")}
-        part_of = {file: name for name, split in splits.items() for file in split.files}
+        part_of = {file: part for part in PARTS for file in getattr(data, part).files}
     except DataError as error:
         report.problems["layout"].append(str(error))
-        part_of = {}
-    for part, root in part_folders(path).items():
-        for label, entry in class_folders(root).items():
+    report.problems["beside"] += [str(root / name) for name in ignored]
+    for parent in dict.fromkeys((root, *parts.values())):
+        folders = class_folders(parent)
+        beside = [str(entry) for entry in sorted(parent.iterdir()) if entry.name not in folders]
+        report.problems["beside"] += [file + looks_like(file) for file in beside if not hidden(file, parent)]
+    for part, parent in parts.items():
+        called = "test" if part == "validation" and "test" not in parts else part
+        for label, entry in class_folders(parent).items():
             report.classes[label] += 0
             for file in readable_files(entry):
                 if hidden(file, entry):
                     report.problems["hidden"].append(file)
                 elif suffix(file) in SUFFIXES:
-                    yield Image(file, label, part_of.get(file, part))
+                    yield Image(file, label, part_of.get(file, called))
                 else:
                     report.problems["ignored"].append(file + looks_like(file))
 
 
 def readable_files(root):
-    """The files below a folder; none where a folder in it cannot be read, which is one of the problems already."""
+    """Return the files below a folder; none where a folder in it cannot be read, which is reported already."""
     try:
         return find_files(root)
     except DataError:
@@ -176,11 +233,11 @@ def readable_files(root):
 
 
 def looks_like(file):
-    """ " (looks like TIFF)" for a file whose first bytes show a format."""
+    """Return " (looks like TIFF)" for a file whose first bytes show a format."""
     try:
-        with open(file, "rb") as opened:
-            kind = sniff(opened.read(32))
-    except OSError:
+        with open_image(file) as stream:
+            kind = sniff(stream.read(32))
+    except ImageError:
         return ""
     return f" (looks like {kind})" if kind else ""
 
@@ -217,16 +274,15 @@ def examine(image):
     try:
         if image.encoded is None:
             header = read_header(image.path)
-            encoded = Path(image.path).read_bytes()
+            with open_image(image.path) as stream:
+                digest = hashlib.file_digest(stream, new_digest).digest()
+            decode(tf.io.read_file(image.path))
         else:
-            encoded = image.encoded
-            header = parse_header(image.path, io.BytesIO(encoded), len(encoded))
-        digest = hashlib.blake2b(encoded, digest_size=16).digest()
-        decode(tf.constant(encoded))
+            header = parse_header(image.path, io.BytesIO(image.encoded), len(image.encoded))
+            digest = new_digest(image.encoded).digest()
+            decode(tf.constant(image.encoded))
     except ImageError as error:
         return digest, header, error
-    except OSError as error:  # it went away, or its disk did, after its header was read
-        return digest, header, ImageError(image.path, "unreadable", f"cannot be read: {error.strerror}")
     except tf.errors.OpError as error:
         return digest, header, ImageError(image.path, "broken", f"cannot be decoded: {decode_reason(error)}")
     return digest, header, None
@@ -244,16 +300,16 @@ def count(report, image, header, error):
         report.widths.append(header.width)
         report.formats[header.format] += 1
         report.conversions.update(header.conversions)
+        shorter, longer = sorted((header.height, header.width))
+        if shorter < 4 or longer > 10 * shorter:
+            report.problems["tiny"].append(f"{image.path} has {header.width}x{header.height} pixels")
         if image.encoded is None and SUFFIXES[suffix(image.path)] != header.format:
             report.problems["suffix"].append(f"{image.path} is {header.format}")
 
 
 def compare(report, image, first):
     """Adds an image with the same bytes as an earlier one to the problems."""
-    if image.label != first.label:
-        kind = "ambiguous"
-    elif image.part != first.part:
-        kind = "leak"
-    else:
-        kind = "duplicate"
-    report.problems[kind].append(f"{image.path} ({image.part}) = {first.path} ({first.part})")
+    kinds = ["ambiguous"] if image.label != first.label else []
+    kinds += ["leak"] if image.part != first.part else []
+    for kind in kinds or ["duplicate"]:
+        report.problems[kind].append(f"{image.path} ({image.part}) = {first.path} ({first.part})")

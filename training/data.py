@@ -1,27 +1,39 @@
 """From the word after --data to batches of RGB images and labels.
 
 Every source gives three splits. Training never sees the test split; the validation split, which chooses the best epoch,
-comes out of what is not test. A source that has no test split but a validation split (as ImageNet) reports on that, and
-validates on a tenth of its training images; one with neither gives up a fifth for the test first.
+comes out of what is not test. A source that has no test split but a validation split (such as ImageNet) reports on
+that, and validates on a tenth of its training images; one with neither gives up a fifth for the test first.
 
 The order of the training images is a pure function of a seed.
 """
 
 import collections
 import difflib
+import itertools
+import json
 import os
-import zlib
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from training.errors import DataError, UserError
-from training.image_file import SUFFIXES, decode_reason, describe_conversions, read_header
+from training.data_record import PARTS, SHARES, DataRecord, ImageRecord, count, divide, first, sha256
+from training.errors import DataError, ImageError, UserError
+from training.image_file import SUFFIXES, decode_reason, describe_conversions, identity, read_header
 
-TEST_SHARE, VALIDATION_SHARE = 0.2, 0.1  # the second of what the first leaves
+# What the folders of a data set's parts are called, in small letters.
+PART_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+    "testing": "test",
+}
 
 SHUFFLE_BUFFER = 10_000  # encoded images; a data set that fits is shuffled perfectly
 
@@ -47,21 +59,37 @@ class Split:
 
 @dataclass(frozen=True)
 class Data:
-    """A data set: its class names, its three splits, and a line on what silently becomes of its images, if anything."""
+    """A data set.
+
+    Attributes:
+        class_names: The classes, in the order of the labels.
+        train, validation, test: Its splits.
+        conversions: A line on what becomes of images that are not RGB with 8 bits; empty if all are.
+        notes: Lines on what of the source is not used.
+        record: What a run keeps of it, to find the same images in the same parts again.
+    """
 
     class_names: tuple[str, ...]
     train: Split
     validation: Split
     test: Split
     conversions: str = ""
+    notes: tuple[str, ...] = ()
+    record: DataRecord | None = None
 
 
-def load_data(recipe, *, download=False):
-    """Finds the data of a recipe and checks its labels.
+def load_data(recipe, *, download=False, record=None, seen=frozenset()):
+    """Find the data of a recipe and check the labels.
+
+    A folder without train, val and test is divided, each class by itself, in an order that a hash of each image's own
+    path gives. With the record of a run every image keeps its part, and a new one goes where its own hash says.
+    Images that were trained on are never in validation or test, not even under other names.
 
     Args:
         recipe: Says where the data are.
         download: Whether TFDS may download what is missing.
+        record: The DataRecord of the run that is resumed or evaluated.
+        seen: Digests of the images that the initial weights were trained on, `trained_on` of their DataRecord.
 
     Raises:
         UserError: There is no such source.
@@ -69,12 +97,15 @@ def load_data(recipe, *, download=False):
     """
     kind, _, argument = recipe.data.partition(":")
     if kind == "folder":
-        data = folder(argument)
-    elif recipe.data == "synthetic":
-        data = synthetic(recipe.image_size)
+        data = folder(argument, record=record, seen=seen)
     else:
-        data = tfds_data(recipe.data, recipe.data_dir, download)
-    for name in ("train", "validation", "test"):
+        data = (
+            synthetic(recipe.image_size)
+            if recipe.data == "synthetic"
+            else tfds_data(recipe.data, recipe.data_dir, download)
+        )
+        data = replace(data, record=replace(data.record, trained_on=seen | (record.trained_on if record else seen)))
+    for name in PARTS:
         check_split(getattr(data, name), name, len(data.class_names))
     if data.train.size < recipe.batch_size:
         raise UserError(
@@ -128,16 +159,48 @@ def decode(image):
 
 
 def resize(image, size):
-    """Scales an image until it covers a square and cuts out the middle: (height, width, 3) -> (size, size, 3) float32.
+    """Scale an image until it covers a square, and cut out the middle: (height, width, 3) -> (size, size, 3) float32.
 
     The aspect ratio stays; bilinear, with antialiasing where it shrinks.
     """
-    height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
-    scale = size / tf.minimum(height, width)
-    target = tf.maximum(tf.cast(tf.round(tf.stack([height, width]) * scale), tf.int32), size)
-    image = tf.image.resize(image, target, antialias=True)
-    top, left = tf.unstack((target - size) // 2)
-    return tf.ensure_shape(image[top : top + size, left : left + size], (size, size, 3))
+    target = tf.maximum(scaled_sides(image, size), size)
+    return resize_window(image, target, (target - size) // 2, size)
+
+
+def scaled_sides(image, shorter):
+    """Return height and width, int64 (2,), of an image (height, width, 3) with its shorter side scaled to `shorter`."""
+    sides = tf.cast(tf.shape(image)[:2], tf.float32)
+    return tf.cast(tf.round(sides * (tf.cast(shorter, tf.float32) / tf.reduce_min(sides))), tf.int64)
+
+
+def resize_window(image, target, corner, size):
+    """Scale an image and cut a square out of the result, of which nothing else is computed.
+
+    Of a long, thin image the result would have a hundred thousand times as many pixels as the square.
+
+    Args:
+        image: (height, width, 3), integers or floating point.
+        target: Height and width of the whole result, int64 (2,); bilinear, with antialiasing where it shrinks.
+        corner: Top and left of the square in it, int64 (2,).
+        size: Side of the square.
+
+    Returns:
+        (size, size, 3), float32.
+    """
+    sides = tf.cast(tf.shape(image)[:2], tf.float64)
+    scale, corner = tf.cast(target, tf.float64) / sides, tf.cast(corner, tf.float64)
+    reach = tf.maximum(1 / scale, 1) + 1  # of the kernel, in pixels of the image
+    begin = tf.cast(tf.maximum(corner / scale - reach, 0), tf.int32)
+    end = tf.cast(tf.minimum((corner + size) / scale + reach, sides), tf.int32)
+    resized = tf.raw_ops.ScaleAndTranslate(
+        images=image[tf.newaxis, begin[0] : end[0], begin[1] : end[1]],
+        size=[size, size],
+        scale=tf.cast(scale, tf.float32),
+        translation=tf.cast(tf.cast(begin, tf.float64) * scale - corner, tf.float32),
+        kernel_type="triangle",
+        antialias=True,
+    )
+    return tf.ensure_shape(resized[0], (size, size, 3))
 
 
 def tfds_data(name, data_dir, download):
@@ -150,12 +213,17 @@ def tfds_data(name, data_dir, download):
         download = True  # only prepares it: there is nothing to download
     try:
         builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
-    except (tfds.core.registered.DatasetNotFoundError, ValueError) as error:
-        near = difflib.get_close_matches(name, ["digits", *tfds.list_builders(with_community_datasets=False)])
-        raise UserError(
-            f"data={name!r}: TFDS has no data set of this name. "
-            + (f"Did you mean {', '.join(near)}?" if near else "Pass digits, a name of TFDS, folder:PATH or synthetic.")
-        ) from error
+    except (ValueError, AssertionError, ImportError) as error:  # of a name, a configuration or a version that is none
+        names, known = ["digits", *tfds.list_builders(with_community_datasets=False)], re.split("[/:]", name)[0]
+        near = difflib.get_close_matches(name, names)
+        fix = f"Did you mean {', '.join(near)}?" if near else "Pass digits, a name of TFDS, folder:PATH or synthetic."
+        if os.path.isdir(os.path.expanduser(name)):
+            fix = f"There is a folder of this name: pass --data folder:{name}."
+        reason = "TFDS has no data set of this name."
+        if known in names:
+            reason = str(error).splitlines()[0].split('}": ')[-1]  # what follows the arguments of the call
+            fix = f"Pass {known}, or a version that it names."
+        raise UserError(f"data={name!r}: {reason} {fix}") from error
     features = builder.info.features
     image, label = builder.info.supervised_keys or (None, None)
     if not (
@@ -194,7 +262,21 @@ def tfds_data(name, data_dir, download):
         return Split(size, load, lambda: labels(spec))
 
     named = [name for name in builder.info.splits if name != "test" or labels("test[:1]").min() >= 0]
-    return Data(tuple(features[label].names), *map(split, split_specs(named)))
+    if "train" not in named:
+        raise UserError(
+            f"data={name!r} has no split that is called train, only {', '.join(named)}: there is nothing to train on. "
+            "Choose a data set that has one."
+        )
+    specs = split_specs(named)
+    classes, splits = tuple(features[label].names), [split(spec) for spec in specs]
+    record = record_of(name, classes, splits, builder.info.full_name, *specs)
+    return Data(classes, *splits, record=record)
+
+
+def record_of(source, class_names, splits, *version):
+    """Return the DataRecord of a source without files; `version` is what tells it from others, beside its sizes."""
+    sizes = dict(zip(PARTS, (split.size for split in splits), strict=True))
+    return DataRecord(source, class_names, sizes, sha256(json.dumps([*version, sizes])))
 
 
 def split_specs(names):
@@ -207,48 +289,108 @@ def split_specs(names):
     return "train[28%:]", "train[20%:28%]", "train[:20%]"
 
 
-def folder(path, check=read_header):
+def folder(path, *, record=None, seen=frozenset(), check=read_header):
     """Images in folders: PATH/class/image.jpg, or PATH/train, val and test with class folders in each.
 
     Args:
         path: The folder.
+        record, seen: As in `load_data`.
         check: Function (file) -> its header, which raises for a file that cannot be trained on; None checks no file.
     """
-    parts = {name: list_images(entry) for name, entry in part_folders(path).items()}
-    classes = sorted(parts["train"])
-    for name, images in parts.items():
+    source, root = f"folder:{path}", Path(path).expanduser()
+    folders, ignored = part_folders(path)
+    files = {part: list_images(entry) for part, entry in folders.items()}
+    classes = sorted(files["train"])
+    for name, images in files.items():
         if sorted(images) != classes:
             raise DataError(
                 f"{path}: the classes of {name} and train differ in {', '.join(sorted(set(images) ^ set(classes)))}. "
                 "Every part needs the same class folders."
             )
-    check_classes(f"folder:{path}", classes, part_folders(path)["train"])
-    files = [file for images in parts.values() for files in images.values() for file in files]
-    headers = map(check, files) if check else ()
-    conversions = collections.Counter(name for header in headers for name in header.conversions)
-    if "test" not in parts and "validation" in parts:
-        parts["test"] = parts.pop("validation")
-    for name, share in (("test", TEST_SHARE), ("validation", VALIDATION_SHARE)):
-        if name not in parts:
-            parts[name], parts["train"] = divide(parts["train"], share)
-    splits = (folder_split(parts[name], classes) for name in ("train", "validation", "test"))
-    return Data(tuple(classes), *splits, describe_conversions(conversions, len(files)))
+    check_classes(source, classes, folders["train"])
+    if "test" not in files and "validation" in files:
+        files["test"] = files.pop("validation")
+    conversions, images = collections.Counter(), {name: [] for name in classes}
+    for part, name in itertools.product(files, classes):
+        for file in files[part][name]:
+            if check:
+                conversions.update(check(file).conversions)
+            named = identity(file, strict=check is not None)
+            images[name].append(ImageRecord(part, os.path.relpath(file, root), *named))
+    divided, left_out = divide(images, [part for part in SHARES if part not in files], record, seen)
+    labelled = [(label, image) for label, name in enumerate(classes) for image in divided[name]]
+    parts = {part: [(label, image) for label, image in labelled if image.part == part] for part in PARTS}
+    for part, found in parts.items():
+        if not found:
+            raise DataError(
+                f"data={source!r}: no image is left for {part}: images that are trained on, or were, are not used "
+                "there, and neither are copies of them. Add new images."
+            )
+    notes = [f"{source}: folders beside {', '.join(folders)}, ignored: {first(ignored)}"] if ignored else []
+    if left_out:
+        notes.append(
+            f"{source}: left out of validation and test, since the network is trained on the same images: "
+            f"{count(left_out)} ({first([image.path for image in left_out])})"
+        )
+    return Data(
+        tuple(classes),
+        **{part: folder_split(root, found) for part, found in parts.items()},
+        conversions=describe_conversions(conversions, sum(map(len, images.values()))),
+        notes=tuple(notes),
+        record=DataRecord.of_folder(
+            source,
+            classes,
+            [image for found in parts.values() for _, image in found],
+            seen | record.trained_on if record else seen,
+        ),
+    )
 
 
 def part_folders(path):
-    """{"train", and "validation" and "test" if they are there: its folder}; a folder without parts is all "train"."""
+    """Return the folders of a folder's parts, and the names of folders beside them that are ignored.
+
+    Returns:
+        {"train", and "validation" and "test" if they are there: its folder}, [name]. A folder without parts is all
+        "train".
+
+    Raises:
+        UserError: There is no such folder.
+        DataError: One cannot tell whether its folders are parts or classes.
+    """
     root = Path(path).expanduser()
-    if not root.is_dir():
-        parent = next(parent for parent in root.absolute().parents if parent.is_dir())
-        raise UserError(f"data=folder:{path}: there is no such folder; {parent} is the last part that exists.")
-    names = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
-    parts = {part: root / name for name, part in names.items() if (root / name).is_dir()}
-    return parts if "train" in parts else {"train": root}
+    if not os.path.isdir(root):
+        parent = next(parent for parent in root.absolute().parents if os.path.isdir(parent))
+        where = "" if root.is_absolute() else f" in the working directory, {os.getcwd()}"
+        raise UserError(f"data=folder:{path}: there is no such folder{where}; {parent} is the last part that exists.")
+    folders = class_folders(root)
+    parts = {
+        part: entry for name, part in PART_NAMES.items() for entry in folders.values() if entry.name.lower() == name
+    }
+    others = [name for name in folders if name.lower() not in PART_NAMES]
+    if len(parts) + len(others) < len(folders):
+        named = ", ".join(name for name in folders if name not in others)
+        raise DataError(f"{root} has {named}, of which two are the same part. Put the images of both into one of them.")
+    classes = [name for name in others if find_images(folders[name])]
+    nested = any(map(class_folders, parts.values()))
+    if not parts or (classes and not nested):
+        return {"train": root}, []
+    if "train" in parts and (len(parts) > 1 or not classes):
+        return parts, others
+    named = ", ".join(entry.name for entry in parts.values())
+    if not classes:
+        raise DataError(f"{root} has {named}, but no folder train. Add one, with a folder for each class in it.")
+    raise DataError(
+        f"{root} has {first(classes)} beside {named}, which has folders of its own. If {named} is a class, give it "
+        f"another name. If it is a part, put a folder for each class into {root / 'train'}, and all else elsewhere."
+    )
 
 
 def class_folders(root):
     """{class: its folder} of a folder with one folder a class; hidden ones are none."""
-    return {entry.name: entry for entry in sorted(root.iterdir()) if entry.is_dir() and entry.name[0] != "."}
+    try:
+        return {entry.name: entry for entry in sorted(root.iterdir()) if entry.is_dir() and entry.name[0] != "."}
+    except OSError as error:
+        raise unreadable(error) from error
 
 
 def list_images(root):
@@ -276,10 +418,15 @@ def find_files(root):
     """Every file below a folder, sorted; links to folders are not followed."""
 
     def refuse(error):
-        raise DataError(f"{error.filename} cannot be read: {error.strerror}. Make it readable, or remove it.")
+        raise unreadable(error)
 
     found = (os.path.join(folder, name) for folder, _, names in os.walk(root, onerror=refuse) for name in names)
     return sorted(found)
+
+
+def unreadable(error):
+    """Return the DataError for a folder that the system does not list."""
+    return DataError(f"{error.filename} cannot be read: {error.strerror}. Make it readable, or remove it.")
 
 
 def suffix(file):
@@ -292,25 +439,10 @@ def hidden(file, root):
     return any(part[0] == "." for part in Path(file).relative_to(root).parts)
 
 
-def divide(images, share):
-    """Splits {class: files} in two, each class in the same share, always in the same way."""
-    first, second = {}, {}
-    for name, files in images.items():
-        if len(files) < 3:
-            raise DataError(
-                f"The class {name} has {len(files)} images, too few to split into train, validation and test. "
-                "It needs 3 or more."
-            )
-        shuffled = np.random.RandomState(zlib.crc32(name.encode())).permutation(files).tolist()
-        count = max(1, round(share * len(files)))
-        first[name], second[name] = shuffled[:count], shuffled[count:]
-    return first, second
-
-
-def folder_split(images, classes):
-    """A split of {class: files}; a label is the position of the class."""
-    files = np.array([file for name in classes for file in images[name]])
-    labels = np.array([label for label, name in enumerate(classes) for _ in images[name]], np.int64)
+def folder_split(root, images):
+    """Return the split of a list of (label, ImageRecord) whose paths begin at `root`."""
+    files = np.array([str(root / image.path) for _, image in images])
+    labels = np.array([label for label, _ in images], np.int64)
 
     def load(order, first=0, every=1):
         chosen = np.arange(len(files)) if order is None else np.random.RandomState(order).permutation(len(files))
@@ -325,12 +457,15 @@ def folder_split(images, classes):
 
 
 def first_broken_file(split):
-    """The first file of a split that does not decode, with the reason; None if all do, or if they are not files."""
+    """Return the ImageError of the first file of a split that cannot be read or decoded; None if there is none."""
     for file in split.files:
         try:
+            read_header(file)
             decode(tf.io.read_file(file))
+        except ImageError as error:
+            return error
         except tf.errors.OpError as error:
-            return file, decode_reason(error)
+            return ImageError(file, "broken", f"cannot be decoded: {decode_reason(error)}")
     return None
 
 
@@ -351,4 +486,5 @@ def synthetic(size):
 
         return Split(count, load, lambda: np.arange(count) % 10)
 
-    return Data(tuple("0123456789"), split(10_000), split(1_000), split(1_000))
+    classes, splits = tuple("0123456789"), (split(10_000), split(1_000), split(1_000))
+    return Data(classes, *splits, record=record_of("synthetic", classes, splits, size))

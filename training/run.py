@@ -147,8 +147,8 @@ def fit(recipe, folder=None, *, download=False, overwrite=False, force=False, sa
                 check_same_environment(run, force)
             prepare_machine(recipe)
             data = load_data(recipe, download=download)
-        if data.conversions and run.chief:
-            print(data.conversions)
+        for line in filter(None, (*data.notes, data.conversions)) if run.chief else ():
+            print(line)
         state = [file.name for file in run.checkpoints.files()[:1]]
         check_agreement(strategy, f"{state} {data.train.size} {data.class_names}", f"run folder {run.folder} or data")
         with strategy.scope():
@@ -292,7 +292,7 @@ def data_error(data, error):
     for split in (data.train, data.validation, data.test):
         broken = first_broken_file(split)
         if broken:
-            return DataError(f"{broken[0]} cannot be decoded: {broken[1]}. Remove it, or save it again as an image.")
+            return broken
     return DataError(
         f"The images cannot be read: {decode_reason(error)}. `python -m training check-data` lists the broken ones."
     )

@@ -1,0 +1,245 @@
+"""What a run was trained on: the list of its images, which parts they are in, and how that list is kept in its folder.
+
+A folder without train, val and test is divided here. An image's place in the division is a hash of its own path, so
+that adding or removing one changes next to nothing; a run that has its record changes nothing at all.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from training.errors import DataError, StateError
+
+PARTS = ("train", "validation", "test")
+
+# Taken from the training images where a source lacks them, in this order; the second is a share of what the first
+# leaves.
+SHARES = {"test": 0.2, "validation": 0.1}
+
+
+class ImageRecord(NamedTuple):
+    """An image file of a data set.
+
+    Attributes:
+        part: "train", "validation" or "test".
+        path: Its path relative to the folder of the data set, with "/".
+        bytes: Its size.
+        digest: Equal for equal files, whatever their names (training.image_file.digest).
+    """
+
+    part: str
+    path: str
+    bytes: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class DataRecord:
+    """What a run was trained, validated and tested on.
+
+    Attributes:
+        source: The word after --data.
+        class_names: The classes, in the order of the outputs.
+        sizes: Number of images in each part.
+        fingerprint: A hash of the list of images: part, path and size of each file, or what names a version of a
+            data set of TFDS.
+        images: The images of a folder, in the order of the splits; () for another source.
+        trained_on: Digests of all images that the weights were trained on: the training images, and those that were
+            trained on before, by the run in `init` or before the data changed.
+    """
+
+    source: str
+    class_names: tuple[str, ...]
+    sizes: dict[str, int]
+    fingerprint: str
+    images: tuple[ImageRecord, ...] = ()
+    trained_on: frozenset[str] = frozenset()
+
+    @classmethod
+    def of_folder(cls, source, class_names, images, trained_on=frozenset()):
+        """Return the record of image files; `trained_on` has what was trained on before."""
+        sizes = {part: sum(image.part == part for image in images) for part in PARTS}
+        fingerprint = sha256(json.dumps(sorted(image[:3] for image in images)))
+        trained_on = frozenset(trained_on).union(image.digest for image in images if image.part == "train")
+        return cls(source, tuple(class_names), sizes, fingerprint, tuple(images), trained_on)
+
+    def write(self, folder):
+        """Write data.json into a run folder and, beside it, images.tsv with a line for each image.
+
+        The lines of images.tsv are part, path (as a JSON string), bytes and digest; images of which no more is known
+        than that the weights were trained on them have the part "seen" and an empty path. Equal records give equal
+        bytes.
+        """
+        from training.checkpoint import atomic  # imports TensorFlow
+
+        seen = self.trained_on.difference(image.digest for image in self.images if image.part == "train")
+        rows = [*self.images, *(ImageRecord("seen", "", 0, digest) for digest in sorted(seen))]
+        lines = (f"{part}\t{json.dumps(path)}\t{size}\t{digest}\n" for part, path, size, digest in rows)
+        text = "".join(lines)
+        body = {
+            "source": self.source,
+            "class_names": self.class_names,
+            "sizes": self.sizes,
+            "fingerprint": self.fingerprint,
+            "images.tsv": sha256(text),
+        }
+        body["sha256"] = sha256(json.dumps(body))
+        with atomic(Path(folder) / "images.tsv") as table, atomic(Path(folder) / "data.json") as summary:
+            table.write_text(text)
+            summary.write_text(json.dumps(body, indent=2) + "\n")
+
+    @classmethod
+    def read(cls, folder):
+        """Return the record in a run folder; None where there is none, since an earlier version trained the run.
+
+        Raises:
+            StateError: It is damaged.
+        """
+        file = Path(folder) / "data.json"
+        if not file.exists():
+            return None
+        try:
+            body = json.loads(file.read_text())
+            if body.pop("sha256") != sha256(json.dumps(body)):
+                raise ValueError("its checksum does not match")
+            text = (Path(folder) / "images.tsv").read_text()
+            if body["images.tsv"] != sha256(text):
+                raise ValueError("images.tsv beside it has another checksum")
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise StateError(
+                f"{file} is damaged ({error}): what the run was trained on is not known. Restore data.json and "
+                "images.tsv from a copy, or train again with --overwrite."
+            ) from error
+        rows = [line.split("\t") for line in text.split("\n")[:-1]]
+        images = [ImageRecord(part, json.loads(path), int(size), digest) for part, path, size, digest in rows]
+        return cls(
+            body["source"],
+            tuple(body["class_names"]),
+            body["sizes"],
+            body["fingerprint"],
+            tuple(image for image in images if image.part != "seen"),
+            frozenset(image.digest for image in images if image.part in ("train", "seen")),
+        )
+
+    def differences(self, other):
+        """Return in what another record differs from this one, a phrase for each difference; [] for equal data."""
+        found = []
+        if self.class_names != other.class_names:
+            found.append(f"classes: {', '.join(self.class_names)} there, {', '.join(other.class_names)} now")
+        there, now = ({image.path: image for image in record.images} for record in (self, other))
+        for part in PARTS:
+            mine = [path for path, image in there.items() if image.part == part]
+            others = [path for path, image in now.items() if image.part == part]
+            kinds = {
+                f"added to {part}": [path for path in others if path not in there],
+                f"moved to {part}": [path for path in others if path in there and there[path].part != part],
+                f"removed from {part}": [path for path in mine if path not in now],
+                f"changed in {part}": [path for path in mine if path in now and there[path][2:] != now[path][2:]],
+            }
+            found += [f"{count(paths)} {words} ({first(paths)})" for words, paths in kinds.items() if paths]
+        if not found:
+            found = [
+                f"{part} images: {self.sizes[part]} there, {other.sizes[part]} now"
+                for part in PARTS
+                if self.sizes[part] != other.sizes[part]
+            ]
+        if not found and self.fingerprint != other.fingerprint:
+            found = [f"the data: {self.source} there, {other.source} now, or another version of it"]
+        return found
+
+
+def sha256(text):
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()  # a path may be no UTF-8
+
+
+def count(images):
+    """Return "1 image" or "5 images"."""
+    return f"{len(images)} image{'s' if len(images) != 1 else ''}"
+
+
+def first(names, most=3):
+    """Return the first of many names, as a list for people."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+def place(image):
+    """Return where an image is in the order in which a folder is divided, 0 to 1: a hash of its own path."""
+    return int(sha256(image.path)[:16], 16) / 16**16
+
+
+def divide(images, missing, record=None, seen=frozenset()):
+    """Take the parts that a folder lacks from its training images, and keep what is trained on out of the others.
+
+    Each class is divided by itself, in the order of `place`. With the record of a run its images keep their part, under
+    another name too, and a new one goes where its own place says.
+
+    No image that is trained on, or that was, is in another part: not if it is copied, renamed or moved. One that would
+    be taken from the training images stays there; one in a folder of its part is left out.
+
+    Args:
+        images: {class: ImageRecords}, whose part is the folder in which they are.
+        missing: Which of SHARES are taken from the images in "train".
+        record: DataRecord of the run that is resumed or evaluated.
+        seen: Digests of images that were trained on before.
+
+    Returns:
+        {class: ImageRecords} with their part, sorted by path, and a list of the ImageRecords that are left out.
+
+    Raises:
+        DataError: A class has too few images.
+    """
+    part_of = {}
+    for name, found in images.items():
+        part_of |= in_shares(name, found, missing, seen) if record is None else as_recorded(found, missing, record)
+    seen = seen | record.trained_on if record else seen
+    trained = seen.union(image.digest for image, part in part_of.items() if part == "train")
+    divided, left_out = {}, []
+    for name, found in images.items():
+        divided[name] = []
+        for image in sorted(found, key=lambda image: image.path):
+            part = "train" if image.digest in trained else part_of[image]
+            if part == "train" and image.part != "train":
+                left_out.append(image)
+            else:
+                divided[name].append(image._replace(part=part))
+    return divided, left_out
+
+
+def in_shares(name, images, missing, seen):
+    """Return {image: part} for the images of a class, none of them recorded."""
+    pool = sorted((image for image in images if image.part == "train"), key=place)
+    if len(pool) <= len(missing):
+        raise DataError(
+            f"The class {name} has {count(pool)}, too few to split into {', '.join(['train', *missing])}. It needs "
+            f"{len(missing) + 1} or more."
+        )
+    part_of = {image: image.part for image in images}
+    fresh, left = [image for image in pool if image.digest not in seen], len(pool)
+    for part in missing:
+        number = max(1, round(SHARES[part] * left))
+        part_of |= dict.fromkeys(fresh[:number], part)
+        fresh, left = fresh[number:], left - number
+    return part_of
+
+
+def as_recorded(images, missing, record):
+    """Return {image: part} for the images of a class: that of the same image, of the same path, or its own place's."""
+    kept = {key: image.part for image in record.images for key in (image.digest, image.path, image[1:])}
+    part_of = {}
+    for image in images:
+        keys = [key for key in (image[1:], image.digest, image.path) if key in kept]
+        part = kept[keys[0]] if keys else drawn(place(image), missing)
+        part_of[image] = image.part if image.part != "train" else part if part in missing else "train"
+    return part_of
+
+
+def drawn(place, missing):
+    """Return the part of a new image from its place alone."""
+    end, left = 0.0, 1.0
+    for part in missing:
+        end, left = end + SHARES[part] * left, left * (1 - SHARES[part])
+        if place < end:
+            return part
+    return "train"
