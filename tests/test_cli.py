@@ -28,9 +28,11 @@ def test_fit_evaluates_exports_and_leaves_everything_in_the_folder(digits_run):
     assert sorted(path.name for path in digits_run.iterdir()) == [
         "best.safetensors",
         "classes.json",
+        "data.json",
         "environment.json",
         "export",
-        "lock",
+        "export.json",
+        "images.tsv",
         "metrics.json",
         "recipe.json",
         "states",

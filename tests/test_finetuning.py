@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 import keras_cnns
 from training import run as runs
 from training.data import Data, Split
-from training.errors import UserError
+from training.errors import StateError, UserError
 from training.finetuning import freeze, initialize, levels_of
 from training.loop import make_train_step, train
 from training.recipe import Recipe, prepare_machine
@@ -93,6 +93,7 @@ def trained(folder, data, recipe, start=lambda model: None):
     folder.mkdir()
     run = Run(folder, recipe)
     run.write("classes.json", json.dumps(data.class_names))
+    run.write("environment.json", "{}")
     train(model, data, recipe, run)
     return model, run
 
@@ -149,7 +150,7 @@ def high_run(low_run, tmp_path_factory):
     recipe = dataclasses.replace(TUNE, init=str(source), freeze="backbone")
     stop = StopInStep(3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "load_data", lambda recipe, download=False: HIGH)
+        patch.setattr(runs, "load_data", lambda recipe, **_: HIGH)
         with pytest.raises(KeyboardInterrupt):
             runs.fit(recipe, folder / "run", save_steps=2, callbacks=[stop])
         keras_cnns.save_weights(small(), source)
@@ -161,7 +162,7 @@ def test_a_frozen_backbone_beats_as_many_steps_from_scratch(low_run, high_run, t
     tuned = json.loads(high_run[0].metrics.read_text())["test"]["accuracy"]
     _, scratch = trained(tmp_path / "scratch", HIGH, SCRATCH)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "load_data", lambda recipe: HIGH)
+        patch.setattr(runs, "load_data", lambda recipe, **_: HIGH)
         accuracy = runs.evaluate(scratch).accuracy
     print(f"fine-tuned {tuned:.2%}, from scratch {accuracy:.2%}")
     assert tuned > accuracy + 0.05
@@ -205,7 +206,7 @@ def test_the_preprocessing_of_the_file_reaches_everything(low_run, high_run, tmp
     logits = network(x, training=False).numpy()
     loss, accuracy = loss_and_accuracy(logits, labels)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "load_data", lambda recipe: HIGH)
+        patch.setattr(runs, "load_data", lambda recipe, **_: HIGH)
         evaluation = runs.evaluate(run)
     assert (evaluation.loss, evaluation.accuracy) == (pytest.approx(loss, rel=1e-4), pytest.approx(accuracy))
     file = tmp_path / "digit.png"
@@ -228,7 +229,7 @@ def test_gradual_unfreezing_is_a_second_run_from_the_first(high_run, tmp_path):
         TUNE, init=str(first.folder), freeze="stem..stage2", backbone_rate=0.1, optimizer="adam", learning_rate=0.01
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "load_data", lambda recipe, download=False: HIGH)
+        patch.setattr(runs, "load_data", lambda recipe, **_: HIGH)
         second = runs.fit(recipe, tmp_path / "second")
     before, after = saved(first), saved(second)
     same = {name for name in after if np.array_equal(before[name], after[name])}
@@ -347,7 +348,7 @@ def test_auxiliary_heads_start_at_random_where_the_file_has_none(tmp_path):
     assert initialize(two_layers(2), full).endswith("all weights were taken over")
 
 
-def test_wrong_weights_are_refused_with_the_mend_and_change_nothing(tmp_path, low_run):
+def test_wrong_weights_are_refused_with_the_fix_and_change_nothing(tmp_path, low_run):
     deeper = keras_cnns.ResNetCIFAR(depth=14, input_shape=(8, 8, 3), classes=3)
     before = values(deeper)
     with pytest.raises(UserError, match=r"variables are missing, as stage1_block2.*--model ResNetCIFAR --model_args"):
@@ -364,6 +365,10 @@ def test_wrong_weights_are_refused_with_the_mend_and_change_nothing(tmp_path, lo
         Recipe(init=str(tmp_path / "wide.safetensors")).resolved()
     with pytest.raises(UserError, match=r"there is no .*best.safetensors. Pass a folder of a run"):
         initialize(small(), tmp_path)
+    low_run.write("recipe.json", "[]")
+    with pytest.raises(StateError, match=r"recipe.json is damaged"):
+        initialize(deeper, str(low_run.folder))
+    low_run.write("recipe.json", low_run.recipe.to_json())
     (tmp_path / "torch.pth").write_bytes(b"PK" * 50)
     with pytest.raises(UserError, match=r"not a whole safetensors file.*python -m training convert"):
         initialize(small(), tmp_path / "torch.pth")

@@ -14,6 +14,7 @@ import os
 import platform
 import re
 import shutil
+import stat
 import sys
 from pathlib import Path
 
@@ -64,30 +65,64 @@ def atomic(path, needed=None):
 
 @contextlib.contextmanager
 def locked(folder):
-    """Makes a folder and keeps other processes from working in it; the system takes the lock back from one that dies.
+    """Make a folder and keep other processes from working in it; the system takes the lock back from one that dies.
 
-    What a killed process left half written in it is removed.
+    What a killed process left half written in it is removed. The lock is a file in the folder that is there as long as
+    someone works in it; a folder that was made for it, and that nothing was written into, is removed too.
 
     Raises:
-        UserError: Another process works in it.
+        UserError: Another process works in it, or there can be no such folder.
+        ResourceError: The disk is full, or the folder cannot be written to.
     """
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / "lock", "a+")  # noqa: SIM115, open as long as it is locked
-    with file:
+    folder = Path(folder)
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    lock = folder / "lock"
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
+            with disk_errors(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                descriptor = lock_file(lock)
+        except OSError as error:
+            reason = "is a symbolic link" if error.errno == errno.ELOOP else (error.strerror or str(error)).lower()
             raise UserError(
-                f"{folder} is in use by {file.read().strip() or 'another process'}. Wait for it, or pass "
-                "another folder."
-            ) from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()}")
-        file.flush()
-        remove_temporary_files(folder)
-        yield
+                f"{folder} cannot be worked in: {error.filename or lock}: {reason}. Pass another folder."
+            ) from error
+        try:
+            remove_temporary_files(folder)
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+            os.close(descriptor)
+    finally:
+        for path in made:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+
+
+def lock_file(path):
+    """Make a file, lock it, and return its descriptor; links are not followed."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "is not a regular file", str(path))
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Whoever had it before may have removed the file between its opening and its locking, and a third made another.
+        same = path.exists() and os.path.samestat(path.stat(), os.fstat(descriptor))
+        if not same:
+            raise BlockingIOError
+    except BlockingIOError:
+        holder = os.read(descriptor, 200).decode(errors="replace")
+        os.close(descriptor)
+        raise UserError(
+            f"{path.parent} is in use by {holder or 'another process'}. Wait for it, or pass another folder."
+        ) from None
+    except OSError:
+        os.close(descriptor)
+        raise
+    with contextlib.suppress(OSError):  # only for the message above; there may be no room
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"process {os.getpid()} on {platform.node()}".encode())
+    return descriptor
 
 
 def sync_folder(folder):
@@ -137,11 +172,21 @@ def write_weights(model, path, metadata):
         keras_cnns.save_weights(model, temporary, metadata)
 
 
-class Checkpoints:
-    """The states in a folder: `epoch0003-step000120-DIGITS.safetensors` is in epoch 3, after 120 steps of it."""
+def is_state(name):
+    """Whether a file of this name is a state, or one that is being written."""
+    return re.fullmatch(r"epoch\d+-step\d+-\w+\.safetensors(\.tmp-\d+)?", name) is not None
 
-    def __init__(self, folder):
-        self.folder = Path(folder)
+
+class Checkpoints:
+    """The states in a folder: `epoch0003-step000120-DIGITS.safetensors` is in epoch 3, after 120 steps of it.
+
+    Args:
+        folder: The folder.
+        run: What tells the run from others. A state of another one is not used; None does not ask.
+    """
+
+    def __init__(self, folder, run=None):
+        self.folder, self.run = Path(folder), run
 
     def files(self):
         """The states, the newest first."""
@@ -151,6 +196,10 @@ class Checkpoints:
 
         return sorted(self.folder.glob("epoch*-step*-*.safetensors"), key=progress, reverse=True)
 
+    def epochs(self):
+        """How many epochs the newest state has behind it, by its name; None if there is no state."""
+        return next((int(re.search(r"\d+", file.name)[0]) for file in self.files()), None)
+
     def save(self, arrays, progress):
         """Writes a state and removes all but the last few.
 
@@ -158,7 +207,8 @@ class Checkpoints:
             arrays: {name: array}.
             progress: A JSON value with the numbers "epoch" and "step".
         """
-        content = safetensors.numpy.save(arrays, {"progress": json.dumps(progress)})
+        # One entry only: safetensors would write several in a random order.
+        content = safetensors.numpy.save(arrays, {"progress": json.dumps(progress | {"run": self.run})})
         digits = hashlib.sha256(content).hexdigest()[:16]
         path = self.folder / f"epoch{progress['epoch']:04d}-step{progress['step']:06d}-{digits}.safetensors"
         with disk_errors(path):
@@ -169,12 +219,12 @@ class Checkpoints:
             old.unlink()
 
     def load(self):
-        """The newest state that is whole, (arrays, progress), or None if there is none at all.
+        """Return the newest state that is whole, (arrays, progress), or None if there is none at all.
 
-        A damaged one is named on standard error.
+        One that is damaged, or of another run, is named on standard error.
 
         Raises:
-            StateError: There are states, and all of them are damaged.
+            StateError: There are states, and none of them can be used.
         """
         files = self.files()
         for path in files:
@@ -184,18 +234,28 @@ class Checkpoints:
                     raise ValueError("its SHA-256 is not the one in its name")
                 arrays = safetensors.numpy.load(content)
                 header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-                return arrays, json.loads(header["__metadata__"]["progress"])
-            except (OSError, ValueError) as error:
-                print(f"{path} is damaged ({error}); going on from the state before it", file=sys.stderr)
+                progress = json.loads(header["__metadata__"]["progress"])
+                run = progress.pop("run", None)
+                if self.run not in (None, run):
+                    raise ValueError("it is of another run, or of an earlier version")
+                return arrays, progress
+            except (OSError, ValueError, LookupError, TypeError, safetensors.SafetensorError) as error:
+                print(f"{path} is damaged ({error}); the state before it is used", file=sys.stderr)
         if files:
-            raise StateError(f"{self.folder}: every state is damaged. Start anew with --overwrite.")
+            raise StateError(f"{self.folder}: every state is damaged or of another run. Start anew with --overwrite.")
         return None
 
 
+def is_temporary(name):
+    """Whether a file or folder of this name is one that a process had not finished."""
+    return re.search(r"\.tmp-\d+$", name) is not None
+
+
 def remove_temporary_files(folder):
-    """Removes what a killed process left half written; only for the one process that works in the folder."""
+    """Remove what a killed process left half written; only for the one process that works in the folder."""
     for path in [*Path(folder).glob("*.tmp-*"), *Path(folder).glob("*/*.tmp-*")]:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if is_temporary(path.name):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def state_of(model, averaged=None):

@@ -3,15 +3,17 @@
 A level is the first word of a layer's name, `stage3` of `stage3_block1_conv2_conv`.
 """
 
-import hashlib
 import json
+import sys
 from pathlib import Path
 
 import keras
 import safetensors
 
 import keras_cnns
+from training.data_record import DataRecord
 from training.errors import UserError
+from training.run_folder import Run, few, file_digest
 
 PREPROCESSING = ("imagenet", "tf", "caffe", "lite")
 
@@ -52,10 +54,40 @@ def initial_preprocessing(init):
 
 
 def origin(init):
-    """Where the weights are from, as JSON values: the file's path and its SHA-256."""
+    """Return where the weights are from, as JSON values: the file's path and its SHA-256."""
     file = weights_file(init)
-    with open(file, "rb") as content:
-        return {"file": str(file.absolute()), "sha256": hashlib.file_digest(content, "sha256").hexdigest()}
+    return {"file": str(file.absolute()), "sha256": file_digest(file)}
+
+
+def trained_on(init):
+    """Return the digests of the images that the weights in a run folder or a file were trained on, as far as the record
+    of a run beside them says."""
+    file = weights_file(init)
+    folder = file.parent
+    record, in_run = DataRecord.read(folder), (folder / "recipe.json").exists()
+    if record and in_run and file.name == "best.safetensors":
+        Run.open(folder).check_best()  # else the record may be of other weights
+    if record is None and in_run:
+        print(
+            f"init={init!r}: an earlier version trained this run, and which images it was trained on is not known. "
+            "Some of them may be among the validation and test images.",
+            file=sys.stderr,
+        )
+    return record.trained_on if record else frozenset()
+
+
+def class_names_of(metadata, init):
+    """Return the names of the classes that a weight file is for; None if it does not say."""
+    try:
+        names = json.loads(metadata.get("classes", "null"))
+    except (ValueError, RecursionError):
+        names = 0
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise UserError(
+            f"init={init!r}: the classes in the file's metadata are no list of names but "
+            f"{metadata['classes'][:50]!r}. Pass another file, or write this one again with keras_cnns.save_weights."
+        )
+    return names
 
 
 def initialize(model, init, class_names=None):
@@ -77,7 +109,7 @@ def initialize(model, init, class_names=None):
         UserError: There is no such file, or it is of another network; nothing has changed then.
     """
     metadata, shapes = read_header(init)
-    names = json.loads(metadata.get("classes", "null"))
+    names = class_names_of(metadata, init)
     others = names and class_names and names != list(class_names)
     classes = {variable.path: variable.shape[-1] for variable in model.weights if variable.path.endswith("/kernel")}
     random = {}  # the beginning of variables' names: why they start at random
@@ -90,32 +122,26 @@ def initialize(model, init, class_names=None):
             random[f"{last}/"] = f"{last} starts at random: it had {there} classes and has {here} now"
         elif others:
             random[f"{last}/"] = (
-                f"{last} starts at random: its classes were {_few(names)} and are {_few(class_names)} now"
+                f"{last} starts at random: its classes were {few(names)} and are {few(class_names)} now"
             )
     try:
         keras_cnns.load_weights(model, weights_file(init), keep=tuple(random))
     except ValueError as error:
-        fact = str(error).rpartition(". ")[0]  # its last sentence is the mend for those who build networks themselves
-        raise UserError(f"init={init!r}: {fact}. {_mend(init)}") from error
+        fact = str(error).rpartition(". ")[0]  # its last sentence is for those who build networks themselves
+        raise UserError(f"init={init!r}: {fact}. {_fix(init)}") from error
     return f"{weights_file(init)}: " + "; ".join(
         ["all weights were taken over but these" if random else "all weights were taken over", *random.values()]
     )
 
 
-def _few(names):
-    """The first of some names, as text."""
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-
-
-def _mend(init):
+def _fix(init):
     """What to pass for the network that the weights are of."""
-    file = Path(init) / "recipe.json"
-    if not file.is_file():
+    if not (Path(init) / "recipe.json").is_file():
         return "Pass the --model, --model_args and --image_size that these weights were trained with, or other weights."
-    recipe = json.loads(file.read_text())
+    recipe = Run.open(init).recipe
     return (
-        f"That run has --model {recipe['model']} --model_args '{json.dumps(recipe['model_args'])}' --image_size "
-        f"{recipe['image_size']}: pass the same, or another run."
+        f"That run has --model {recipe.model} --model_args '{json.dumps(recipe.model_args)}' --image_size "
+        f"{recipe.image_size}: pass the same, or another run."
     )
 
 

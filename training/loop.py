@@ -132,6 +132,7 @@ def train(model, data, recipe, run, callbacks=(), *, save_steps=500):
                 if run.chief:
                     metadata = {"epoch": str(epoch + 1), "preprocessing": recipe.preprocessing}
                     metadata["classes"] = json.dumps(data.class_names)
+                    metadata["recipe"] = run.digest
                     checkpoint.write_weights(averaged or model, run.best, metadata)
             progress["done"] = bool(model.stop_training)
             save()

@@ -1,4 +1,4 @@
-"""A run: its folder, and what is done with it from the first step to the exported network."""
+"""What is done with a run, from the first step to the exported network."""
 
 import contextlib
 import dataclasses
@@ -9,7 +9,6 @@ import platform
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -19,14 +18,25 @@ import keras_cnns
 from training import checkpoint, dashboards
 from training.dashboards.hparams import write_result
 from training.data import decode, find_images, first_broken_file, load_data, resize
-from training.devices import check_agreement, chief_first, is_chief, make_strategy, prepare_network, total
-from training.errors import DataError, ImageError, ResourceError, StateError, UserError, WorkerLostError
+from training.data_record import DataRecord
+from training.devices import (
+    check_agreement,
+    chief_first,
+    found_distribution,
+    is_chief,
+    make_strategy,
+    prepare_network,
+    total,
+)
+from training.errors import DataError, ImageError, Interrupted, ResourceError, StateError, UserError, WorkerLostError
 from training.evaluation import make_evaluation
 from training.export import export
-from training.finetuning import freeze, initialize, origin
+from training.finetuning import freeze, initialize, origin, trained_on, weights_file
 from training.image_file import FORMATS, SUFFIXES, decode_reason, read_header
 from training.loop import train
 from training.recipe import Recipe, prepare_machine
+from training.recipes import find_recipe
+from training.run_folder import Run, check_folder
 
 # What TensorFlow says in a process when another one is gone.
 LOST = (
@@ -37,82 +47,42 @@ LOST = (
     tf.errors.FailedPreconditionError,
 )
 
+# What it says of an image that is broken, gone, or not to be read.
+UNREADABLE = (
+    tf.errors.InvalidArgumentError,
+    tf.errors.NotFoundError,
+    tf.errors.PermissionDeniedError,
+    tf.errors.DataLossError,
+)
+
+# What "auto" in these fields comes to depends on the machine, or on a file that may be gone when a run is resumed.
+DECIDED_ONCE = ("precision", "jit", "deterministic", "distribution", "preprocessing")
+
 PREDICTED_AT_ONCE = 32  # images in a batch of predict
 
 
-@dataclass(frozen=True)
-class Run:
-    """A run folder.
+def fit(
+    recipe: Recipe | str,
+    folder: str | Path | None = None,
+    *,
+    download: bool = False,
+    overwrite: bool = False,
+    force: bool = False,
+    save_steps: int = 500,
+    callbacks: tuple[keras.callbacks.Callback, ...] = (),
+    **shown,
+) -> Run:
+    """Train a recipe, evaluate its best epoch on the test split and export it. The same call again resumes.
 
-    recipe.json        the recipe, every "auto" decided
-    environment.json   versions and device
-    classes.json       the class names, in the order of the outputs
-    init.json          of a run with `init`: the file, its SHA-256, and what was taken over from it
-    best.safetensors   the weights of the best epoch; keras_cnns.load_weights reads them
-    states/            what training goes on from: the last three states
-    metrics.json       written at the end: test figures, best epoch, history
-    tensorboard/       event files
-    export/            the SavedModel
-    """
-
-    folder: Path
-    recipe: Recipe
-    chief: bool = True  # whether this process writes the files; of several machines one does
-
-    best = property(lambda self: self.folder / "best.safetensors")
-    checkpoints = property(lambda self: checkpoint.Checkpoints(self.folder / "states"))
-    metrics = property(lambda self: self.folder / "metrics.json")
-    export = property(lambda self: self.folder / "export")
-
-    @classmethod
-    def open(cls, folder):
-        """Opens a folder that `fit` made."""
-        folder = Path(folder)
-        if not (folder / "recipe.json").is_file():
-            raise UserError(f"{folder} is no run folder: it has no recipe.json. `python -m training fit` makes one.")
-        return cls(folder, Recipe.from_json((folder / "recipe.json").read_text(), folder / "recipe.json"))
-
-    def write(self, name, text):
-        """Writes a text file of the run."""
-        with checkpoint.atomic(self.folder / name) as temporary:
-            temporary.write_text(text)
-
-    @property
-    def verbose(self):
-        """How Keras's progress bar shows: not at all beside the chief, a line an epoch without a terminal."""
-        return 0 if not self.chief else 1 if sys.stdout.isatty() else 2
-
-    @property
-    def class_names(self):
-        """The class names, in the order of the outputs."""
-        return json.loads((self.folder / "classes.json").read_text())
-
-    def network(self):
-        """The trained network for use: logits of the main head, weights of the best epoch, images of any size
-        that it can take.
-
-        It computes in float32 whatever the run's precision was, so that every machine gives the same answer.
-        """
-        if not self.best.exists():
-            raise StateError(f"{self.folder} has no weights yet. Train it with `python -m training fit`.")
-        keras.mixed_precision.set_global_policy("float32")
-        network = self.recipe.build(len(self.class_names), for_use=True)
-        try:
-            keras_cnns.load_weights(network, self.best)
-        except ValueError as error:
-            raise StateError(f"{error} Start anew with --overwrite.") from error
-        return network
-
-
-def fit(recipe, folder=None, *, download=False, overwrite=False, force=False, save_steps=500, callbacks=(), **shown):
-    """Trains a recipe, evaluates its best epoch on the test split and exports it. The same call again goes on.
+    Everything that can be wrong before the first step is found before anything in the folder changes.
 
     Args:
-        recipe: What to train.
-        folder: The run folder; by default runs/NAME-DIGEST.
+        recipe: What to train: a Recipe, or the name of one, as on the command line.
+        folder: The run folder; by default runs/NAME-DIGEST, of the recipe as it is given: on another machine, where
+            "auto" may mean something else, it is the same.
         download: Whether TFDS may download.
         overwrite: Whether to start anew where the folder already has a run.
-        force: Whether to go on although versions or devices are others than before.
+        force: Whether to resume although versions, devices or images are not those of before.
         save_steps: Steps between two states; more often by the clock, and always at the end of an epoch.
         callbacks: Further Keras callbacks.
         shown: How much TensorBoard shows: `picture_epochs`, `profile_steps` and `row` of
@@ -124,11 +94,23 @@ def fit(recipe, folder=None, *, download=False, overwrite=False, force=False, sa
     Raises:
         TrainingError: One of its kinds, see training.errors.
     """
+    recipe = find_recipe(recipe) if isinstance(recipe, str) else recipe
+    if not isinstance(recipe, Recipe):
+        raise UserError(f"recipe={recipe!r}: it must be a Recipe, or the name of one.")
     if save_steps < 1:
         raise UserError(f"save_steps={save_steps}: it must be at least 1 step.")
-    recipe = (recipe if overwrite else as_begun(recipe, folder)).resolved()
+    recipe = recipe.with_known_network()
+    folder = Path(folder or f"runs/{recipe.run_name}")
+    check_folder(folder, overwrite)
+    begun = Run.open(folder) if (folder / "recipe.json").exists() and not overwrite else None
+    recipe = (as_begun(recipe, begun.recipe) if begun else recipe).resolved()
+    if overwrite and recipe.init and weights_file(recipe.init).resolve().is_relative_to(folder.resolve()):
+        raise UserError(
+            f"init={recipe.init!r} is in {folder}, which --overwrite would replace. Pass another --run, or copy the "
+            "weights to another place first."
+        )
     strategy = make_strategy(recipe.distribution)
-    run = Run(Path(folder or f"runs/{recipe.run_name}"), recipe, is_chief(strategy))
+    run = Run(folder, recipe, is_chief(strategy), begun and begun.written)
     replicas = strategy.num_replicas_in_sync
     if recipe.batch_size % replicas:
         raise UserError(
@@ -137,53 +119,119 @@ def fit(recipe, folder=None, *, download=False, overwrite=False, force=False, sa
     if replicas > 1 and recipe.jit:
         raise UserError("jit=True: XLA does not compile a step on several devices. Pass --jit false.")
     try:
-        with chief_first(strategy):
-            if overwrite and run.chief:
-                start_anew(run.folder)
-            if (run.folder / "recipe.json").exists():
-                check_same_recipe(run)
-                if run.metrics.exists():
-                    return run
-                check_same_environment(run, force)
-            prepare_machine(recipe)
-            data = load_data(recipe, download=download)
-        for line in filter(None, (*data.notes, data.conversions)) if run.chief else ():
-            print(line)
-        state = [file.name for file in run.checkpoints.files()[:1]]
-        check_agreement(strategy, f"{state} {data.train.size} {data.class_names}", f"run folder {run.folder} or data")
-        with strategy.scope():
-            model = recipe.build(len(data.class_names))  # before the folder is made: a wrong size leaves nothing
-        with checkpoint.locked(run.folder) if run.chief else contextlib.nullcontext():
-            fit_in(run, model, data, strategy, save_steps, callbacks, shown)
+        with contextlib.ExitStack() as stack:
+            with chief_first(strategy):
+                if run.chief:
+                    stack.enter_context(checkpoint.locked(folder))
+                    check_unchanged(begun, folder, overwrite)
+                if begun:
+                    check_same_recipe(begun, recipe)
+                    if run.metrics.exists():
+                        check_finished(run)
+                        return run
+                    check_same_environment(begun, force)
+                prepare_machine(recipe)
+                data = load_run_data(run, begun, download=download, force=force)
+            states = [file.name for file in run.checkpoints.files()[:1]] if begun else []
+            seen = f"{states} {data.train.size} {data.class_names}"
+            check_agreement(strategy, seen, f"run folder {folder} or data")
+            with strategy.scope():
+                model = recipe.build(len(data.class_names))
+            fit_in(run, begun, model, data, strategy, save_steps, callbacks, shown)
             total(strategy, 0)  # nobody leaves before the chief is done
     except LOST as error:
         if strategy.cluster_resolver is None:
             raise
         raise WorkerLostError(
-            "Another process of this run is gone, and none can go on without it. Start all of them again: they go on "
-            "from the last saved state."
+            "Another process of this run is gone, and none can continue without it. Start all of them again: they "
+            "resume from the last saved state."
         ) from error
     return run
 
 
-def as_begun(recipe, folder):
-    """The recipe with the preprocessing of the run that it began in a folder: the weights in `init` may be others now,
-    or gone."""
-    if recipe.init and recipe.preprocessing == "auto" and folder and (Path(folder) / "recipe.json").exists():
-        begun = Run.open(folder).recipe
-        if begun.init == recipe.init:
-            return dataclasses.replace(recipe, preprocessing=begun.preprocessing)
-    return recipe
+def as_begun(recipe, begun):
+    """Return the recipe with what "auto" came to when the run was begun, maybe on another machine."""
+    decided = {name: getattr(begun, name) for name in DECIDED_ONCE if getattr(recipe, name) == "auto"}
+    if found_distribution() == "multiworker":  # these processes cannot go on alone, each by itself
+        decided.pop("distribution", None)
+    return dataclasses.replace(recipe, **decided)
 
 
-def start_from(model, run, class_names):
-    """Gives a network its initial weights, if the run has no state yet, and freezes what the recipe says.
+def check_unchanged(begun, folder, overwrite):
+    """Raise a UserError if the run in a folder is not the one that was read before the folder was locked."""
+    check_folder(folder, overwrite)
+    now = Run.open(folder).written if (folder / "recipe.json").exists() else None
+    if not overwrite and now != (begun and begun.written):
+        raise UserError(f"{folder} was changed by another process in this moment. Give the command again.")
+
+
+def check_finished(run):
+    """Check that all of a finished run is there, and write the export again if that alone is not.
+
+    Raises:
+        StateError: Something else is missing, damaged or of another run.
+    """
+    run.check_finished()
+    if run.chief and not run.has_whole_export():
+        print(f"{run.export} is missing or damaged, and written again")
+        write_export(run)
+
+
+def load_run_data(run, begun=None, *, download=False, force=False):
+    """Load the data of a run that begins, or compare them with what they were when it began.
+
+    Args:
+        run: The run.
+        begun: The same, if it has begun.
+        download: Whether TFDS may download.
+        force: Whether images may be others than before.
+
+    Raises:
+        UserError: The data are not those that the run began with.
+        StateError: What they were is not known.
+    """
+    if not begun:
+        seen = trained_on(run.recipe.init) if run.recipe.init else frozenset()
+        return load_data(run.recipe, download=download, seen=seen)
+    data = load_data(run.recipe, download=download, record=DataRecord.read(run.folder))
+    different = data_differences(begun, data)
+    classes = list(data.class_names) != begun.class_names
+    if different and (classes or not force):
+        again = "" if classes else "--force to resume all the same, "
+        raise UserError(
+            f"{run.folder} was begun with other data ({'; '.join(different)}). Pass the same data, {again}another "
+            "--run, or --overwrite."
+        )
+    return data
+
+
+def data_differences(run, data):
+    """Return in what the data differ from those that a run began with, as texts.
+
+    Raises:
+        StateError: The run has no record of its data, or it is damaged.
+    """
+    if list(data.class_names) != run.class_names:
+        return [f"classes: {', '.join(run.class_names)} there, {', '.join(data.class_names)} now"]
+    if data.record is None:
+        return []
+    there = DataRecord.read(run.folder)
+    if there is None:
+        raise StateError(
+            f"{run.folder} has no data.json: an earlier version began it, and which images it was trained on is not "
+            "known. Start anew with --overwrite."
+        )
+    return there.differences(data.record)
+
+
+def start_from(model, run, resumed, class_names):
+    """Give a network its initial weights, if the run has no state yet, and freeze what the recipe says.
 
     Returns:
         What init.json records; None if there is nothing new to record.
     """
     init, said = None, []
-    if run.recipe.init and not run.checkpoints.files():
+    if run.recipe.init and not resumed:
         init = origin(run.recipe.init)
         init["done"] = initialize(model, run.recipe.init, class_names)
         said.append(init["done"])
@@ -194,30 +242,64 @@ def start_from(model, run, class_names):
     return init
 
 
-def fit_in(run, model, data, strategy, save_steps, callbacks, shown):
-    """What `fit` does in the folder, which is this run's own."""
+class Beginning(keras.callbacks.Callback):
+    """Calls a function before the first step, when all that can be checked before it has been.
+
+    Args:
+        begin: The function.
+    """
+
+    def __init__(self, begin):
+        super().__init__()
+        self.begin = begin
+
+    def on_train_begin(self, logs=None):
+        self.begin()
+
+    def state(self):
+        return {}
+
+    def load_state(self, state):
+        pass
+
+
+def fit_in(run, begun, model, data, strategy, save_steps, callbacks, shown):
+    """Do what `fit` does in the folder, which is locked."""
     recipe, folder = run.recipe, run.folder
-    machine = json.dumps(environment(), indent=2)
+    machine = json.dumps(environment() | {"directory": os.getcwd()}, indent=2)
     with strategy.scope():
-        init = start_from(model, run, data.class_names)
+        init = start_from(model, run, begun and run.checkpoints.files(), data.class_names)
         prepare_network(model, recipe, strategy)
     if run.chief:
         check_space(run, model)
-        run.write("recipe.json", recipe.to_json())
-        run.write("environment.json", machine + "\n")
-        if init:
-            run.write("init.json", json.dumps(init, indent=2) + "\n")
-        run.write("classes.json", json.dumps(data.class_names) + "\n")
-        texts = {
-            "recipe": fenced(recipe.to_json()),
-            "environment": fenced(machine),
-            "network": fenced(str(keras_cnns.complexity(model))),
-            "command": fenced(f"python -m training fit {folder}/recipe.json --run {folder}-again"),
-        }
+        print(opening(run, model, data, strategy), flush=True)
+    files = {"environment.json": machine + "\n"}
+    if init:
+        files["init.json"] = json.dumps(init, indent=2) + "\n"
+    if not begun:
+        files |= {"recipe.json": recipe.to_json(), "classes.json": json.dumps(data.class_names) + "\n"}
+
+    def begin():
+        if run.chief and begun:
+            for name, text in files.items():
+                run.write(name, text)
+            if data.record:
+                data.record.write(folder)
+        elif run.chief:
+            run.begin(files, data.record)
+        total(strategy, 0)  # nobody looks for states before those of a former run are gone
+
     try:
+        callbacks = (Beginning(begin), *callbacks)
         if run.chief:
             log = dashboards.Log(folder / "tensorboard")
-            callbacks = (*dashboards.of_run(log, recipe, data, texts, **shown), *callbacks)
+            texts = {
+                "recipe": fenced(recipe.to_json()),
+                "environment": fenced(machine),
+                "network": fenced(str(keras_cnns.complexity(model))),
+                "command": fenced(f"python -m training fit {folder}/recipe.json --run {folder}-again"),
+            }
+            callbacks = (callbacks[0], *dashboards.of_run(log, recipe, data, texts, **shown), *callbacks[1:])
         with strategy.scope():
             progress = train(model, data, recipe, run, callbacks, save_steps=save_steps)
         if not run.chief:
@@ -225,22 +307,53 @@ def fit_in(run, model, data, strategy, save_steps, callbacks, shown):
         # Out of the scope: in it every variable would be made by all processes together.
         network = run.network()
         test = make_evaluation(network, len(data.class_names), recipe)(data.test)
-    except tf.errors.InvalidArgumentError as error:
+    except UNREADABLE as error:
+        if str(folder) in str(error):  # of a file of the run
+            raise
         raise data_error(data, error) from error
+    except Interrupted as stopped:
+        if run.checkpoints.epochs() == recipe.epochs:
+            stopped.args = ("stopped; training is complete: the same command evaluates the test images and exports",)
+        raise
     scalars = {"loss/main": test.loss, "accuracy/main": test.accuracy, "accuracy/top5": test.top5}
     log.scalars(progress["epoch"], scalars, "test")
     if shown.get("row", True):
         write_result(log, progress["epoch"], test.accuracy)
-    export_run(run, network)
-    result = {"test": test.to_json(), "best_epoch": progress["best_epoch"], "history": progress["history"]}
-    run.write("metrics.json", json.dumps(result, indent=2) + "\n")
+    write_export(run, network)
+    run.write_results({"test": test.to_json(), "best_epoch": progress["best_epoch"], "history": progress["history"]})
+
+
+def opening(run, model, data, strategy):
+    """Return what a run says of itself before the first step."""
+    recipe, size = run.recipe, data.train.size
+    lines = [*data.notes, data.conversions] if data.conversions else [*data.notes]
+    if left_out := size % recipe.batch_size:
+        lines.append(f"each epoch leaves out {left_out}, others every time: {recipe.batch_size} make a batch")
+    devices = "; ".join(environment()["devices"])
+    replicas = strategy.num_replicas_in_sync
+    return "\n".join(
+        [
+            f"network      {recipe.model}, {model.count_params():,} parameters, {recipe.image_size} pixels",
+            f"data         {recipe.data}: {len(data.class_names)} classes, {size:,} images to train, "
+            f"{data.validation.size:,} to validate, {data.test.size:,} to test",
+            *[f"             {line}" for line in lines],
+            f"device       {devices}{f', {replicas} replicas' if replicas > 1 else ''}; {recipe.precision}",
+            f"run folder   {run.folder}",
+            "preparing the first step: minutes for a deep network, or with XLA",
+        ]
+    )
 
 
 def check_space(run, model):
-    """Raises a ResourceError unless the disk has room for the states, the best weights and the export."""
+    """Raise a ResourceError unless the disk has room for the states, the best weights and the export.
+
+    What the folder has of them is room too: it is replaced.
+    """
     weights = sum(variable.dtype.startswith("float") * math.prod(variable.shape) * 4 for variable in model.variables)
-    needed = weights * (3 * (checkpoint.KEPT + 1) + 3)  # a state has two optimizer slots beside the weights
-    free = checkpoint.free_bytes(run.folder)
+    # A state has two optimizer slots and maybe an average beside the weights.
+    needed = weights * ((3 + bool(run.recipe.ema)) * (checkpoint.KEPT + 1) + 3)
+    there = [run.best, *run.checkpoints.folder.glob("*"), *run.export.glob("**/*")]
+    free = checkpoint.free_bytes(run.folder) + sum(file.stat().st_size for file in there if file.is_file())
     if free < needed:
         raise ResourceError(
             f"{run.folder}: {needed / 2**20:.0f} MiB are needed for checkpoints and export and {free / 2**20:.0f} MiB "
@@ -248,25 +361,24 @@ def check_space(run, model):
         )
 
 
-def check_same_environment(run, force):
-    """Raises a UserError that lists in what versions and devices differ from those that began the run."""
-    file, now = run.folder / "environment.json", environment()
-    there = json.loads(file.read_text()) if file.exists() else {}
-    different = differences(there, {name: now.get(name) for name in there})
+def check_same_environment(begun, force):
+    """Raise a UserError that lists in what versions and devices differ from those that began the run."""
+    there, now = begun.environment, environment()
+    different = differences({name: there.get(name) for name in now}, now)
     if different and not force:
         raise UserError(
-            f"{run.folder} was begun with other versions or devices ({'; '.join(different)}): going on would not give "
-            "the same result. Pass --force to go on all the same, or --overwrite."
+            f"{begun.folder} was begun with other versions or devices ({'; '.join(different)}): resuming would not "
+            "give the same result. Pass --force to resume all the same, or --overwrite."
         )
 
 
-def check_same_recipe(run):
-    """Raises a UserError that lists the fields in which a run's recipe and the folder's differ."""
-    there, here = (dataclasses.asdict(recipe) for recipe in (Run.open(run.folder).recipe, run.recipe))
-    different = differences(there, here)
+def check_same_recipe(begun, recipe):
+    """Raise a UserError that lists the fields in which a recipe and that of the run in the folder differ."""
+    different = differences(dataclasses.asdict(begun.recipe), dataclasses.asdict(recipe))
     if different:
         raise UserError(
-            f"{run.folder} holds a run of another recipe ({'; '.join(different)}). Pass another --run, or --overwrite."
+            f"{begun.folder} holds a run of another recipe ({'; '.join(different)}). Pass another --run, or "
+            "--overwrite."
         )
 
 
@@ -277,14 +389,6 @@ def differences(there, here):
         for name in there | here
         if there.get(name) != here.get(name)
     ]
-
-
-def start_anew(folder):
-    """Removes a run folder, and nothing that is not one."""
-    if (folder / "recipe.json").exists():
-        shutil.rmtree(folder)
-    elif folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder} holds files but no run; --overwrite leaves it alone. Pass another --run.")
 
 
 def data_error(data, error):
@@ -317,14 +421,33 @@ def fenced(text):
 
 
 def evaluate(run, split="test"):
-    """Evaluates the best epoch of a run on one of its splits: "train", "validation" or "test"."""
-    data = load_data(run.recipe)
+    """Evaluate the best epoch of a run on one of its splits: "train", "validation" or "test".
+
+    No image that the run was trained on is in another split, whatever has become of the data since.
+    """
+    network = run.network()
+    data = load_data(from_its_directory(run), record=DataRecord.read(run.folder))
+    different = data_differences(run, data)
     if list(data.class_names) != run.class_names:
-        raise DataError(f"{run.recipe.data} has other classes than the run: {', '.join(data.class_names)}.")
+        raise DataError(f"{run.recipe.data} has other classes than the run ({different[0]}). Pass a run of these data.")
+    if different:
+        print(f"{run.recipe.data} has changed since the run began: {'; '.join(different)}", file=sys.stderr)
     try:
-        return make_evaluation(run.network(), len(data.class_names), run.recipe)(getattr(data, split))
-    except tf.errors.InvalidArgumentError as error:
+        return make_evaluation(network, len(data.class_names), run.recipe)(getattr(data, split))
+    except UNREADABLE as error:
         raise data_error(data, error) from error
+
+
+def from_its_directory(run):
+    """Return the recipe of a run with relative paths of data made whole, where they are found from the directory in
+    which the run was begun; elsewhere they are looked for from this one."""
+    recipe, begun_in = run.recipe, Path(run.environment.get("directory", "."))
+    kind, _, path = recipe.data.partition(":")
+    if kind == "folder" and (begun_in / path).is_dir():
+        recipe = dataclasses.replace(recipe, data=f"folder:{begun_in / path}")
+    if recipe.data_dir and (begun_in / recipe.data_dir).is_dir():
+        recipe = dataclasses.replace(recipe, data_dir=str(begun_in / recipe.data_dir))
+    return recipe
 
 
 def image_files(paths):
@@ -368,7 +491,7 @@ def predict(run, files, top=5):
             return resize(decode(tf.io.read_file(file)), size)
         except DataError as error:
             return error
-        except tf.errors.InvalidArgumentError as error:
+        except UNREADABLE as error:
             return ImageError(file, "broken", f"cannot be decoded: {decode_reason(error)}", f"Pass a {FORMATS} image.")
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -379,21 +502,30 @@ def predict(run, files, top=5):
             yield from (image if isinstance(image, DataError) else next(classes) for image in images)
 
 
-def export_run(run, network=None):
-    """Writes the SavedModel of a run into its folder `export`."""
+def export_run(run):
+    """Write the SavedModel of a run into its folder `export`."""
+    with checkpoint.locked(run.folder):
+        write_export(run)
+
+
+def write_export(run, network=None):
+    """Do what `export_run` does, in a folder that is locked."""
+    network = network or run.network()
     temporary = run.export.with_name(f"export.tmp-{os.getpid()}")
-    export(network or run.network(), run.class_names, run.recipe, temporary)
-    shutil.rmtree(run.export, ignore_errors=True)
-    os.replace(temporary, run.export)
+    try:
+        export(network, run.class_names, run.recipe, temporary)
+        run.replace_export(temporary)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def summary(run):
-    """What a finished run tells at the end."""
-    metrics = json.loads(run.metrics.read_text())
-    test = metrics["test"]
+    """Return what a finished run tells at the end."""
+    results = run.results()
+    test = results["test"]
     return (
         f"{run.recipe.model} on {run.recipe.data}: {test['accuracy']:.2%} of {test['images']} test images right "
-        f"(epoch {metrics['best_epoch']} of {run.recipe.epochs}, the best on the validation images)\n"
+        f"(epoch {results['best_epoch']} of {run.recipe.epochs}, the best on the validation images)\n"
         f"run folder   {run.folder}\n"
         f"TensorBoard  tensorboard --logdir {run.folder.parent}\n"
         f"SavedModel   {run.export}"
