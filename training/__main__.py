@@ -6,6 +6,11 @@ import sys
 # TensorFlow reads it when it is imported; its own messages are not the commands'. Errors come as exceptions.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if "--debug" in sys.argv else "3")
 
+from training.interruption import leave_at_once
+
+if __name__ == "__main__":
+    leave_at_once()  # until `main` has something to say
+
 import contextlib
 import csv
 import difflib
