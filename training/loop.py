@@ -81,16 +81,15 @@ def train(model, data, recipe, run, callbacks=(), *, save_steps=500):
         arrays, values = checkpoint.arrays_of(state, callbacks)
         for name, array in arrays.items():
             if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise DivergedError(f"{name} is no longer finite {place('before')}. {advice(run)}")
+                raise DivergedError(
+                    f"{name} is no longer finite after {progress['step']} steps {place()}. {advice(run)}"
+                )
         if run.chief:
             run.checkpoints.save(arrays, progress | {"callbacks": values})
         saved = time.monotonic()
 
-    def place(which):
-        return (
-            f"{which} step {progress['step'] + 1} of epoch {progress['epoch'] + 1}, at a learning rate of "
-            f"{current_rate(model):.3g}"
-        )
+    def place():
+        return f"of epoch {progress['epoch'] + 1}, at a learning rate of {current_rate(model):.3g}"
 
     @contextlib.contextmanager
     def nothing_unsaved():
@@ -121,8 +120,8 @@ def train(model, data, recipe, run, callbacks=(), *, save_steps=500):
                 if not math.isfinite(values["loss"]) or not (math.isfinite(norm) or scales_loss(model)):
                     wrong = "gradient's norm" if math.isfinite(values["loss"]) else "loss"
                     raise DivergedError(
-                        f"The {wrong} is {norm if wrong != 'loss' else values['loss']} {place('in')}. "
-                        f"The images were {examples_of(data.train, examples, strategy)}. {advice(run)}"
+                        f"The {wrong} is {norm if wrong != 'loss' else values['loss']} in step "
+                        f"{progress['step'] + 1} {place()}. The images were {examples_of(data.train, examples, strategy)}. {advice(run)}"
                     )
                 model.gradient_norm = norm  # for callbacks; the logs are means over the epoch
                 progress["step"] += 1
