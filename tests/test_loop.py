@@ -317,10 +317,8 @@ def test_keras_callbacks_work_without_being_told_which_way_is_better(tmp_path):
     )
     assert progress["epoch"] == 2
     assert float(model.optimizer.learning_rate) == pytest.approx(0.005)
-    assert [keeper.best for keeper in keep] == [
-        best(logs[keeper.monitor] for logs in progress["history"])
-        for best, keeper in zip((max, min), keep, strict=True)
-    ]
+    for best, keeper in zip((max, min), keep, strict=True):
+        assert keeper.best == best(logs[keeper.monitor] for logs in progress["history"])
     saved = keras.models.load_model(whole)
     saved.load_weights(weights)
     assert type(saved.optimizer) is keras.optimizers.Adam
@@ -361,7 +359,7 @@ def test_weights_that_are_not_finite_are_never_the_best(tmp_path):
             if batch == 5:  # the last one, whose loss was still finite
                 self.model.get_layer("head_dense").bias.assign([np.nan, 0.0])
 
-    with pytest.raises(DivergedError, match="head_dense/bias is no longer finite after 6 steps of epoch 1.*No weights"):
+    with pytest.raises(DivergedError, match=r"head_dense/bias is no longer finite after 6 steps.*No weights"):
         trained(tmp_path / "run", callbacks=[Break()], heads=False)
     assert not (tmp_path / "run" / "best.safetensors").exists()
 

@@ -81,15 +81,14 @@ def train(model, data, recipe, run, callbacks=(), *, save_steps=500):
         arrays, values = checkpoint.arrays_of(state, callbacks)
         for name, array in arrays.items():
             if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise DivergedError(
-                    f"{name} is no longer finite after {progress['step']} steps {place()}. {advice(run)}"
-                )
+                where = f"after {progress['step']} steps of epoch {progress['epoch'] + 1}"
+                raise DivergedError(f"{name} is no longer finite {where}, {rate()}. {advice(run)}")
         if run.chief:
             run.checkpoints.save(arrays, progress | {"callbacks": values})
         saved = time.monotonic()
 
-    def place():
-        return f"of epoch {progress['epoch'] + 1}, at a learning rate of {current_rate(model):.3g}"
+    def rate():
+        return f"at a learning rate of {current_rate(model):.3g}"
 
     @contextlib.contextmanager
     def nothing_unsaved():
@@ -118,10 +117,11 @@ def train(model, data, recipe, run, callbacks=(), *, save_steps=500):
                 stopped, norm = values.pop("stopped"), values.pop("gradient_norm")
                 # In float16 an infinite gradient is the optimizer's cue to scale less and to leave the step out.
                 if not math.isfinite(values["loss"]) or not (math.isfinite(norm) or scales_loss(model)):
-                    wrong = "gradient's norm" if math.isfinite(values["loss"]) else "loss"
+                    loss = values["loss"]
+                    wrong = f"gradient's norm is {norm}" if math.isfinite(loss) else f"loss is {loss}"
                     raise DivergedError(
-                        f"The {wrong} is {norm if wrong != 'loss' else values['loss']} in step "
-                        f"{progress['step'] + 1} {place()}. The images were {examples_of(data.train, examples, strategy)}. {advice(run)}"
+                        f"The {wrong} in step {progress['step'] + 1} of epoch {epoch + 1}, {rate()}. "
+                        f"The images were {examples_of(data.train, examples, strategy)}. {advice(run)}"
                     )
                 model.gradient_norm = norm  # for callbacks; the logs are means over the epoch
                 progress["step"] += 1
