@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first is noted, the second ends the process."""
+"""Ctrl-C and SIGTERM: noted where something is unsaved, else the end of the process, and a second one always."""
 
 import os
 import signal
@@ -8,37 +8,104 @@ import time
 
 import pytest
 
-from training.interruption import Interruption
+from training.command_line import carry_out
+from training.interruption import SIGNALS, Interruption, Stopped
 
 PROGRAM = """
 import time
-from training.interruption import Interruption
-with Interruption():
-    print("ready", flush=True)
-    while True:
-        time.sleep(0.01)
+from training.interruption import Interruption, leave_at_once
+{}
+print("ready", flush=True)
+while True:
+    time.sleep(0.01)
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def handlers():
+    return [signal.getsignal(number) for number in SIGNALS]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
 def test_the_first_signal_is_noted_and_handlers_are_put_back(number):
-    before = [signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)]
+    before = handlers()
     with Interruption() as interruption:
         assert interruption.signal is None
         os.kill(os.getpid(), number)
         assert interruption.signal == number
-    assert [signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)] == before
+    assert handlers() == before
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_the_second_signal_leaves_at_once(number, code):
-    process = subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def test_where_nothing_is_unsaved_a_signal_is_the_end_even_if_it_came_before():
+    with Interruption() as interruption:
+        with pytest.raises(Stopped) as stopped, interruption.at_once():
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert stopped.value.signal == signal.SIGTERM
+        with pytest.raises(Stopped), interruption.at_once():
+            pytest.fail("the block was entered")
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_command_ends_at_once_with_a_line_and_the_code_of_the_signal(capsys, number):
+    before, cleaned = handlers(), []
+
+    def command(arguments):
+        try:
+            os.kill(os.getpid(), number)
+            pytest.fail("the command went on")
+        except Exception:  # which libraries catch
+            pytest.fail("the signal was taken for an error")
+        finally:
+            cleaned.append(True)
+
+    assert carry_out(command, []) == 128 + number
+    assert cleaned
+    assert "stopped; the same command" in capsys.readouterr().err
+    assert handlers() == before
+
+
+def ended(block, signals):
+    """The exit code of a process after signals, and what it wrote."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM.format(block)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     process.stdout.readline()
-    process.send_signal(number)
-    time.sleep(0.2)
-    assert process.poll() is None
-    process.send_signal(number)
-    assert process.wait(5) == code
-    assert b"once more to leave at once" in process.stderr.read()
-    process.stdout.close()
-    process.stderr.close()
+    for number in signals[:-1]:
+        process.send_signal(number)
+        time.sleep(0.2)
+        assert process.poll() is None
+    process.send_signal(signals[-1])
+    _, complaint = process.communicate(timeout=5)
+    return process.returncode, complaint
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_second_signal_leaves_at_once(number):
+    code, complaint = ended("Interruption().__enter__()", [number, number])
+    assert code == 128 + number
+    assert "once more to leave at once" in complaint
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_while_modules_are_imported_a_signal_leaves_without_a_traceback(number):
+    assert ended("leave_at_once()", [number]) == (128 + number, "")
+
+
+# Sends SIGINT when the first of the other modules is looked for.
+INTERRUPTED = """
+import os, runpy, signal, sys
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name.startswith(("training.", "tuning.", "keras")) and name not in FIRST:
+            os.kill(os.getpid(), signal.SIGINT)
+FIRST = "training.__main__", "tuning.__main__", "training.interruption"
+sys.meta_path.insert(0, Interrupt())
+runpy.run_module("{}", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize("name", ["training", "tuning"])
+def test_the_programs_see_to_signals_before_their_other_imports(name):
+    process = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED.format(name)], capture_output=True, text=True, timeout=60
+    )
+    assert (process.returncode, process.stderr) == (130, "")

@@ -1,4 +1,4 @@
-"""The loop: what it minimises, what it logs, what it keeps, and that it goes on where it stopped."""
+"""The loop: what it minimises, what it logs, what it keeps, and that it resumes where it stopped."""
 
 import dataclasses
 import os
@@ -10,7 +10,8 @@ import pytest
 import tensorflow as tf
 
 from training.data import Data, Split
-from training.errors import DivergedError, Interrupted
+from training.errors import DivergedError, Interrupted, UserError
+from training.evaluation import in_top
 from training.loop import make_train_step, train
 from training.recipe import Recipe, prepare_machine
 from training.run import Run
@@ -66,16 +67,44 @@ def trained(folder, recipe=RECIPE, callbacks=(), heads=True):
     return model, train(model, DATA, recipe, run_in(folder, recipe), callbacks)
 
 
-class StopAtStep(keras.callbacks.Callback):
-    """Sends SIGTERM to the process after a number of steps."""
+class Stop(keras.callbacks.Callback):
+    """Sends SIGTERM to the process after a step, or at the end of an epoch's training, which it counts from 1."""
 
-    def __init__(self, step):
+    def __init__(self, step=None, epoch=None):
         super().__init__()
-        self.step = step
+        self.step, self.epoch = step, epoch
 
     def on_train_batch_end(self, batch, logs=None):
         if int(self.model.optimizer.iterations) == self.step:
             os.kill(os.getpid(), signal.SIGTERM)
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch + 1 == self.epoch:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+class Note(keras.callbacks.Callback):
+    """Keeps the learning rate of each step, and of each epoch the kernel that it ended with."""
+
+    def __init__(self):
+        super().__init__()
+        self.rates, self.kernels = [], {}
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.rates.append(float(self.model.optimizer.learning_rate))
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.kernels[epoch + 1] = keras.ops.convert_to_numpy(self.model.get_layer("head_dense").kernel)
+
+
+LONG = dataclasses.replace(RECIPE, epochs=6, warmup_epochs=1.0)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """A run of LONG: its folder, model, progress and what was noted."""
+    folder, note = tmp_path_factory.mktemp("straight") / "run", Note()
+    return folder, *trained(folder, LONG, [note]), note
 
 
 FULL = dataclasses.replace(
@@ -94,22 +123,58 @@ FULL = dataclasses.replace(
 )
 
 
-@pytest.mark.parametrize("step", [2, 6, 9, 18])  # in the middle of an epoch and on the last steps of epochs
-def test_resuming_at_any_step_equals_a_straight_run(tmp_path, step):
-    def callbacks():
-        return [keras.callbacks.EarlyStopping(monitor="val_loss", patience=2, restore_best_weights=True)]
+def stopping(split):
+    """The split, whose reading sends SIGTERM to the process."""
 
-    straight, whole = trained(tmp_path / "straight", FULL, [*callbacks(), StopAtStep(0)])
-    with pytest.raises(Interrupted, match="same command goes on") as interrupted:
-        trained(tmp_path / "broken", FULL, [*callbacks(), StopAtStep(step)])
-    assert interrupted.value.exit_code == 143
-    resumed, parts = trained(tmp_path / "broken", FULL, [*callbacks(), StopAtStep(0)])
+    def load(*arguments, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return split.load(*arguments, **options)
+
+    return dataclasses.replace(split, load=load)
+
+
+def test_resuming_wherever_a_signal_came_equals_a_straight_run(tmp_path):
+    def run(name, stop=None, data=DATA):
+        prepare_machine(FULL)
+        model, note = network(), Note()
+        early = keras.callbacks.EarlyStopping(monitor="val_loss", patience=2, restore_best_weights=True)
+        best = keras.callbacks.ModelCheckpoint(
+            str(tmp_path / name / "own.weights.h5"), "val_accuracy", save_best_only=True, save_weights_only=True
+        )
+        callbacks = [early, stop or Stop(), best, note]
+        try:
+            return model, train(model, data, FULL, run_in(tmp_path / name, FULL), callbacks)
+        except Interrupted as interrupted:
+            assert interrupted.exit_code == 143
+            return str(interrupted), note
+
+    whole_model, whole = run("whole")
+    validated = dataclasses.replace(DATA, validation=stopping(DATA.validation))
+    for stop, data, epoch, steps in (
+        (Stop(step=2), DATA, 1, 3),
+        (Stop(step=6), DATA, 1, 6),
+        (Stop(), validated, 1, 6),
+        (Stop(epoch=1), DATA, 1, 6),
+        (Stop(step=9), DATA, 2, 4),
+        (Stop(epoch=3), DATA, 3, 6),
+    ):
+        said, note = run("parts", stop, data)
+        assert said == f"stopped in epoch {epoch} after {steps} steps of it, which are saved; the same command " + (
+            "resumes from there"
+        )
+        assert epoch not in note.kernels  # the callback after the one that the signal came in was left out
+        assert (not note.rates) == (data is validated or stop.epoch == 1)
+    model, parts = run("parts")
     assert parts == whole
-    assert_equal_bits(straight, resumed)
-    states = [run_in(tmp_path / name, FULL).checkpoints.load()[0] for name in ("straight", "broken")]
-    assert states[0].keys() == states[1].keys()
-    for name in states[0]:
-        np.testing.assert_array_equal(states[0][name], states[1][name], err_msg=name)
+    assert_equal_bits(whole_model, model)
+    (arrays, progress), (arrays2, progress2) = (
+        run_in(tmp_path / name, FULL).checkpoints.load() for name in ("whole", "parts")
+    )
+    assert progress2 == progress
+    assert progress["callbacks"]["ModelCheckpoint0"]["best"] == max(logs["val_accuracy"] for logs in whole["history"])
+    assert arrays2.keys() == arrays.keys()
+    for name in arrays:
+        np.testing.assert_array_equal(arrays2[name], arrays[name], err_msg=name)
 
 
 def assert_equal_bits(one, other):
@@ -120,8 +185,15 @@ def assert_equal_bits(one, other):
         np.testing.assert_array_equal(first_value, second_value, err_msg=first.path)
 
 
-@pytest.mark.parametrize("precision", ["float32", "mixed_float16", "mixed_bfloat16"])
-def test_it_learns_in_every_precision(tmp_path, precision):
+def test_it_learns(straight):
+    _, model, progress, _ = straight
+    assert progress["history"][-1]["val_accuracy"] >= 0.9
+    assert model.get_layer("block_conv").compute_dtype == "float32"
+    assert not isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+
+
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+def test_it_learns_in_half_precision(tmp_path, precision):
     recipe = Recipe(**{**RECIPE.__dict__, "precision": precision, "epochs": 6})
     model, progress = trained(tmp_path / "run", recipe)
     assert progress["history"][-1]["val_accuracy"] >= 0.9
@@ -131,10 +203,9 @@ def test_it_learns_in_every_precision(tmp_path, precision):
     assert scaled == (precision == "mixed_float16")
 
 
-def test_the_loss_is_main_plus_weighted_heads_and_each_part_is_logged(tmp_path):
-    for weight in (0.3, 0.7):
-        recipe = Recipe(**{**RECIPE.__dict__, "aux_weight": weight})
-        _, progress = trained(tmp_path / str(weight), recipe)
+def test_the_loss_is_main_plus_weighted_heads_and_each_part_is_logged(tmp_path, straight):
+    other = dataclasses.replace(RECIPE, epochs=1, aux_weight=0.7)
+    for weight, progress in ((0.3, straight[2]), (0.7, trained(tmp_path / "run", other)[1])):
         for logs in progress["history"]:
             assert logs["loss"] == pytest.approx(logs["main_loss"] + weight * logs["aux1_loss"], rel=1e-5)
             assert set(logs) == {
@@ -145,6 +216,7 @@ def test_the_loss_is_main_plus_weighted_heads_and_each_part_is_logged(tmp_path):
                 "aux1_accuracy",
                 "val_loss",
                 "val_accuracy",
+                "val_top5_accuracy",
             }
 
 
@@ -188,14 +260,14 @@ def test_regularization_is_part_of_the_loss(tmp_path):
 
 
 def test_a_network_with_one_output_logs_no_heads(tmp_path):
-    _, progress = trained(tmp_path / "run", heads=False)
-    assert set(progress["history"][0]) == {"loss", "accuracy", "val_loss", "val_accuracy"}
+    _, progress = trained(tmp_path / "run", dataclasses.replace(RECIPE, epochs=1), heads=False)
+    assert set(progress["history"][0]) == {"loss", "accuracy", "val_loss", "val_accuracy", "val_top5_accuracy"}
 
 
-def test_equal_runs_give_equal_bits_and_seeds_differ(tmp_path):
-    first, _ = trained(tmp_path / "first")
-    again, _ = trained(tmp_path / "again")
-    other, _ = trained(tmp_path / "other", Recipe(**{**RECIPE.__dict__, "seed": 1}))
+def test_equal_runs_give_equal_bits_and_seeds_differ(tmp_path, straight):
+    _, first, _, _ = straight
+    again, _ = trained(tmp_path / "again", LONG)
+    other, _ = trained(tmp_path / "other", dataclasses.replace(LONG, epochs=1, seed=1))
     assert_equal_bits(first, again)
     assert not np.array_equal(first.get_layer("block_conv").kernel, other.get_layer("block_conv").kernel)
 
@@ -212,50 +284,93 @@ class StopAfter(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path):
-    straight, whole = trained(tmp_path / "straight")
+def test_a_broken_run_resumes_to_the_same_bits(tmp_path, straight):
+    _, model, whole, _ = straight
     with pytest.raises(KeyboardInterrupt):
-        trained(tmp_path / "broken", callbacks=[StopAfter(2)])
-    resumed, parts = trained(tmp_path / "broken")
+        trained(tmp_path / "broken", LONG, callbacks=[StopAfter(2)])
+    resumed, parts = trained(tmp_path / "broken", LONG)
     assert parts == whole
-    assert_equal_bits(straight, resumed)
+    assert_equal_bits(model, resumed)
 
 
-def test_the_best_epoch_is_kept_and_ties_go_to_the_lower_loss(tmp_path):
-    kept = {}
-
-    class Keep(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch, logs=None):
-            kept[epoch + 1] = keras.ops.convert_to_numpy(self.model.get_layer("head_dense").kernel)
-
-    recipe = Recipe(**{**RECIPE.__dict__, "epochs": 6})
-    _, progress = trained(tmp_path / "run", recipe, [Keep()])
+def test_the_best_epoch_is_kept_and_ties_go_to_the_lower_loss(straight):
+    folder, _, progress, note = straight
     scores = [(logs["val_accuracy"], -logs["val_loss"]) for logs in progress["history"]]
     assert progress["best_epoch"] == 1 + scores.index(max(scores))
     best = network()
     import keras_cnns
 
-    assert keras_cnns.load_weights(best, tmp_path / "run" / "best.safetensors")["epoch"] == str(progress["best_epoch"])
-    np.testing.assert_array_equal(best.get_layer("head_dense").kernel, kept[progress["best_epoch"]])
+    assert keras_cnns.load_weights(best, folder / "best.safetensors")["epoch"] == str(progress["best_epoch"])
+    np.testing.assert_array_equal(best.get_layer("head_dense").kernel, note.kernels[progress["best_epoch"]])
 
 
-def test_keras_callbacks_work(tmp_path):
-    early = keras.callbacks.EarlyStopping(monitor="val_loss", patience=0, min_delta=100.0)
-    _, progress = trained(tmp_path / "run", Recipe(**{**RECIPE.__dict__, "epochs": 6}), [early])
+def test_keras_callbacks_work_without_being_told_which_way_is_better(tmp_path):
+    early = keras.callbacks.EarlyStopping(monitor="val_top5_accuracy", patience=1)  # is 1.0 from the first epoch on
+    reduce = keras.callbacks.ReduceLROnPlateau(monitor="val_accuracy", factor=0.5, patience=1, min_delta=1.0)
+    whole, weights = tmp_path / "own.keras", tmp_path / "own.weights.h5"
+    keep = [
+        keras.callbacks.ModelCheckpoint(str(whole), monitor="accuracy", save_best_only=True),
+        keras.callbacks.ModelCheckpoint(str(weights), monitor="aux1_loss", save_best_only=True, save_weights_only=True),
+    ]
+    model, progress = trained(
+        tmp_path / "run", dataclasses.replace(RECIPE, epochs=6, schedule="constant"), [early, reduce, *keep]
+    )
     assert progress["epoch"] == 2
+    assert float(model.optimizer.learning_rate) == pytest.approx(0.005)
+    for best, keeper in zip((max, min), keep, strict=True):
+        assert keeper.best == best(logs[keeper.monitor] for logs in progress["history"])
+    saved = keras.models.load_model(whole)
+    saved.load_weights(weights)
+    assert type(saved.optimizer) is keras.optimizers.Adam
 
 
-def test_the_learning_rate_warms_up_and_falls(tmp_path):
-    rates = []
+@pytest.mark.parametrize(
+    ("callback", "said"),
+    [
+        (keras.callbacks.ReduceLROnPlateau(), "ReduceLROnPlateau.*Pass --schedule plateau, or --schedule constant"),
+        (keras.callbacks.LearningRateScheduler(lambda epoch: 0.1), "LearningRateScheduler changes the learning rate"),
+        (keras.callbacks.EarlyStopping("val_aux1_accuracy"), "not logged. Logged are loss,.*, val_top5_accuracy"),
+    ],
+)
+def test_a_callback_that_cannot_work_is_refused_before_the_first_step(tmp_path, callback, said):
+    with pytest.raises(UserError, match=said):
+        trained(tmp_path / "run", callbacks=[callback])
+    assert not list((tmp_path / "run").iterdir())
 
-    class Note(keras.callbacks.Callback):
-        def on_train_batch_begin(self, batch, logs=None):
-            rates.append(float(self.model.optimizer.learning_rate))
 
-    trained(tmp_path / "run", Recipe(**{**RECIPE.__dict__, "warmup_epochs": 1.0}), [Note()])
+def test_the_learning_rate_warms_up_and_falls(straight):
     expected = [0.01 * step / 6 for step in range(6)]
-    expected += [0.01 * 0.5 * (1 + np.cos(np.pi * step / 12)) for step in range(12)]
-    np.testing.assert_allclose(rates, expected, rtol=1e-5, atol=1e-9)
+    expected += [0.01 * 0.5 * (1 + np.cos(np.pi * step / 30)) for step in range(30)]
+    np.testing.assert_allclose(straight[3].rates, expected, rtol=1e-5, atol=1e-9)
+
+
+def test_means_are_over_the_steps_that_were_summed(tmp_path, straight):
+    run = run_in(tmp_path / "run", LONG)
+    arrays, progress = run_in(straight[0], LONG).checkpoints.load()
+    # Nine steps of the last epoch, which has six today.
+    progress |= {"epoch": 5, "step": 9, "totals": {"accuracy": 4.5}, "history": progress["history"][:5]}
+    run.checkpoints.save(arrays, progress)
+    assert trained(tmp_path / "run", LONG)[1]["history"][5]["accuracy"] == 0.5
+
+
+def test_weights_that_are_not_finite_are_never_the_best(tmp_path):
+    class Break(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 5:  # the last one, whose loss was still finite
+                self.model.get_layer("head_dense").bias.assign([np.nan, 0.0])
+
+    with pytest.raises(DivergedError, match=r"head_dense/bias is no longer finite after 6 steps.*No weights"):
+        trained(tmp_path / "run", callbacks=[Break()], heads=False)
+    assert not (tmp_path / "run" / "best.safetensors").exists()
+
+
+def test_of_a_tie_the_first_classes_are_the_most_probable():
+    logits = tf.constant([[0.0] * 10, [0.0] * 8 + [1.0, 0.0], [1.0, 3.0, 2.0, 3.0] + [0.0] * 6])
+    found = [[label for label in range(10) if in_top(5, logits, tf.fill((3,), label))[row]] for row in range(3)]
+    assert found == [[0, 1, 2, 3, 4], [0, 1, 2, 3, 8], [0, 1, 2, 3, 4]]
+    first = [bool(value) for value in in_top(1, logits, tf.argmax(logits, axis=-1))]
+    assert first == [True] * 3
+    assert np.all(in_top(5, logits[:, :2], tf.ones(3, tf.int64)))  # of two classes both
 
 
 def test_a_loss_that_is_no_number_stops_the_run_at_once(tmp_path):

@@ -1,5 +1,10 @@
 """The command line: python -m training fit|launch|recipes|evaluate|predict|export|compare|profile|..."""
 
+from training.interruption import leave_at_once
+
+if __name__ == "__main__":
+    leave_at_once()  # until `main` has something to say
+
 import contextlib
 import csv
 import difflib

@@ -1,6 +1,7 @@
 """From a split to batches: a pure function of (seed, epoch, position), which can begin anywhere.
 
-On several devices the batch of a step is the same images as on one: worker w of W takes every W-th image of it.
+On several devices the batch of a step is the same images, mixed with the same partners, as on one: worker w of W takes
+every W-th image of it.
 """
 
 import zlib
@@ -36,16 +37,32 @@ def training_batches(data, recipe, epoch, start=0, context=None):
     def draw(image, label, example):
         return augment(image, recipe, tf.stack([tf.constant(order, tf.int64), example])), label, example
 
-    def mixed(images, labels, examples):
-        # The batch's draws need a key that no image of it has.
-        key = tf.stack([tf.constant(order, tf.int64), -1 - examples[0]])
-        return *mix(images, labels, classes, recipe, key), examples
+    def share_of(worker):
+        images = data.train.load(order, first=start * recipe.batch_size + worker, every=workers)
+        images = images.map(draw, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        return images.batch(recipe.batch_size // workers, drop_remainder=True)
 
-    images = data.train.load(order, first=start * recipe.batch_size + worker, every=workers)
-    images = images.map(draw, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    images = images.batch(recipe.batch_size // replicas, drop_remainder=True)
-    images = images.map(mixed, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return images.take((steps - start) * replicas // workers).prefetch(tf.data.AUTOTUNE)
+    def pairs_of(before, share):
+        """What `mix` takes where the image before each is in another share: both, one after the other."""
+        pairs = zip(before, share, strict=True)
+        pairs = [tf.stack([one if worker else tf.roll(one, 1, axis=0), other], axis=1) for one, other in pairs]
+        return [tf.reshape(pair, (-1, *pair.shape[2:])) for pair in pairs]
+
+    def mixed(step, batch):
+        images, labels, examples = pairs_of(*batch) if paired else batch
+        key = tf.stack([tf.constant(order, tf.int64), -1 - step])  # which no image has
+        values = *mix(images, labels, classes, recipe, key), examples
+        return tuple(value[1::2] for value in values) if paired else values
+
+    paired = workers > 1 and bool(recipe.mixup or recipe.cutmix)
+    batches = share_of(worker)
+    if paired:
+        batches = tf.data.Dataset.zip(share_of((worker - 1) % workers), batches)
+    batches = batches.take(max(steps - start, 0)).enumerate(start)
+    batches = batches.map(mixed, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    if replicas > workers:
+        batches = batches.rebatch(recipe.batch_size // replicas, drop_remainder=True)
+    return batches.prefetch(tf.data.AUTOTUNE)
 
 
 def evaluation_batches(split, recipe, context=None):

@@ -2,10 +2,12 @@
 
 import contextlib
 import os
+import signal
 import sys
 import tempfile
 
 from training.errors import explained
+from training.interruption import Interruption
 
 
 def carry_out(command, arguments):
@@ -16,10 +18,11 @@ def carry_out(command, arguments):
         arguments: The words of the command line. With --debug among them errors keep their traceback.
     """
     try:
-        return command(arguments) or 0
-    except KeyboardInterrupt:
+        with Interruption() as interruption, interruption.at_once():
+            return command(arguments) or 0
+    except KeyboardInterrupt as stop:
         print("\nstopped; the same command resumes from what is saved", file=sys.stderr)
-        return 130
+        return 128 + getattr(stop, "signal", signal.SIGINT)
     except Exception as error:
         known = explained(error)
         if known is None or "--debug" in arguments:

@@ -69,10 +69,12 @@ class Interrupted(TrainingError):
 
     def __init__(self, signal, progress):
         self.exit_code = 128 + (signal or 15)  # of another worker's the number is not known
-        super().__init__(
-            f"stopped in epoch {progress['epoch'] + 1} after {progress['step']} steps of it, which are saved; the same "
-            "command goes on from there"
-        )
+        epoch, step = progress["epoch"], progress["step"]
+        if step:
+            where = f"in epoch {epoch + 1} after {step} steps of it, which are saved"
+        else:
+            where = f"after epoch {epoch}, which is saved" if epoch else "before the first step"
+        super().__init__(f"stopped {where}; the same command resumes from there")
 
 
 def out_of_memory(error):

@@ -52,13 +52,13 @@ class Evaluation:
 
 
 def make_evaluation(model, classes, recipe):
-    """A function (split) -> Evaluation of the main head of a model, compiled once.
+    """Return a function (split, stop) -> Evaluation of the main head of a model, compiled once.
 
-    On several devices each takes its part of the images.
+    On several devices each takes its part of the images. `stop()` is asked before each batch; once it is true in any
+    of the processes, the function returns None.
     """
     model = keras_cnns.main_output(model)
     strategy = tf.distribute.get_strategy()
-
     step = None
 
     @tf.function(jit_compile=recipe.jit)
@@ -67,21 +67,35 @@ def make_evaluation(model, classes, recipe):
         losses = keras.ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
         return (
             tf.reduce_sum(losses),
-            tf.reduce_sum(tf.cast(tf.math.in_top_k(labels, logits, min(5, classes)), tf.int64)),
+            tf.math.count_nonzero(in_top(5, logits, labels)),
             tf.math.confusion_matrix(labels, tf.argmax(logits, axis=-1), classes, dtype=tf.int64),
         )
 
-    def all_replicas(images, labels):
-        values = strategy.run(replica_step, (images, labels))
+    def all_replicas(images, labels, stop):
+        values = *strategy.run(replica_step, (images, labels)), strategy.run(lambda: tf.cast(stop, tf.int64))
         return [strategy.reduce("SUM", value, axis=None) for value in values]
 
-    def evaluate(split):
+    def evaluate(split, stop=lambda: False):
         nonlocal step
         batches = strategy.distribute_datasets_from_function(lambda context: evaluation_batches(split, recipe, context))
         # One graph for batches of every size: traced by size, the smaller last batch would make a second one.
-        step = step or tf.function(all_replicas, input_signature=batches.element_spec)
-        steps = [step(images, labels) for images, labels in batches]
+        step = step or tf.function(all_replicas, input_signature=(*batches.element_spec, tf.TensorSpec((), tf.bool)))
+        steps = []
+        for images, labels in batches:
+            *values, stopped = step(images, labels, stop())
+            if stopped:
+                return None
+            steps.append(values)
         loss, top5, confusion = (sum(values).numpy() for values in zip(*steps, strict=True))
         return Evaluation(float(loss / confusion.sum()), float(top5 / confusion.sum()), confusion)
 
     return evaluate
+
+
+def in_top(k, logits, labels):
+    """Return whether each label is among the k most probable classes, of equally probable ones the first.
+
+    So with k = 1 it is what `argmax` finds; tf.math.in_top_k would count every class of a tie.
+    """
+    best = tf.math.top_k(logits, min(k, logits.shape[-1])).indices
+    return tf.reduce_any(best == tf.cast(labels, tf.int32)[:, None], axis=-1)

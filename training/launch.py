@@ -1,5 +1,6 @@
 """Several workers on one machine, to try what several machines would do."""
 
+import ctypes
 import json
 import os
 import signal
@@ -9,37 +10,44 @@ import sys
 import tempfile
 import time
 
-import tensorflow as tf
+from training.errors import WorkerLostError
+from training.interruption import SIGNALS
 
 GRACE = 30  # seconds that the workers have to end by themselves once one of them has failed
 
 
 def launch(workers, arguments):
-    """Runs `python -m training ARGUMENTS` in several processes, as TF_CONFIG would start them on several machines.
+    """Run `python -m training ARGUMENTS` in several processes, as TF_CONFIG would start them on several machines.
 
     The first worker's output is shown; of another one's the end of its complaints, if it is the first to fail. SIGINT
-    and SIGTERM go on to the workers. When one fails, the others have `GRACE` seconds to end, and are killed then.
+    and SIGTERM are passed to the workers, which save and leave; a second one ends all at once. When a worker fails, the
+    others have `GRACE` seconds to end, and are killed then. No worker outlives this process.
 
     Args:
         workers: Number of processes.
         arguments: The command line of each, without `python -m training`.
 
     Returns:
-        The exit code of the worker that failed first, 128 + the signal if one killed it; 0 if all went well.
+        The exit code of the worker that failed first, 128 + the signal if one killed it or was passed to it; 0 if all
+        went well.
     """
     addresses = [f"localhost:{port}" for port in free_ports(workers)]
     complaints = [None, *(tempfile.TemporaryFile("w+") for _ in range(1, workers))]  # noqa: SIM115
-    processes = [start(arguments, addresses, worker, complaints[worker]) for worker in range(workers)]
+    processes, passed = [], []
+    begun, failed, deadline = False, None, None
 
-    def forward(number, frame):
+    def pass_on(number, frame):
+        passed.append(number)
         for process in processes:
             process.send_signal(number)
 
-    print(f"workers: processes {', '.join(str(process.pid) for process in processes)}", file=sys.stderr, flush=True)
-    former = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
-    failed, deadline = None, None
+    former = {number: signal.signal(number, pass_on) for number in SIGNALS}
     try:
-        while any(process.poll() is None for process in processes):
+        for worker in range(workers):
+            processes.append(start(arguments, addresses, worker, complaints[worker]))
+        begun = not passed  # else some were not told, and none has anything to save
+        print(f"workers: processes {', '.join(str(process.pid) for process in processes)}", file=sys.stderr, flush=True)
+        while begun and len(passed) < 2 and any(process.poll() is None for process in processes):
             if failed is None:
                 failed = first_failed(processes)
                 deadline = time.monotonic() + GRACE
@@ -53,12 +61,18 @@ def launch(workers, arguments):
         for number, handler in former.items():
             signal.signal(number, handler)
     failed = first_failed(processes) if failed is None else failed
-    if failed is None:
-        return 0
-    if failed:
+    code = 0 if failed is None else processes[failed].returncode
+    if passed and (code < 0 or code == WorkerLostError.exit_code):  # of another worker that had to stop
+        return 128 + passed[-1]
+    if code < 0:
+        print(
+            f"worker {failed} was killed by {signal.Signals(-code).name}; the same command resumes from the last saved "
+            "state",
+            file=sys.stderr,
+        )
+    elif failed:
         complaints[failed].seek(0)
         print(f"worker {failed} failed:", *complaints[failed].read().splitlines()[-20:], sep="\n", file=sys.stderr)
-    code = processes[failed].returncode
     return 128 - code if code < 0 else code
 
 
@@ -70,7 +84,9 @@ def first_failed(processes):
 
 
 def start(arguments, addresses, worker, complaints):
-    """Starts one worker, in a session of its own: Ctrl-C reaches it once, from here, and not from the terminal too."""
+    """Start one worker, in a session of its own: Ctrl-C reaches it once, from here, and not from the terminal too."""
+    import tensorflow as tf
+
     task = {"type": "worker", "index": worker}
     settings = {"TF_CONFIG": json.dumps({"cluster": {"worker": addresses}, "task": task})}
     gpus = len(tf.config.list_physical_devices("GPU"))
@@ -84,7 +100,16 @@ def start(arguments, addresses, worker, complaints):
         stdout=subprocess.DEVNULL if worker else None,
         stderr=complaints,
         start_new_session=True,
+        preexec_fn=ending_with_parent(),
     )
+
+
+def ending_with_parent():
+    """Return what a child calls to be sent SIGTERM when its parent ends, even by SIGKILL; None where it cannot."""
+    if sys.platform != "linux":
+        return None
+    libc = ctypes.CDLL(None)  # before the fork, after which a child should load nothing
+    return lambda: libc.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def free_ports(count):

@@ -1,5 +1,6 @@
 """The training loop, from the first step to the last: read it once from top to bottom and you know what a run does."""
 
+import contextlib
 import functools
 import json
 import math
@@ -16,15 +17,17 @@ from training.devices import total
 from training.errors import DivergedError, Interrupted, UserError
 from training.evaluation import make_evaluation
 from training.finetuning import in_head
-from training.interruption import Interruption
-from training.optimization import current_rate, is_decayed, make_optimizer, plateau
+from training.interruption import Interruption, Stopped
+from training.optimization import current_rate, is_decayed, learning_rate, make_optimizer, plateau
 
 SAVE_SECONDS = 300  # a state is saved at least this often, beside every `save_steps`
+VALIDATION_LOGS = ("val_loss", "val_accuracy", "val_top5_accuracy")
+RATE_CALLBACKS = (keras.callbacks.ReduceLROnPlateau, keras.callbacks.LearningRateScheduler)
 
 
 def train(model, data, recipe, run, callbacks=(), *, save_steps=500):
-    """Trains a model, keeps the best weights and the last states in the run's folder, and goes on where an earlier
-    call ended, at any step.
+    """Train a model, keep the best weights and the last states in the run's folder, and resume where an earlier call
+    ended, at any step.
 
     On several devices it is called in the scope of their strategy.
 
@@ -37,14 +40,15 @@ def train(model, data, recipe, run, callbacks=(), *, save_steps=500):
             regularization), `accuracy` (main head), where there are several heads each one's loss and the auxiliary
             accuracies, and `val_loss`, `val_accuracy` and `val_top5_accuracy` of the main head; `model.gradient_norm`
             has the norm of the step's gradient. Those with `state()` and `load_state(state)` take part in resuming,
-            and Keras's EarlyStopping and ReduceLROnPlateau.
-        save_steps: Steps between two states, beside the one at the end of an epoch.
+            and Keras's EarlyStopping, ReduceLROnPlateau and ModelCheckpoint.
+        save_steps: Steps between two states, beside those at the end of an epoch, before and after its validation.
 
     Returns:
         The progress: {"epoch", "step", "best_epoch", "best", "history", "totals", "done"}.
 
     Raises:
-        DivergedError: The loss or a gradient is no longer a number; nothing of that step is kept.
+        UserError: A callback cannot work in this run.
+        DivergedError: The loss, a gradient or a weight is no longer finite; nothing of that step is kept.
         Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
     strategy = tf.distribute.get_strategy()
@@ -53,7 +57,7 @@ def train(model, data, recipe, run, callbacks=(), *, save_steps=500):
     model.compile(optimizer=make_optimizer(recipe, steps, model.trainable_variables))  # adds the scaling of float16
     model.optimizer.build(model.trainable_variables)
     callbacks = [*callbacks, plateau(recipe)] if recipe.schedule == "plateau" else list(callbacks)
-    check_monitors(callbacks, model)
+    prepare_callbacks(callbacks, model, scheduled=callable(learning_rate(recipe, steps)))
     train_step = make_train_step(model, recipe, averaged)
     evaluate = make_evaluation(averaged or model, len(data.class_names), recipe)
     bar = {"add_progbar": True, "verbose": run.verbose}
@@ -70,42 +74,54 @@ def train(model, data, recipe, run, callbacks=(), *, save_steps=500):
         checkpoint.restore(state, callbacks, arrays, values, run.checkpoints.folder, chief=run.chief)
     elif run.chief:
         checkpoint.warn_of_stateful_callbacks(callbacks)
-    saved = time.monotonic()
+    saved, traced = time.monotonic(), False
 
     def save():
         nonlocal saved
         arrays, values = checkpoint.arrays_of(state, callbacks)
         for name, array in arrays.items():
             if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise DivergedError(f"{name} is no longer finite at {place()}. {mend(run)}")
+                where = f"after {progress['step']} steps of epoch {progress['epoch'] + 1}"
+                raise DivergedError(f"{name} is no longer finite {where}, {rate()}. {advice(run)}")
         if run.chief:
             run.checkpoints.save(arrays, progress | {"callbacks": values})
         saved = time.monotonic()
 
-    def place():
-        return (
-            f"step {progress['step'] + 1} of epoch {progress['epoch'] + 1}, at a learning rate of "
-            f"{current_rate(model):.3g}"
-        )
+    def rate():
+        return f"at a learning rate of {current_rate(model):.3g}"
+
+    @contextlib.contextmanager
+    def nothing_unsaved():
+        """Leave at once at a signal in this block; the state on the disk is where the run resumes."""
+        try:
+            with interruption.at_once():
+                yield
+        except Stopped as stop:
+            raise Interrupted(stop.signal, progress) from None
 
     with Interruption() as interruption:
         while progress["epoch"] < recipe.epochs and not progress["done"]:
             epoch = progress["epoch"]
-            listed.on_epoch_begin(epoch)
+            with nothing_unsaved():
+                listed.on_epoch_begin(epoch)
             batches = strategy.distribute_datasets_from_function(
                 functools.partial(training_batches, data, recipe, epoch, progress["step"])
             )
             for images, targets, examples in batches:
                 listed.on_train_batch_begin(progress["step"])
-                values = train_step(images, targets, interruption.signal is not None)
+                # Tracing and compiling, at the first step, can take a minute.
+                with contextlib.nullcontext() if traced else nothing_unsaved():
+                    values = train_step(images, targets, interruption.signal is not None)
+                traced = True
                 values = {name: float(value) for name, value in values.items()}
                 stopped, norm = values.pop("stopped"), values.pop("gradient_norm")
                 # In float16 an infinite gradient is the optimizer's cue to scale less and to leave the step out.
                 if not math.isfinite(values["loss"]) or not (math.isfinite(norm) or scales_loss(model)):
-                    wrong = "gradient's norm" if math.isfinite(values["loss"]) else "loss"
+                    loss = values["loss"]
+                    wrong = f"gradient's norm is {norm}" if math.isfinite(loss) else f"loss is {loss}"
                     raise DivergedError(
-                        f"The {wrong} is {norm if wrong != 'loss' else values['loss']} in {place()}. "
-                        f"The images were {examples_of(data.train, examples, strategy)}. {mend(run)}"
+                        f"The {wrong} in step {progress['step'] + 1} of epoch {epoch + 1}, {rate()}. "
+                        f"The images were {examples_of(data.train, examples, strategy)}. {advice(run)}"
                     )
                 model.gradient_norm = norm  # for callbacks; the logs are means over the epoch
                 progress["step"] += 1
@@ -115,19 +131,24 @@ def train(model, data, recipe, run, callbacks=(), *, save_steps=500):
                 if stopped:
                     save()
                     raise Interrupted(interruption.signal, progress)
-                if progress["step"] < steps and (
-                    progress["step"] % save_steps == 0 or time.monotonic() - saved > SAVE_SECONDS
-                ):
+                # Always before validation and pictures: they can take minutes, and a signal need not wait for them.
+                due = progress["step"] % save_steps == 0 or progress["step"] >= steps
+                if due or time.monotonic() - saved > SAVE_SECONDS:
                     save()
-            validation = evaluate(data.validation)
-            logs = {name: total / steps for name, total in progress["totals"].items()}
-            logs |= {"val_loss": validation.loss, "val_accuracy": validation.accuracy}
-            listed.on_epoch_end(epoch, logs | {"val_top5_accuracy": validation.top5})
+            validation = evaluate(data.validation, lambda: interruption.signal is not None)
+            if validation is None:
+                raise Interrupted(interruption.signal, progress)
+            # After resuming with another batch size or number of images these are not `steps` of today.
+            logs = {name: total / progress["step"] for name, total in progress["totals"].items()}
+            values = (validation.loss, validation.accuracy, validation.top5)
+            logs |= dict(zip(VALIDATION_LOGS, values, strict=True))
+            with nothing_unsaved():
+                listed.on_epoch_end(epoch, dict(logs))
 
             progress |= {"epoch": epoch + 1, "step": 0, "totals": {}, "history": [*progress["history"], logs]}
             # Small validation sets tie often: among equal accuracies the lower loss is the better network.
             score = [validation.accuracy, -validation.loss]
-            if progress["best"] is None or score > progress["best"]:
+            if math.isfinite(validation.loss) and (progress["best"] is None or score > progress["best"]):
                 progress |= {"best": score, "best_epoch": epoch + 1}
                 if run.chief:
                     metadata = {"epoch": str(epoch + 1), "preprocessing": recipe.preprocessing}
@@ -138,11 +159,15 @@ def train(model, data, recipe, run, callbacks=(), *, save_steps=500):
             save()
             if total(strategy, interruption.signal is not None):  # in any process
                 raise Interrupted(interruption.signal, progress)
-    listed.on_train_end()
+        with nothing_unsaved():
+            listed.on_train_end()
+    if progress["best"] is None:
+        raise DivergedError(f"The validation loss was finite after no epoch. {advice(run)}")
     return progress
 
 
-def mend(run):
+def advice(run):
+    """Return what to do about a run that diverged, and what is left of it."""
     return (
         "Pass a smaller --learning_rate or a longer --warmup_epochs. "
         f"{run.best if run.best.exists() else 'No weights'} and {len(run.checkpoints.files())} states are kept."
@@ -160,14 +185,28 @@ def examples_of(split, examples, strategy):
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
-def check_monitors(callbacks, model):
-    """Raises a UserError for a callback that waits for a quantity that no epoch logs."""
-    names = [*log_names(model), "val_loss", "val_accuracy"]
+def prepare_callbacks(callbacks, model, scheduled):
+    """Tell Keras's callbacks which way is better, which they would look for in metrics that the model is compiled with.
+
+    Args:
+        callbacks: The callbacks.
+        model: The model.
+        scheduled: Whether the learning rate is a schedule, which no callback can change.
+
+    Raises:
+        UserError: A callback waits for a quantity that no epoch logs, or would change a scheduled learning rate.
+    """
+    names = [*log_names(model), *VALIDATION_LOGS]
     for callback in callbacks:
-        monitor = getattr(callback, "monitor", names[0])
+        kind, monitor = type(callback).__name__, getattr(callback, "monitor", names[0])
         if monitor not in names:
+            raise UserError(f"{kind} monitors {monitor!r}, which is not logged. Logged are {', '.join(names)}.")
+        if getattr(callback, "mode", None) == "auto":
+            callback.mode = "min" if monitor.endswith("loss") else "max"
+        if scheduled and isinstance(callback, RATE_CALLBACKS):
             raise UserError(
-                f"{type(callback).__name__} monitors {monitor!r}, which is not logged. Logged are {', '.join(names)}."
+                f"{kind} changes the learning rate, which the recipe's schedule sets for every step. Pass --schedule "
+                "plateau, or --schedule constant --warmup_epochs 0, or leave the callback out."
             )
 
 

@@ -59,11 +59,11 @@ def plateau(recipe):
 
 
 def learning_rate(recipe, steps_per_epoch):
-    """The learning rate: a number for "plateau", which a callback changes, or a schedule by step."""
-    if recipe.schedule == "plateau":
-        return recipe.learning_rate
+    """Return the learning rate: a schedule by step, or a number where only callbacks change it."""
     schedules = keras.optimizers.schedules
     warmup = round(recipe.warmup_epochs * steps_per_epoch)
+    if recipe.schedule == "plateau" or (recipe.schedule == "constant" and not warmup):
+        return recipe.learning_rate
     rate = recipe.learning_rate
     if recipe.schedule == "cosine":
         after = schedules.CosineDecay(rate, max(recipe.epochs * steps_per_epoch - warmup, 1))
@@ -90,6 +90,7 @@ def current_rate(model):
     return float(ops.convert_to_numpy(model.optimizer.learning_rate))
 
 
+@keras.saving.register_keras_serializable("training")
 class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
     """A linear warm-up from zero before any schedule (Goyal et al. 2017, section 2.2).
 
@@ -109,4 +110,9 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
         return ops.where(step < self.steps, self.peak * step / max(self.steps, 1), after)
 
     def get_config(self):
-        return {"peak": self.peak, "steps": self.steps, "after": self.after, "offset": self.offset}
+        after = keras.saving.serialize_keras_object(self.after)
+        return {"peak": self.peak, "steps": self.steps, "after": after, "offset": self.offset}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config | {"after": keras.saving.deserialize_keras_object(config["after"])})

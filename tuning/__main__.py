@@ -5,6 +5,11 @@ import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow reads it when it is imported
 
+from training.interruption import leave_at_once
+
+if __name__ == "__main__":
+    leave_at_once()  # until `main` has something to say
+
 import argparse
 import dataclasses
 import itertools

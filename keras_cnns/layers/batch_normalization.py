@@ -10,7 +10,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     Arguments, variables, results and gradients are those of `keras.layers.BatchNormalization`; weights of one fit the
     other. The fused kernel is taken on the TensorFlow backend for maps (batch, height, width, channels) normalised over
-    their channels; everything else, as `synchronized=True`, masks and float64, is left to Keras.
+    their channels; everything else, such as `synchronized=True`, `renorm=True`, masks and float64, is left to Keras.
 
     The moving variance is Keras's, the mean of the squared deviations. The kernel gives n / (n - 1) times that
     (Bessel's correction, which torch keeps), n being the elements of a channel in the batch, and is scaled back here.
@@ -31,6 +31,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             and self.axis in (-1, 3)
             and mask is None
             and not self.synchronized
+            and not self.renorm
             and keras.backend.standardize_dtype(inputs.dtype) in ("float32", "float16", "bfloat16")
         )
         return self._fused(inputs, training and self.trainable) if fused else super().call(inputs, training, mask)

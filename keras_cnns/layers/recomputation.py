@@ -11,8 +11,8 @@ class ScaleAndShift(BatchNormalization):
     """Batch normalization of feature maps side by side that tells what it would do and leaves the doing to others.
 
     Arguments, variables and the update of the moving statistics are those of `BatchNormalization` over the
-    concatenation of the maps; normalised, it would be scale * concatenation + shift. Between the forward and the
-    backward pass nothing is kept but the maps themselves.
+    concatenation of the maps, `synchronized` among them; normalised, it would be scale * concatenation + shift.
+    Between the forward and the backward pass nothing is kept but the maps themselves.
 
     Shapes: a list of (batch, height, width, channels of the map) -> [scale, shift], both (channels of all,) in the
     precision of the variables.
@@ -31,14 +31,28 @@ class ScaleAndShift(BatchNormalization):
         dtype = self.variable_dtype
         mean, variance = self.moving_mean, self.moving_variance
         if training and self.trainable:
-            mean, variance = keras.remat(self._moments)(*inputs)
+            mean, variance = self._moments(inputs)
             for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
                 moving.assign(moving * self.momentum + batch * (1.0 - self.momentum))
         scale = ops.cast(self.gamma, dtype) * ops.rsqrt(variance + self.epsilon)
         return [scale, ops.cast(self.beta, dtype) - scale * mean]
 
-    def _moments(self, *maps):
-        return ops.moments(ops.cast(ops.concatenate(maps, axis=-1), self.variable_dtype), axes=[0, 1, 2])
+    def _moments(self, maps):
+        def concatenated(maps):
+            return ops.cast(ops.concatenate(maps, axis=-1), self.variable_dtype)
+
+        if not self.synchronized:
+            return keras.remat(lambda *maps: ops.moments(concatenated(maps), axes=[0, 1, 2]))(*maps)
+
+        def sums(*maps):
+            x = concatenated(maps)
+            ones = ops.ones_like(x[..., :1])
+            return ops.concatenate([ops.sum(y, axis=[0, 1, 2]) for y in (ones, x, ops.square(x))], axis=0)
+
+        # Only these vectors are exchanged, once: in the recomputed part they would be exchanged twice.
+        means, _ = ops.moments(keras.remat(sums)(*maps)[None], axes=[0], synchronized=True)
+        mean, square = ops.split(means[1:] / means[0], 2)
+        return mean, square - ops.square(mean)
 
     def compute_output_spec(self, inputs, training=None):
         channels = sum(x.shape[-1] for x in inputs)
