@@ -1,10 +1,14 @@
-"""The classic convolutional networks in Keras, each as its paper has it."""
+"""The classic convolutional networks in Keras, each as its paper has it.
+
+Some networks have layers of this package. `keras.models.load_model` reads their .keras files only after
+`import keras_cnns`, which registers these layers.
+"""
 
 from keras_cnns import layers
 from keras_cnns._model import FixedSizeError, labels_for, main_output
 from keras_cnns.alexnet import AlexNet, AlexNetOneTower
 from keras_cnns.catalogue import builder, list_models
-from keras_cnns.checkpoints import convert_weights, load_weights, save_weights
+from keras_cnns.checkpoints import convert_weights, load_weights, read_weights, save_weights
 from keras_cnns.complexity import complexity
 from keras_cnns.decoding import decode_predictions
 from keras_cnns.deformable import DeformableResNet50, DeformableResNet101
@@ -132,6 +136,7 @@ __all__ = [
     "main_output",
     "preprocess_input",
     "read_coefficients",
+    "read_weights",
     "save_weights",
     "squeeze_and_excitation",
 ]

@@ -29,6 +29,12 @@ class SharedArguments(TypedDict, total=False):
     classifier_activation: str | None
 
 
+# What a classifier of one class takes instead of an activation, a function or a layer, that is constant over one.
+OF_ONE_CLASS = {
+    keras.activations.softmax: keras.activations.sigmoid,
+    keras.layers.Softmax: keras.activations.sigmoid,
+    keras.activations.log_softmax: keras.activations.log_sigmoid,
+}
 DEFAULTS = SharedArguments(
     include_top=True,
     weights=None,
@@ -43,17 +49,19 @@ SHARED_ARGUMENTS_DOC = """\
     include_top: Whether to end with the classifier. Without it the output is the last feature map, or what `pooling`
         makes of it.
     weights: None for a random start, or the path of a safetensors file written by `keras_cnns.save_weights`. Never
-        changes the graph.
+        changes the graph. Weights trained elsewhere may want other pixels than this package's: the file says which,
+        and `keras_cnns.preprocess_input(pixels, model)` follows it, while `preprocess_input(pixels)` does not.
     input_tensor: A Keras tensor (batch, height, width, channels) to build on, instead of `input_shape`.
     input_shape: (height, width, channels) without the batch; height and width may be None where the network can take
         any size. By default the paper's size in RGB, or any size in RGB when `include_top` is False.
     pooling: What follows the last feature map when `include_top` is False: None for the map itself
         (batch, height, width, channels), "avg" or "max" for a vector (batch, channels).
-    classes: Number of classes. With 1 the softmax becomes a sigmoid, since a softmax over one class is constant.
+    classes: Number of classes. With 1 a softmax becomes a sigmoid, since a softmax over one class is constant.
     classifier_activation: Activation of the classifier; None gives logits.
 
 Returns:
-    A `keras.Model` that takes images normalised by `keras_cnns.preprocess_input`, (batch, height, width, channels).
+    A `keras.Model` that takes images normalised by `keras_cnns.preprocess_input(pixels, model)`, (batch, height,
+    width, channels).
     With `include_top` it gives (batch, classes), in float32 under every precision policy but float64.
 
 Raises:
@@ -89,6 +97,7 @@ def builder(function=None, *, family=None, **defaults):
     defaults = DEFAULTS | defaults
     own = inspect.signature(function)
     parameters = [p for p in own.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    positional = [p for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
     for key, default in defaults.items():
         annotation = SharedArguments.__annotations__[key]
         parameters.append(
@@ -104,6 +113,11 @@ def builder(function=None, *, family=None, **defaults):
                     f"{function.__name__} got the argument {argument!r}, which it does not have."
                     f"{did_you_mean(argument, signature.parameters)}"
                 )
+        if len(args) > len(positional):
+            raise TypeError(
+                f"{function.__name__} got {args!r} by position. Pass arguments by name, such as "
+                f"{function.__name__}(include_top=True, weights=None)."
+            )
         return function(*args, **(defaults | arguments))
 
     build.__signature__ = signature
@@ -214,8 +228,9 @@ def dense_classifier(x, shared, *, name):
     classes, activation = shared["classes"], shared["classifier_activation"]
     if not is_whole(classes) or classes < 1:
         raise ValueError(f"classes={classes!r}; it must be a whole number of at least 1.")
-    if classes == 1 and activation == "softmax":
-        activation = "sigmoid"
+    if classes == 1:
+        function = keras.activations.get(activation)
+        activation = OF_ONE_CLASS.get(function) or OF_ONE_CLASS.get(type(function), activation)
     return keras.layers.Dense(int(classes), activation=activation, dtype=head_dtype(), name=name)(x)
 
 
@@ -272,7 +287,9 @@ def main_output(model):
     """
     if not isinstance(model.output, dict):
         return model
-    return keras.Model(model.input, model.output["main"], name=model.name)
+    main = keras.Model(model.input, model.output["main"], name=model.name)
+    main.preprocessing = getattr(model, "preprocessing", "imagenet")
+    return main
 
 
 def labels_for(model, labels):

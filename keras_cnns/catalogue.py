@@ -114,16 +114,19 @@ BUILDERS = (
 
 
 def list_models(pattern="*"):
-    """The names of the networks, in the lecture's order.
+    """Return the names of the networks, in the lecture's order.
 
     Args:
-        pattern: Only names like this, upper and lower case alike; * stands for anything.
+        pattern: Only names like this, upper and lower case alike: a part of the name, such as "resnet", or, with a *
+            for any text, a ? for any letter or letters in [], a pattern for the whole name.
 
     Example:
         >>> keras_cnns.list_models("inception*")
         ['InceptionV1']
     """
-    return [b.__name__ for b in BUILDERS if fnmatch.fnmatch(b.__name__.lower(), pattern.lower())]
+    if not set("*?[") & set(pattern):
+        pattern = f"*{pattern}*"
+    return [b.__name__ for b in BUILDERS if fnmatch.fnmatchcase(b.__name__.lower(), pattern.lower())]
 
 
 def builder(name):

@@ -16,7 +16,15 @@ import safetensors
 import safetensors.numpy
 from keras import layers, ops
 
-CHECKSUM = "sha256"  # the name in a file's metadata
+CHECKSUM = "sha256"  # the name in a file's metadata, where it comes first
+BLANK = "0" * 64  # what stands there while the SHA-256 of the file is computed
+WRITER = "keras_cnns"  # another name there: a file that has it must have a checksum, so that damage to that is found
+
+# safetensors' names of the types that weights may have, and NumPy's.
+DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+KINDS = {"I": "int", "U": "uint", "F": "float", "C": "complex"}
+COUNTER = ".num_batches_tracked"  # torch's counters of batches are whole numbers, and no network computes with them
+NOT_WHOLE = "not a whole safetensors file ({}). Write it again."
 
 # The auxiliary heads and the classifier: a file may hold them for a model that was built without them.
 DETACHABLE = (("aux1_", "aux2_"), ("head_",))
@@ -53,7 +61,7 @@ NAMES = {
     "torchvision densenet": (
         (r"^features\.(conv|norm)0$", r"stem_\1"),
         (r"^features\.norm5$", "final_bn"),
-        (r"^features\.denseblock(\d)\.denselayer(\d+)\.(conv|norm)(\d)$", r"dense\1_layer\2_conv\4_\3"),
+        (r"^features\.denseblock(\d)\.denselayer(\d+)\.(conv|norm)\.?(\d)$", r"dense\1_layer\2_conv\4_\3"),
         (r"^features\.transition(\d)\.(conv|norm)$", r"transition\1_\2"),
         (r"_norm$", "_bn"),
         (r"^classifier$", "head_dense"),
@@ -93,17 +101,18 @@ NAMES = {
 
 
 def save_weights(model, path, metadata=None):
-    """Writes the weights of a model, moving statistics included, to a safetensors file: equal weights, equal bytes.
+    """Write the weights of a model, moving statistics included, to a safetensors file: equal weights, equal bytes.
 
-    The file has a SHA-256 of the arrays, which `load_weights` compares.
+    The file has a SHA-256 of the whole of it, names and metadata included, which `load_weights` compares.
 
     Args:
         model: A Keras model.
         path: The file to write.
-        metadata: {str: str} that travels in the file's header.
+        metadata: {str: str} that travels in the file's header. Under "preprocessing" it has the mode of
+            `keras_cnns.preprocess_input` that the weights were trained with, if that is not "imagenet".
 
     Raises:
-        ValueError: Two variables have one name.
+        ValueError: Two variables have one name, or the metadata are not text.
 
     Example:
         >>> model = keras_cnns.ResNet18(classes=10)
@@ -113,22 +122,31 @@ def save_weights(model, path, metadata=None):
     arrays = {variable.path: ops.convert_to_numpy(variable) for variable in model.weights}
     if len(arrays) != len(model.weights):
         raise ValueError(f"{model.name} has two variables of one name; give its layers different names.")
-    header, content = _split(safetensors.numpy.save(arrays))
-    metadata = {**(metadata or {}), CHECKSUM: hashlib.sha256(content).hexdigest()}
+    metadata = metadata or {}
+    try:
+        "".join([*metadata, *metadata.values()]).encode()
+    except (TypeError, UnicodeEncodeError) as error:
+        raise ValueError(f"metadata={metadata!r}: names and values must be text ({error}).") from error
+    content = safetensors.numpy.save(arrays)
+    end = _header_end(content)
     # safetensors would write the metadata in a random order.
-    header = {"__metadata__": dict(sorted(metadata.items()))} | header
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the arrays begin at a multiple of eight
+    metadata = {CHECKSUM: BLANK} | dict(sorted(metadata.items())) | {CHECKSUM: BLANK, WRITER: "weights"}
+    header = json.dumps({"__metadata__": metadata} | json.loads(content[8:end]), separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # the arrays begin at a multiple of eight
+    header, content = len(header).to_bytes(8, "little") + header, memoryview(content)[end:]
     with open(path, "wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
+        file.write(header.replace(BLANK.encode(), _sha256(header, content).encode(), 1))
         file.write(content)
 
 
 def load_weights(model, path, keep=()):
-    """Reads weights written by `save_weights` into a model; all of them or none.
+    """Read weights written by `save_weights` into a model; all of them or none.
 
     Weights of auxiliary heads, or of the classifier, that the model was built without are passed over. The offsets of
     deformable convolutions, or their masks, become zero if the file has none at all: weights of a plain ResNet fit.
+
+    The model remembers in `model.preprocessing` what the file says of it, "imagenet" if nothing:
+    `keras_cnns.preprocess_input(pixels, model)` then gives the images that the weights were trained with.
 
     Args:
         model: A Keras model.
@@ -140,7 +158,8 @@ def load_weights(model, path, keep=()):
         The file's metadata, {str: str}.
 
     Raises:
-        ValueError: The file is missing, damaged or no safetensors file, or its names or shapes are not the model's.
+        ValueError: The file is missing, damaged or no safetensors file, its names or shapes are not the model's, or
+            its values are not floating-point, or not finite.
 
     Example:
         >>> keras_cnns.save_weights(keras_cnns.ResNet18(classes=10), "resnet18.safetensors")
@@ -155,10 +174,7 @@ def load_weights(model, path, keep=()):
         )
     if not os.path.isfile(path):
         raise ValueError(f"weights={str(path)!r}: there is no such file. Pass the path of a safetensors file, or None.")
-    try:
-        arrays, metadata = _read_safetensors(path)
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"weights={str(path)!r}: not a whole safetensors file ({error}). Write it again.") from error
+    arrays, metadata = read_weights(path)
     keep = (keep,) if isinstance(keep, str) else tuple(keep)
     variables = {variable.path: variable for variable in model.weights if not variable.path.startswith(keep)}
     arrays = {key: array for key, array in arrays.items() if not key.startswith(keep)}
@@ -176,27 +192,103 @@ def load_weights(model, path, keep=()):
     _check_fit(model, path, variables, arrays)
     for key, variable in variables.items():
         variable.assign(arrays[key])
+    model.preprocessing = metadata.get("preprocessing", "imagenet")
     return metadata
 
 
-def _read_safetensors(path):
-    """({name: array}, {str: str}) of a safetensors file; its arrays are compared with its checksum, if it has one."""
+def read_weights(path):
+    """Read a safetensors file of weights, whoever wrote it; torch's counters of batches are passed over.
+
+    A file by `save_weights` is compared with its checksum; one that was written while that was of the arrays alone is
+    read too.
+
+    Args:
+        path: A safetensors file.
+
+    Returns:
+        ({name: array}, metadata {str: str}); arrays of bfloat16 become float32.
+
+    Raises:
+        ValueError: The file is damaged or no safetensors file, or an array is not floating-point.
+        OSError: The file cannot be read.
+
+    Example:
+        >>> keras_cnns.save_weights(keras_cnns.ResNet18(classes=10), "resnet18.safetensors", {"epoch": "3"})
+        >>> arrays, metadata = keras_cnns.read_weights("resnet18.safetensors")
+        >>> arrays["head_dense/kernel"].shape, metadata
+        ((512, 10), {'epoch': '3'})
+    """
     with open(path, "rb") as file:
         content = file.read()
-    arrays = safetensors.numpy.load(content)
-    header, content = _split(content)
-    metadata = header.get("__metadata__", {})
-    checksum = metadata.pop(CHECKSUM, None)
-    if checksum not in (None, hashlib.sha256(content).hexdigest()):
-        raise safetensors.SafetensorError("the SHA-256 of its arrays is not the one that it was written with")
+    try:
+        tensors = safetensors.deserialize(content)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{str(path)!r}: {_other_format(content) or NOT_WHOLE.format(error)}") from error
+    end = _header_end(content)
+    metadata = json.loads(content[8:end]).get("__metadata__") or {}
+    if {CHECKSUM, WRITER} & metadata.keys():
+        checksum = metadata.pop(CHECKSUM, "")
+        metadata.pop(WRITER, None)
+        header, values = content[:end].replace(checksum.encode(), BLANK.encode(), 1), memoryview(content)[end:]
+        if checksum != _sha256(header, values) and checksum != _sha256(values):
+            raise ValueError(f"{str(path)!r}: {NOT_WHOLE.format('its SHA-256 is not the one it was written with')}")
+    arrays = {}
+    for name, tensor in tensors:
+        if name.endswith(COUNTER):
+            continue
+        dtype = DTYPES.get(tensor["dtype"]) or _spelled_out(tensor["dtype"])
+        _check_type(str(path), name, dtype)
+        if dtype == "bfloat16":  # the upper half of a float32; NumPy does not know it
+            array = (np.frombuffer(tensor["data"], "uint16").astype("uint32") << 16).view("float32")
+        else:
+            array = np.frombuffer(tensor["data"], dtype)
+        arrays[name] = array.reshape(tensor["shape"])
     return arrays, metadata
 
 
-def _split(content):
-    """The header, a JSON value, and the bytes of the arrays of a safetensors file; its first eight bytes are the
-    header's length."""
-    end = 8 + int.from_bytes(content[:8], "little")
-    return json.loads(content[8:end]), memoryview(content)[end:]
+def _other_format(content):
+    """What a file is instead of safetensors, and what to do with it; None if neither Keras nor torch writes such."""
+    if content.startswith(b"\x89HDF"):
+        return (
+            "an HDF5 file, as Keras writes weights. Load it into the network that it is of with "
+            "model.load_weights(path); keras_cnns.save_weights makes a safetensors file of it."
+        )
+    is_zip = content.startswith(b"PK")
+    if is_zip and b"model.weights.h5" in content:
+        return "a whole model, as Keras saves it. Load it with keras.models.load_model(path), after import keras_cnns."
+    is_pickle = re.match(rb"\x80[\2-\5]", content) and content[8:9] != b"{"  # where a safetensors header begins
+    if is_pickle or (is_zip and b"data.pkl" in content):
+        return (
+            "a pickle, as torch writes weights, which can hold code and is not read here. Let its name end in .pth, "
+            "and convert it with `python -m training convert SOURCE.pth FILE --model NAME`."
+        )
+    return None
+
+
+def _header_end(content):
+    """Where the arrays of a safetensors file begin; its first eight bytes are the length of the header after them."""
+    return 8 + int.from_bytes(content[:8], "little")
+
+
+def _sha256(*parts):
+    """The SHA-256 of bytes in parts, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _spelled_out(dtype):
+    """NumPy's name of safetensors' name of a type: int64 of I64, float8_e4m3 of F8_E4M3, bool of BOOL."""
+    return re.sub(r"^(I|U|F|C)(?=\d)", lambda kind: KINDS[kind[0]], dtype).lower()
+
+
+def _check_type(path, name, dtype):
+    """Raise a ValueError if an array is not of a type that weights may have."""
+    if dtype not in DTYPES.values():
+        raise ValueError(
+            f"{path}: {name} is {dtype}; weights are floating-point ({', '.join(DTYPES.values())}). Save it as float32."
+        )
 
 
 def convert_weights(model, state):
@@ -224,7 +316,9 @@ def convert_weights(model, state):
         (4, 3)
     """
     variables = {variable.path: variable for variable in model.weights}
-    state = {key: array for key, array in state.items() if not key.endswith(".num_batches_tracked")}
+    state = {key: np.asarray(array) for key, array in state.items() if not key.endswith(COUNTER)}
+    for key, array in state.items():
+        _check_type("The state dict", key, array.dtype.name)
     blocks = list(dict.fromkeys(re.findall(r"^stage\d+_block\d+(?=_)", "\n".join(variables), re.MULTILINE)))
     translations = [{key: _translate(key, state, rules, blocks) for key in state} for rules in NAMES.values()]
     # The package that the weights are from is the one whose names become ours; of several that do not, the nearest.
@@ -240,7 +334,7 @@ def convert_weights(model, state):
     arrays = {}
     for key, path in ours.items():
         layer = model.get_layer(path.partition("/")[0]) if path in variables else None
-        arrays[path] = _transpose(np.asarray(state[key]), layer, model)
+        arrays[path] = _transpose(state[key], layer, model)
     _check_fit(model, "The state dict", variables, arrays)
     return arrays
 
@@ -298,7 +392,7 @@ def _flattened(layer, model):
 
 
 def _check_fit(model, path, variables, arrays):
-    """Raises a ValueError that lists what does not fit, first names, then shapes."""
+    """Raise a ValueError that says what does not fit: names, then shapes, then values."""
     missing, unexpected = variables.keys() - arrays.keys(), arrays.keys() - variables.keys()
     if missing or unexpected:
         raise ValueError(
@@ -316,4 +410,10 @@ def _check_fit(model, path, variables, arrays):
                 f"{path} does not fit {model.name}: {key} is {arrays[key].shape} in the file and "
                 f"{tuple(variable.shape)} in the model. Pass the classes and the arguments that the file was written "
                 "with, or include_top=False to leave the classifier out."
+            )
+    for key, variable in variables.items():
+        if not ops.all(ops.isfinite(ops.cast(arrays[key], variable.dtype))):
+            raise ValueError(
+                f"{path}: {key} has values that are NaN or infinite in {variable.dtype}. Pass weights of a "
+                "training that did not diverge."
             )

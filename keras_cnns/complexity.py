@@ -1,5 +1,6 @@
 """What a network costs: trainable parameters, multiply-adds and activations, counted from the functional model."""
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -58,7 +59,10 @@ class Complexity:
 
 
 def complexity(model, input_shape=None):
-    """Counts trainable parameters, multiply-adds and activations, layer by layer and in all, for one image.
+    """Count trainable parameters, multiply-adds and activations, layer by layer and in all, for one image.
+
+    A layer or a nested model that is applied several times costs multiply-adds and activations each time; its
+    parameters are counted once, the first time.
 
     A layer counts multiply-adds if it has a `kernel`, each of whose elements is used once at every position of the
     output: convolutions, grouped and depthwise ones included, and dense layers. A deformable convolution has further
@@ -82,20 +86,24 @@ def complexity(model, input_shape=None):
     """
     if input_shape is not None:
         model = keras.models.clone_model(model, input_tensors=keras.Input(input_shape))
-    return Complexity(tuple(_layer_complexity(layer) for layer in _layers(model)))
+    counted = set()
+    return Complexity(tuple(_layer_complexity(layer, node, counted) for layer, node in _applications(model)))
 
 
-def _layers(model):
-    """The layers of a model, those of nested models in their place."""
+def _applications(model):
+    """Each application of a layer in a model, (layer, Keras's node); those in a nested model in its place."""
+    model = keras.Model(model.inputs, model.outputs, name=model.name)  # a Sequential model has no nodes of its own
+    nodes = {}
+    for node in itertools.chain.from_iterable(model._nodes_by_depth.values()):
+        nodes.setdefault(id(node.operation), []).append(node)
     for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from _layers(layer)
-        else:
-            yield layer
+        for node in nodes[id(layer)]:
+            yield from _applications(layer) if isinstance(layer, keras.Model) else [(layer, node)]
 
 
-def _layer_complexity(layer):
-    shape = keras.tree.flatten(layer.output)[0].shape[1:]
+def _layer_complexity(layer, node, counted):
+    """What one application of a layer costs; variables that are `counted` cost no parameters again."""
+    shape = node.outputs[0].shape[1:]
     if None in shape:
         raise ValueError(
             f"The output of {layer.name} is {shape}: height or width is open. Pass input_shape, as (224, 224, 3); "
@@ -104,11 +112,13 @@ def _layer_complexity(layer):
     kernels = [variable for variable in layer.weights if variable.name.endswith("kernel")]
     # Of a dense layer's output (batch, units) there is one position. A transposed convolution works from its input.
     transposed = isinstance(layer, keras.layers.Conv2DTranspose)
-    positions = math.prod(layer.input.shape[1:-1] if transposed else shape[:-1])
+    positions = math.prod(node.input_tensors[0].shape[1:-1] if transposed else shape[:-1])
+    new = [variable for variable in layer.trainable_variables if id(variable) not in counted]
+    counted.update(map(id, new))
     return LayerComplexity(
         name=layer.name,
         output_shape=tuple(shape),
-        parameters=sum(math.prod(variable.shape) for variable in layer.trainable_variables),
+        parameters=sum(math.prod(variable.shape) for variable in new),
         multiply_adds=positions * sum(math.prod(kernel.shape) for kernel in kernels),
         activations=math.prod(shape),
     )

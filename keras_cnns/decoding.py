@@ -1,35 +1,46 @@
 """From probabilities to names."""
 
+from collections.abc import Iterable
+
 import keras
 import numpy as np
 
 
-def decode_predictions(predictions, class_names, top=5):
-    """The most probable classes of each image.
+def decode_predictions(probabilities, class_names=None, top=5):
+    """Return the most probable classes of each image.
 
     Args:
-        predictions: Probabilities (batch, classes); an array or a tensor.
-        class_names: Name of each class, in the order of the outputs.
+        probabilities: Probabilities (batch, classes); an array or a tensor.
+        class_names: Name of each class, in the order of the outputs. It has to be passed: no list of names, ImageNet's
+            neither, comes with this package.
         top: How many classes to give; all, where there are fewer.
 
     Returns:
         For each image a list of (name, probability), the most probable first.
 
     Raises:
-        ValueError: `class_names` is not as long as there are classes.
+        ValueError: `class_names` is missing or not as long as there are classes, or `top` is below 1.
 
     Example:
         >>> keras_cnns.decode_predictions(numpy.array([[0.25, 0.75]]), ["cat", "dog"])
         [[('dog', 0.75), ('cat', 0.25)]]
     """
-    predictions = keras.ops.convert_to_numpy(predictions)
-    if predictions.ndim != 2 or predictions.shape[1] != len(class_names):
+    probabilities = keras.ops.convert_to_numpy(probabilities)
+    if not isinstance(class_names, Iterable) or isinstance(class_names, str):
         raise ValueError(
-            f"decode_predictions got predictions of shape {predictions.shape} and {len(class_names)} class names; "
+            f"decode_predictions got class_names={class_names!r}; pass a list of the names of the classes, in the "
+            "order of the outputs. Those of ImageNet do not come with this package. `top` is passed by name, as top=5."
+        )
+    class_names = list(class_names)
+    if probabilities.ndim != 2 or probabilities.shape[1] != len(class_names):
+        raise ValueError(
+            f"decode_predictions got probabilities of shape {probabilities.shape} and {len(class_names)} class names; "
             "pass probabilities (batch, classes) and the name of each class."
         )
-    order = np.argsort(-predictions, axis=1, kind="stable")[:, :top]
+    if top < 1:
+        raise ValueError(f"decode_predictions got top={top}; it must be at least 1.")
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
     return [
         [(class_names[index], float(row[index])) for index in indices]
-        for row, indices in zip(predictions, order, strict=True)
+        for row, indices in zip(probabilities, order, strict=True)
     ]

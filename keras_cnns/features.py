@@ -35,7 +35,9 @@ def features(model, strides=(4, 8, 16, 32)):
             f"{model.name} has no feature map at stride {', '.join(map(str, missing))}. "
             f"Its strides are {', '.join(map(str, sorted(ends)))}."
         )
-    return keras.Model(model.input, [ends[stride].output for stride in strides], name=f"{model.name}_features")
+    maps = keras.Model(model.input, [ends[stride].output for stride in strides], name=f"{model.name}_features")
+    maps.preprocessing = getattr(model, "preprocessing", "imagenet")
+    return maps
 
 
 def _ends(model):

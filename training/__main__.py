@@ -9,15 +9,12 @@ import contextlib
 import csv
 import difflib
 import itertools
-import os
-import stat
 import sys
-from pathlib import Path
 from typing import get_args, get_type_hints
 
 # TensorFlow takes seconds to import. What needs it is imported by the commands that need it: help, `recipes` and
 # mistakes are answered at once.
-from training.command_line import carry_out, import_tensorflow
+from training.command_line import carry_out, check_replaceable, import_tensorflow
 from training.errors import DataError, UserError, explained
 from training.image_file import FORMATS
 
@@ -274,17 +271,6 @@ def predict(options):
         raise bad[0]
     if bad:
         raise DataError("\n".join([f"{len(bad)} of {len(files)} files could not be classified:", *map(str, bad)]))
-
-
-def check_replaceable(path, inputs):
-    """Raise a UserError unless nothing is at `path`, or a regular file that is not among the inputs."""
-    path = Path(path)
-    if not path.absolute().parent.is_dir():
-        raise UserError(f"--csv {path}: there is no such folder. Make it first.")
-    if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
-        raise UserError(f"--csv {path}: it is not a regular file and is left alone. Pass another path.")
-    if path.exists() and any(os.path.exists(file) and path.samefile(file) for file in inputs):
-        raise UserError(f"--csv {path}: it is one of the images. Pass another path.")
 
 
 def print_classes(row):

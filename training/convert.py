@@ -4,18 +4,19 @@ A .pth file is a pickle, which can carry code: it is read by torch alone, with `
 """
 
 import hashlib
+import pickle
 from pathlib import Path
-
-import safetensors
-import safetensors.numpy
 
 import keras_cnns
 from training.checkpoint import write_weights
+from training.command_line import check_replaceable
 from training.errors import DataError, UserError
 
 
 def convert(source, file, model, *, model_args=None, preprocessing=None):
-    """Writes the weights in a torch state dict as a file for `weights=` and returns its metadata.
+    """Write the weights in a torch state dict as a file for `weights=` and return its metadata.
+
+    A file that is there is replaced only after everything has been read and checked.
 
     Args:
         source: A .pth file that holds a state dict, or a safetensors file with torch's names.
@@ -23,7 +24,8 @@ def convert(source, file, model, *, model_args=None, preprocessing=None):
         model: Name of the network that the weights are for.
         model_args: Arguments of its builder, as {"aux_heads": True} or {"classes": 10}.
         preprocessing: How pixels were normalised in training, a mode of `keras_cnns.preprocess_input`. By default
-            "lite" for EfficientNet-Lite, and "imagenet".
+            what the network's publisher used: "lite" for EfficientNet-Lite, "tf" for InceptionV1, whose weights
+            torchvision took over from TensorFlow (transform_input=True there), and "imagenet" for the others.
 
     Raises:
         UserError: A wrong path, name or argument, torch is missing, or the weights are not the network's.
@@ -35,9 +37,11 @@ def convert(source, file, model, *, model_args=None, preprocessing=None):
     except (ValueError, TypeError) as error:
         raise UserError(str(error)) from error
     if preprocessing is None:
-        preprocessing = "lite" if builder.__name__.startswith("EfficientNetLite") else "imagenet"
+        modes = {"EfficientNetLite": "lite", "InceptionV1": "tf"}
+        preprocessing = next((modes[name] for name in modes if builder.__name__.startswith(name)), "imagenet")
     if not Path(source).is_file():
         raise UserError(f"{source}: there is no such file.")
+    check_replaceable(file, [source])
     state = read_safetensors(source) if Path(source).suffix == ".safetensors" else read_torch(source)
     try:
         arrays = keras_cnns.convert_weights(network, state)
@@ -58,7 +62,7 @@ def convert(source, file, model, *, model_args=None, preprocessing=None):
 
 
 def read_torch(source):
-    """Reads a state dict, {name: array}, with torch."""
+    """Read a state dict, {name: array}, with torch."""
     try:
         import torch
     except ImportError as error:
@@ -68,19 +72,34 @@ def read_torch(source):
         ) from error
     try:
         state = torch.load(source, map_location="cpu", weights_only=True)
+    except (OSError, MemoryError):
+        raise
     except Exception as error:  # torch raises whatever unpickling and unzipping can raise
+        # Of a file that is refused, torch's message says how to run the code in it.
+        reason = "" if isinstance(error, pickle.UnpicklingError) else str(error)
         raise DataError(
-            f"{source} is not a whole file of torch weights ({str(error).splitlines()[0]}). Download it again, or save "
-            "model.state_dict() alone: a file that holds code is not read."
+            f"{source} is not a whole file of torch weights ({(reason or type(error).__name__).splitlines()[0]}). "
+            "Download it again, or save model.state_dict() alone: a file that holds code is not read."
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
+    ):
         raise DataError(f"{source} holds something else than tensors by name. Save model.state_dict() alone.")
-    return {name: tensor.float().numpy() for name, tensor in state.items()}
+    arrays = {}
+    for name, tensor in state.items():
+        try:
+            arrays[name] = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+        except (TypeError, RuntimeError) as error:  # it is sparse, quantized, or on the device "meta", without values
+            raise DataError(
+                f"{source}: {name} cannot be read as a plain array ({str(error).splitlines()[0]}). Save a dense tensor "
+                "with its values."
+            ) from error
+    return arrays
 
 
 def read_safetensors(source):
-    """Reads a safetensors file, {name: array}."""
+    """Read a safetensors file, {name: array}."""
     try:
-        return safetensors.numpy.load_file(source)
-    except safetensors.SafetensorError as error:
-        raise DataError(f"{source} is not a whole safetensors file ({error}). Download it again.") from error
+        return keras_cnns.read_weights(source)[0]
+    except ValueError as error:
+        raise DataError(str(error)) from error

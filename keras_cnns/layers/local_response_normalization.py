@@ -9,7 +9,8 @@ class LocalResponseNormalization(keras.layers.Layer):
     """Divides each activation by the energy of its neighbours in the channel direction.
 
     b[c] = a[c] / (bias + alpha * sum of a[j]^2 for the `size` channels j around c)^beta, channels outside counting as
-    zero (Krizhevsky et al. 2012, section 3.3). Computed in float32, since squares overflow float16.
+    zero (Krizhevsky et al. 2012, section 3.3). Computed in float32, since squares
+    overflow float16, and in float64 under a policy of float64.
 
     Shapes: (batch, height, width, channels) -> the same.
 
@@ -36,7 +37,7 @@ class LocalResponseNormalization(keras.layers.Layer):
         self.size, self.alpha, self.beta, self.bias = size, alpha, beta, bias
 
     def call(self, inputs):
-        x = ops.cast(inputs, "float32")
+        x = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
         channels, reach = inputs.shape[-1], self.size // 2
         squares = ops.pad(ops.square(x), [[0, 0], [0, 0], [0, 0], [reach, reach]])
         energy = sum(squares[..., offset : offset + channels] for offset in range(self.size))
