@@ -225,9 +225,12 @@ def fit_in(run, model, data, strategy, save_steps, callbacks, shown):
         # Out of the scope: in it every variable would be made by all processes together.
         network = run.network()
         test = make_evaluation(network, len(data.class_names), recipe)(data.test)
+        if shown.get("picture_epochs", 5):
+            dashboards.draw_best(log, network, data, recipe, progress["best_epoch"])
     except tf.errors.InvalidArgumentError as error:
         raise data_error(data, error) from error
-    scalars = {"loss/main": test.loss, "accuracy/main": test.accuracy, "accuracy/top5": test.top5}
+    scalars = {"loss/main": test.loss, "accuracy/main": test.accuracy}
+    scalars |= {"accuracy/top5": test.top5} if len(data.class_names) > 5 else {}
     log.scalars(progress["epoch"], scalars, "test")
     if shown.get("row", True):
         write_result(log, progress["epoch"], test.accuracy)
