@@ -4,29 +4,36 @@ import csv
 import dataclasses
 import json
 import math
+import os
 import re
+import shutil
+import types
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from google.protobuf import text_format
+from matplotlib.text import Text
 from safetensors.numpy import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins import projector
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 from tensorboard.util import tensor_util
+from test_contract import SMALL
 from test_loop import DATA, RECIPE, network, run_in
 
 import keras_cnns
 from training import dashboards
-from training.batches import training_batches
+from training.batches import evaluation_batches, training_batches
 from training.checkpoint import state_of
 from training.dashboards import compare, pictures
-from training.dashboards.probes import activations_of, unchanged
+from training.dashboards.probes import activations_of, gradients_of, unchanged
 from training.dashboards.profiling import top_operations
-from training.errors import UserError
+from training.dashboards.scalars import trained_multiply_adds
+from training.data import load_data
+from training.errors import ResourceError, StateError, UserError
 from training.evaluation import make_evaluation
 from training.loop import train
 from training.recipe import Recipe, prepare_machine
@@ -37,6 +44,11 @@ def events(run, split):
     reader = EventAccumulator(str(run / "tensorboard" / split), size_guidance={"tensors": 0})
     reader.Reload()
     return reader
+
+
+def layout_of(reader):
+    pb = reader.Tensors("custom_scalars__config__")[0].tensor_proto
+    return layout_pb2.Layout.FromString(tensor_util.make_ndarray(pb).item())
 
 
 def series(reader, tag):
@@ -58,7 +70,7 @@ def tiny(tmp_path_factory):
         dashboards.Log(folder / "tensorboard"), RECIPE, DATA, {"recipe": "text"}, picture_epochs=2, profile_steps=2
     )
     by_name = {type(board).__name__: board for board in boards}
-    by_name["Scalars"].interval, by_name["Profile"].first = 2, 1
+    by_name["Scalars"].interval = 2
     return folder, *train_tiny(folder, boards), by_name
 
 
@@ -66,9 +78,15 @@ def tiny(tmp_path_factory):
 def digits(tmp_path_factory):
     """The folder of a run that `fit` made, of a small network."""
     recipe = Recipe(
-        model="ResNetCIFAR", model_args={"depth": 8}, image_size=8, epochs=2, optimizer="adam", learning_rate=0.01
+        model="ResNetCIFAR",
+        model_args={"depth": 8, "width": 0.25},
+        image_size=8,
+        batch_size=128,
+        epochs=2,
+        optimizer="adam",
+        learning_rate=0.01,
     )
-    return fit(recipe, tmp_path_factory.mktemp("runs") / "digits", picture_epochs=0).folder
+    return fit(recipe, tmp_path_factory.mktemp("runs") / "digits", picture_epochs=9).folder
 
 
 def test_training_with_every_dashboard_gives_the_same_bits_as_with_none(tiny, tmp_path):
@@ -102,8 +120,15 @@ def test_each_head_has_its_curves_and_they_are_the_logs(tiny):
     ):
         points = series(events(folder, split), tag)
         assert points == [(epoch, pytest.approx(logs[name])) for epoch, logs in enumerate(history, 1)]
-    # Of two classes both are among the first five.
-    assert series(events(folder, "validation"), "accuracy/top5") == [(1, 1.0), (2, 1.0), (3, 1.0)]
+
+
+def test_the_accuracy_among_five_classes_is_there_for_more_than_five_only(tiny, digits):
+    assert "accuracy/top5" not in events(tiny[0], "validation").Tags()["tensors"]  # two classes
+    assert [step for step, _ in series(events(digits, "validation"), "accuracy/top5")] == [1, 2]  # ten
+    assert [step for step, _ in series(events(digits, "test"), "accuracy/top5")] == [2]
+    charts = {folder: layout_of(events(folder, "train")).category[1].chart for folder in (tiny[0], digits)}
+    assert [chart.title for chart in charts[tiny[0]]] == ["accuracy", "loss without the auxiliary heads"]
+    assert [chart.title for chart in charts[digits]][2:] == ["top-5 accuracy"]
 
 
 def test_what_dashboards_need_stays_out_of_the_history(tiny):
@@ -134,9 +159,7 @@ def test_utilisation_is_its_formula(tiny):
 def test_every_chart_of_the_layout_has_its_curve(tiny):
     train_events = events(tiny[0], "train")
     tags = {*train_events.Tags()["tensors"], *events(tiny[0], "validation").Tags()["tensors"]}
-    layout = layout_pb2.Layout.FromString(
-        tensor_util.make_ndarray(train_events.Tensors("custom_scalars__config__")[0].tensor_proto).item()
-    )
+    layout = layout_of(train_events)
     assert [page.title for page in layout.category] == ["optimisation", "generalisation", "speed", "numerics"]
     for chart in (chart for page in layout.category for chart in page.chart):
         for pattern in chart.multiline.tag:
@@ -195,7 +218,8 @@ def test_gradient_norms_and_update_are_those_written_down(tmp_path):
     images, targets, _ = next(iter(training_batches(DATA, recipe, 0)))
     log = dashboards.Log(tmp_path / "tensorboard")
     probes = dashboards.Probes(log, images[:4], targets[:4])
-    train(model, DATA, recipe, run_in(tmp_path), [dashboards.Scalars(log, 48, interval=1), probes])
+    # An epoch of one step has its point by step, whatever the interval is.
+    train(model, DATA, recipe, run_in(tmp_path), [dashboards.Scalars(log, 48), probes])
     reader = events(tmp_path, "train")
 
     of_batch = math.hypot(*map(np.linalg.norm, gradient_by_hand(kernel, bias, images, targets.numpy())))
@@ -252,16 +276,115 @@ def test_counts_and_mistakes(tiny):
     # And of a whole split what evaluation counts.
     _, model, _, boards = tiny
     expected = make_evaluation(model, 2, RECIPE)(DATA.validation).confusion
-    assert np.array_equal(boards["Pictures"].pass_over_validation().confusion, expected)
+    board = boards["Pictures"]
+    assert np.array_equal(board.pass_over(board.validation()).confusion, expected)
 
 
-def test_a_network_without_mistakes_has_an_empty_picture_of_them(tmp_path):
-    log = dashboards.Log(tmp_path)
-    log.figure("most_confident_mistakes", pictures.titled([], ("a", "b")), 1)
-    log.flush()
-    reader = EventAccumulator(str(tmp_path / "train")).Reload()
-    image = tf.io.decode_png(tensor_util.make_ndarray(reader.Tensors("most_confident_mistakes")[0].tensor_proto)[2])
-    assert min(image.shape) > 0 and image.numpy().std() == 0
+def test_a_network_without_mistakes_says_so():
+    seen = pictures.Seen(2)
+    seen.add(np.zeros((1, 2, 2, 3)), np.array([0]), np.array([[0.9, 0.1]]), np.zeros((1, 5)))
+    figure = pictures.answers(seen, ("a", "b"))["most_confident_mistakes"]
+    assert [text.get_text() for text in figure.texts] == ["no mistakes"]
+
+
+@pytest.mark.parametrize("classes", [2, 10, 20, 50, 300])
+def test_a_confusion_matrix_can_be_read(classes):
+    names = [f"class {number} of a long name" for number in range(classes)]
+    names[:2] = [r"of $\sqrt{", "on two\nlines"]  # no formula
+    confusion = np.full((classes, classes), 1234)
+    axes = pictures.confusion_figure(confusion, names).axes[0]
+    axes.figure.canvas.draw()
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    if classes <= 50:
+        assert labels[:2] == [names[0], r"on two\nlines"] and max(map(len, labels)) <= 20
+        boxes = [label.get_window_extent() for label in axes.get_yticklabels()]
+        assert sum(box.count_overlaps(boxes) for box in boxes) == classes  # each meets itself only
+    cell = axes.get_window_extent().width / classes  # pixels
+    assert len(axes.texts) == (classes**2 if classes <= 20 else 0)
+    assert all(text.get_window_extent().width < cell for text in axes.texts[:1])
+    assert cell >= (30 if classes <= 20 else 8 if classes <= 50 else 2)
+
+
+LAST_MAPS = {  # of the small networks at 32 pixels, where the last maps of most have one pixel
+    "AlexNet": "conv3_relu",
+    "VGG11": "conv5_1_relu",
+    "GoogLeNet": "inception4d_out",
+    "InceptionV1": "inception4d_out",
+    "ResNet18": "stage3_block1_out",
+    "ResNet50": "stage3_block1_out",  # stage4_block1_conv1 is larger than a pixel, but has a shortcut beside it
+    "ResNetCIFAR": "stage3_block1_out",
+    "DenseNet121": "transition3_conv",
+    "DenseNetCIFAR": "final_relu",
+    "SEResNet50": "stage3_block1_out",
+    "SEInceptionV1": "inception4d_out",
+    "EfficientNet": "stage5_block1_expand_swish",  # the last one before the stride
+    "DeformableResNet50": "stage3_block1_out",
+}
+
+
+@pytest.mark.parametrize("name", LAST_MAPS)
+def test_grad_cam_looks_at_the_last_map_that_is_computed(name):
+    assert pictures.last_map(SMALL[name](input_shape=(32, 32, 3), classes=10)).name == LAST_MAPS[name]
+
+
+@pytest.mark.parametrize("ending", [None, "softmax", "layer"])
+def test_grad_cam_is_hot_where_the_object_is(ending):
+    """A network that takes the mean of red for one class, of blue for the other, after pooling with padding."""
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(3, 1, name="block_conv")(image)
+    x = keras.layers.ZeroPadding2D(((0, 1), (0, 1)), name="pool_pad")(x)
+    x = keras.layers.MaxPooling2D(3, name="pool")(x)
+    x = keras.layers.GlobalAveragePooling2D(name="head_pool")(x)
+    dense = keras.layers.Dense(2, activation=ending if ending == "softmax" else None, name="head_dense")
+    outputs = dense(x)
+    model = keras.Model(image, keras.layers.Softmax()(outputs) if ending == "layer" else outputs)
+    dense.set_weights([np.array([[900.0, 0.0], [0.0, 0.0], [0.0, 900.0]]), np.zeros(2)])  # the network is sure
+    model.get_layer("block_conv").set_weights([np.eye(3)[None, None], np.zeros(3)])
+    pixels = np.zeros((2, 8, 8, 3), "float32")
+    pixels[0, 5:, 5:, 0], pixels[1, :2, 6:, 2] = 1, 1  # red at the lower right, blue at the upper right
+    heat = pictures.make_grad_cam(model)(tf.constant(pixels)).numpy()
+    assert heat.tolist() == pixels.max(axis=-1).tolist()
+
+
+def test_a_model_without_maps_of_its_own_has_no_grad_cam():
+    image = keras.Input((8, 8, 3))
+    assert pictures.make_grad_cam(one_layer()) is None
+    inner = keras.Model(image, keras.layers.Conv2D(2, 3)(image))
+    outer = keras.Model(image, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(inner(image))))
+    assert pictures.make_grad_cam(outer) is None
+
+
+def test_heat_can_be_told_from_a_red_image():
+    red = np.full((8, 8, 3), (255.0, 0.0, 0.0))
+    shown = pictures.overlay(red, np.array([[1.0, 0.0], [0.0, 0.0]]))
+    assert np.abs(shown[0, 0] - shown[-1, -1]).max() > 100
+
+
+def test_the_pictures_of_the_best_epoch_are_those_of_the_network_that_is_delivered(digits):
+    best = json.loads((digits / "metrics.json").read_text())["best_epoch"]
+    tags = {
+        "train": {"first_filters"},
+        "validation": {"predictions", "confusion", "most_confident_mistakes", "grad_cam"},
+        "test": {"confusion", "most_confident_mistakes"},
+    }
+    for split, names in tags.items():
+        reader = events(digits, split)
+        found = {tag for tag in reader.Tags()["tensors"] if tag.startswith("best/")}
+        assert found == {f"best/{name}" for name in names}
+        assert {point.step for tag in found for point in reader.Tensors(tag)} == {best}
+    # The Projector's features are the best epoch's too.
+    run = Run.open(digits)
+    data = load_data(run.recipe)
+    look = pictures.make_look(run.network(), from_logits=True)
+    images = next(iter(evaluation_batches(data.validation, run.recipe)))[0]
+    features = look(keras_cnns.preprocess_input(images, run.recipe.preprocessing))[1].numpy()
+    there = np.loadtxt(digits / "tensorboard" / "validation" / "features.tsv")[: len(features)]
+    assert there == pytest.approx(features, rel=1e-4, abs=1e-5)
+
+
+def test_a_run_that_is_told_to_draw_no_pictures_draws_none(digits_run):
+    tags = {tag for split in ("train", "validation", "test") for tag in events(digits_run, split).Tags()["tensors"]}
+    assert not {tag for tag in tags if "confusion" in tag or tag in ("gradient_by_depth", "weights/conv1")}
 
 
 def test_grad_cam_of_a_linear_head_is_its_weights_times_the_map():
@@ -311,6 +434,112 @@ def test_the_projector_has_features_labels_and_images(tiny):
     assert tf.io.decode_png((folder / embedding.sprite.image_path).read_bytes()).shape == (4 * 32, 4 * 32, 3)
 
 
+def test_a_name_of_a_class_is_a_line_of_the_projector(tmp_path):
+    seen = pictures.Seen(2)
+    seen.add(np.zeros((2, 2, 2, 3)), np.array([0, 1]), np.eye(2), np.zeros((2, 5)))
+    pictures.write_projector(tmp_path / "new", seen, ("a\nb\tc", "d"))
+    assert (tmp_path / "new" / "labels.tsv").read_text() == "a\\nb\\tc\nd\n"
+
+
+def test_a_disk_that_refuses_event_files_is_a_lack_of_resources(tmp_path):
+    """A file where a folder belongs; a full disk or a folder without permission come the same way."""
+    (tmp_path / "file").touch()
+    log = dashboards.Log(tmp_path / "file" / "tensorboard")
+    seen = pictures.Seen(2)
+    seen.add(np.zeros((1, 2, 2, 3)), np.array([0]), np.eye(2)[:1], np.zeros((1, 5)))
+    for write in (
+        lambda: log.scalars(1, {"loss": 1.0}),  # TensorFlow says that a precondition failed
+        lambda: pictures.write_projector(log.folder, seen, ("a", "b")),
+    ):
+        with pytest.raises(ResourceError, match=r"tensorboard could not be written: .*file") as refused:
+            write()
+        assert refused.value.exit_code == 4
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__(name="mine")
+        self.dense = keras.layers.Dense(2)
+
+    def call(self, images):
+        return self.dense(keras.ops.reshape(images, (-1, 192)))
+
+
+def test_a_subclassed_model_has_its_curves_and_is_told_what_it_cannot_have(tmp_path):
+    model = Subclassed()
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
+    log = dashboards.Log(tmp_path / "tensorboard")
+    images = np.zeros((8, 8, 8, 3))
+    model.fit(images, np.zeros(8), batch_size=8, verbose=0, callbacks=[dashboards.Scalars(log, 8)])
+    assert series(events(tmp_path, "train"), "by_step/learning_rate") == [(1, pytest.approx(0.01))]
+    for board in (dashboards.Graph(log), dashboards.Pictures(log, None, ("a", "b"))):
+        with pytest.raises(TypeError, match="functional model, and mine is a Subclassed"):
+            board.set_model(model)
+
+
+def test_skipped_steps_are_counted_on_after_a_resume(tmp_path):
+    model = types.SimpleNamespace(optimizer=types.SimpleNamespace(iterations=5))
+    boards = [dashboards.Scalars(dashboards.Log(tmp_path / name), 8) for name in ("before", "after")]
+    for board in boards:
+        board.set_model(model)
+        board.set_params({"steps": 6})
+        board.on_train_begin()
+        if board is boards[1]:
+            model.optimizer.iterations = 7
+            board.load_state(json.loads(json.dumps(boards[0].state())))
+        board.on_epoch_begin(0)
+        for step in range(2):  # no update: both are left out
+            board.on_train_batch_begin(step)
+            board.on_train_batch_end(step)
+    assert [board.skipped for board in boards] == [2, 4]
+
+
+def test_probes_take_probabilities_as_well_as_logits():
+    logits = one_layer()
+    image = keras.Input((8, 8, 3))
+    probabilities = keras.Model(image, keras.layers.Softmax()(logits(image)))
+    batch = tf.random.stateless_uniform((4, 8, 8, 3), (0, 0)), tf.one_hot([0, 1, 1, 0], 2)
+    found = []
+    for model, from_logits in ((logits, True), (probabilities, False)):
+        model.compile("sgd")
+        found.append(gradients_of(model, 0.3, from_logits)(*batch)[0].numpy())
+    assert np.abs(found[0]).max() > 0
+    assert found[1] == pytest.approx(found[0], rel=1e-3, abs=1e-6)
+
+
+def test_a_step_counts_what_is_trained():
+    def counted(*trained):
+        layers = [keras.layers.Dense(10, trainable=each) for each in trained]
+        return trained_multiply_adds(keras_cnns.complexity(keras.Sequential([keras.Input((10,)), *layers])))
+
+    assert counted(True, True) == 600  # forward, and backward by inputs and by weights
+    assert counted(False, False, True) == 500  # frozen up to the head
+    assert counted(True, False) == 500  # the gradient goes through what is frozen
+
+
+@pytest.mark.parametrize(
+    ("passed", "steps", "recorded"),
+    [(0, 3, [3, 4, 5]), (0, 9, [0, 1, 2, 3, 4, 5]), (4, 3, [4, 5])],
+    ids=["a short epoch", "a shorter one", "a resumed one"],
+)
+def test_a_short_epoch_is_profiled_too(monkeypatch, capsys, tmp_path, passed, steps, recorded):
+    board = dashboards.Profile(dashboards.Log(tmp_path), steps)
+    monkeypatch.setattr(tf.profiler.experimental, "start", lambda folder: None)
+    monkeypatch.setattr(tf.profiler.experimental, "stop", lambda: None)
+    board.set_params({"steps": 6})
+    seen = []
+    for epoch in range(2):
+        board.on_epoch_begin(epoch)
+        for step in range(passed if epoch == 0 else 0, 6):
+            board.on_train_batch_begin(step)
+            seen += [step] if board.recording else []
+            board.on_train_batch_end(step)
+        board.on_epoch_end(epoch)
+    assert seen == recorded
+    said = f"records {len(recorded)} steps, not {steps}" if len(recorded) < steps else ""
+    assert said in capsys.readouterr().out
+
+
 def test_the_profile_lists_the_operations_of_its_steps(tiny, tmp_path):
     operations = {name: (calls, share) for name, calls, _, share in top_operations(tiny[0], 1000)}
     assert operations["Conv2DBackpropFilter"][0] == 2  # one convolution, two steps
@@ -334,6 +563,9 @@ def test_hparams_have_a_row_with_the_best_accuracy(digits):
     row = started.hparams
     assert row["model"].string_value == "ResNetCIFAR"
     assert row["learning_rate"].number_value == 0.01
+    # TensorBoard's columns are in the order of the alphabet.
+    assert sorted(row)[:5] == ["batch_size", "epochs", "learning_rate", "model", "optimizer"]
+    assert row["recipe/image_size"].number_value == 8
     metrics = json.loads((digits / "metrics.json").read_text())
     assert series(reader, "hparams/test_accuracy") == [(2, pytest.approx(metrics["test"]["accuracy"]))]
     best = max(logs["val_accuracy"] for logs in metrics["history"])
@@ -354,7 +586,6 @@ def test_the_test_split_recipe_environment_and_command_are_there(digits):
     assert "stage3" in texts["network"]
     assert f"python -m training fit {digits}/recipe.json" in texts["command"]
     assert reader.Tags()["graph"]
-    assert "gradient_by_depth" not in reader.Tags()["tensors"]  # it was told to draw no pictures
 
 
 def test_compare_tells_of_a_run_what_its_files_say(digits, tmp_path):
@@ -371,6 +602,62 @@ def test_compare_tells_of_a_run_what_its_files_say(digits, tmp_path):
     assert left == "multiply-adds per image" and right.startswith("ms per image")
     with pytest.raises(UserError, match="no finished run"):
         compare.find_runs([tmp_path])
+    assert compare.find_runs([digits, digits.parent]) == [digits]
+
+
+def row_of(run, model="ResNet18", accuracy=0.9, cost=1e8):
+    return compare.Row(run, model, 32, accuracy, int(cost / 10), int(cost), 1.0, 1.0, 1.0, cost / 1e8)
+
+
+@pytest.mark.parametrize("count", [3, 10, 30])
+def test_no_label_of_the_comparison_lies_on_another(count):
+    random = np.random.RandomState(0)
+    rows = [
+        row_of(f"a_long_name_{number}-12345678", accuracy=random.uniform(0.97, 0.99), cost=10 ** random.uniform(7, 8.5))
+        for number in range(count)
+    ]
+    for axes in compare.figure(rows).axes:
+        boxes = [Text.get_window_extent(label) for label in axes.texts]
+        assert sum(box.count_overlaps(boxes) for box in boxes) == count  # each meets itself only
+        inside = axes.get_window_extent()
+        assert all(inside.containsx(x) and inside.containsy(y) for box in boxes for x, y in box.corners())
+
+
+def test_runs_of_one_name_are_told_apart():
+    rows = [row_of("photos-aa", "ResNet18"), row_of("photos-bb", "VGG11"), row_of("digits-cc"), row_of("digits-dd")]
+    assert compare.names_of(rows) == ["photos ResNet18", "photos VGG11", "digits-cc", "digits-dd"]
+    assert compare.names_of([row_of("mine"), row_of("photos-aa")]) == ["mine", "photos"]
+
+
+def test_a_comparison_that_fails_leaves_what_was_there(digits, tmp_path):
+    output = tmp_path / "out"
+    output.mkdir()
+    for name in compare.FILES:
+        (output / name).write_text("old")
+
+    def refuses(error, match, paths=(digits,), measure=lambda folder: (2.5, 64.0)):
+        before = sorted(os.listdir(output))
+        with pytest.raises(error, match=match):
+            compare.compare(paths, output, measure)
+        assert sorted(os.listdir(output)) == before
+        assert all((output / name).read_text() == "old" for name in compare.FILES[:2])
+
+    def killed(folder):
+        return compare.alone(os._exit, 9)
+
+    broken = tmp_path / "broken" / digits.name
+    shutil.copytree(digits, broken)
+    for damage in ("{", "[]", '{"test": {"accuracy": "high"}}', '{"test": {"accuracy": NaN}}'):
+        (broken / "metrics.json").write_text(damage)
+        refuses(StateError, "broken/digits/metrics.json is damaged", (digits, broken))
+    refuses(ResourceError, "was killed", measure=killed)
+    (output / "tensorboard").touch()  # the last that is written
+    refuses(ResourceError, "tensorboard could not be written")
+    (output / "compare.csv").unlink()
+    (output / "compare.csv").symlink_to(output / "compare.md")
+    refuses(UserError, r"compare\.csv is not a regular file")
+    with pytest.raises(UserError, match=r"compare\.md is not a folder"):
+        compare.compare([digits], output / "compare.md" / "below")
 
 
 def test_the_graph_is_grouped_by_stage_and_holds_together():
@@ -381,8 +668,9 @@ def test_the_graph_is_grouped_by_stage_and_holds_together():
     stages = {name.split("/")[0] for name in names}
     assert {"conv1", "pool1", "inception3a", "inception5b", "head", "aux1", "aux2"} <= stages
     assert any(name.startswith("inception3a/3x3reduce/conv/") for name in names)
+    assert "NoOp" not in {node.op for node in graph.node}
     for node in graph.node:
         for name in node.input:
-            assert name.removeprefix("^").split(":")[0] in names
+            assert name.split(":")[0] in names  # and none is there for the order alone
     with tf.Graph().as_default():
         tf.graph_util.import_graph_def(graph, name="")  # TensorFlow accepts it

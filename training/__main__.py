@@ -83,7 +83,7 @@ def parser(defaults=None):
 
     compare = ArgumentParser(description="Accuracy of finished runs against their multiply-adds, time and memory.")
     compare.add_argument("runs", nargs="+", help="run folders, and folders of them")
-    compare.add_argument("--output", default="compare", help="folder of the figure and tables")
+    compare.add_argument("--output", default="runs/compare", help="folder of the figure and tables")
 
     profile = ArgumentParser(description="List the operations that took most time, of fit --profile_steps.")
     profile.add_argument("run", help="a run folder")

@@ -307,6 +307,8 @@ def fit_in(run, begun, model, data, strategy, save_steps, callbacks, shown):
         # Out of the scope: in it every variable would be made by all processes together.
         network = run.network()
         test = make_evaluation(network, len(data.class_names), recipe)(data.test)
+        if shown.get("picture_epochs", 5):
+            dashboards.draw_best(log, network, data, recipe, progress["best_epoch"])
     except UNREADABLE as error:
         if str(folder) in str(error):  # of a file of the run
             raise
@@ -315,7 +317,8 @@ def fit_in(run, begun, model, data, strategy, save_steps, callbacks, shown):
         if run.checkpoints.epochs() == recipe.epochs:
             stopped.args = ("stopped; training is complete: the same command evaluates the test images and exports",)
         raise
-    scalars = {"loss/main": test.loss, "accuracy/main": test.accuracy, "accuracy/top5": test.top5}
+    scalars = {"loss/main": test.loss, "accuracy/main": test.accuracy}
+    scalars |= {"accuracy/top5": test.top5} if len(data.class_names) > 5 else {}
     log.scalars(progress["epoch"], scalars, "test")
     if shown.get("row", True):
         write_result(log, progress["epoch"], test.accuracy)

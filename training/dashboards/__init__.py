@@ -15,7 +15,7 @@ from training.batches import evaluation_batches, training_batches
 from training.dashboards.graph import Graph, stage_graph
 from training.dashboards.hparams import HParams
 from training.dashboards.log import Board, Log, new_figure, png
-from training.dashboards.pictures import Pictures
+from training.dashboards.pictures import Pictures, answers
 from training.dashboards.probes import Probes
 from training.dashboards.profiling import Profile
 from training.dashboards.scalars import Scalars
@@ -29,6 +29,7 @@ __all__ = [
     "Probes",
     "Profile",
     "Scalars",
+    "draw_best",
     "new_figure",
     "of_run",
     "png",
@@ -57,7 +58,7 @@ def of_run(log, recipe, data, texts, *, picture_epochs=5, profile_steps=0, row=T
         return next(iter(training_batches(data, recipe, epoch)))[0]
 
     return (
-        Scalars(log, recipe.batch_size),
+        Scalars(log, recipe.batch_size, top5=len(data.class_names) > 5),
         Graph(log, texts),
         *([HParams(log, recipe)] if row else []),
         Probes(log, images[:PROBED], targets, recipe.preprocessing, aux_weight=recipe.aux_weight, every=picture_epochs),
@@ -71,3 +72,23 @@ def of_run(log, recipe, data, texts, *, picture_epochs=5, profile_steps=0, row=T
         ),
         Profile(log, steps=profile_steps),
     )
+
+
+def draw_best(log, network, data, recipe, epoch):
+    """Write the pictures of the network that a run delivers, under tags that begin with best/.
+
+    Those of the validation images are all that `Pictures` draws; of the test images there are the confusion matrix and
+    the most confident mistakes.
+
+    Args:
+        log: Where to write.
+        network: The network for use, with logits as its output.
+        data: The data set.
+        recipe: The recipe, resolved.
+        epoch: The epoch whose weights it has, from 1.
+    """
+    best = Pictures(log, lambda: evaluation_batches(data.validation, recipe), data.class_names, recipe.preprocessing)
+    best.set_model(network)
+    best.draw(epoch, "best/")
+    seen = best.pass_over(evaluation_batches(data.test, recipe))
+    best.write(answers(seen, data.class_names), epoch, "best/", "test")

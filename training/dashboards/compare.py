@@ -1,22 +1,34 @@
 """The lecture's closing figure from real runs: accuracy against what a network costs, counted and measured."""
 
+import collections
+import contextlib
 import csv
+import dataclasses
 import io
+import itertools
 import json
+import math
 import multiprocessing
+import os
+import stat
 import statistics
 import time
-from dataclasses import asdict, dataclass
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from pathlib import Path
 
 import tensorflow as tf
+from matplotlib.text import Text
 
 import keras_cnns
+from training.checkpoint import atomic, disk_errors
 from training.dashboards.log import Log, new_figure, png
 from training.dashboards.scalars import device, memory
-from training.errors import UserError
+from training.errors import ResourceError, StateError, UserError
 
 BATCH = 8  # images at once, measured
+FILES = ("compare.png", "compare.md", "compare.csv")
 
 
 @dataclass(frozen=True)
@@ -24,6 +36,7 @@ class Row:
     """One run.
 
     Attributes:
+        run: The name of its folder; the folder's path where several have that name.
         accuracy: Of the test images.
         parameters, multiply_adds: Of the network for use, for one image of the run's size.
         parameter_mib: Memory of the parameters in float32.
@@ -41,50 +54,64 @@ class Row:
     multiply_adds: int
     parameter_mib: float
     activation_mib: float
-    peak_mib: float
-    milliseconds: float
+    peak_mib: float = math.nan
+    milliseconds: float = math.nan
 
 
 def find_runs(paths):
-    """The finished runs among folders and in them, in the order of their names.
+    """The finished runs among folders and in them, each once, in the order of their names.
 
     Raises:
         UserError: A path is not there, or holds no finished run.
     """
-    found = []
+    found = {}
     for path in map(Path, paths):
         here = [path] if (path / "recipe.json").exists() else sorted(file.parent for file in path.glob("*/recipe.json"))
         here = [folder for folder in here if (folder / "metrics.json").exists()]
         if not here:
-            raise UserError(f"{path} holds no finished run. `python -m training fit` makes one, or goes on with it.")
-        found += here
-    return found
+            raise UserError(f"{path} holds no finished run. `python -m training fit` makes one, or resumes it.")
+        found |= {folder.resolve(): folder for folder in here}
+    return list(found.values())
 
 
-def describe(folder, measured):
-    """The row of a run.
+def test_accuracy(run):
+    """Return the accuracy that a run's metrics.json has."""
+    try:
+        accuracy = json.loads(run.metrics.read_text())["test"]["accuracy"]
+        if 0 <= accuracy <= 1:
+            return accuracy
+        reason = f"test.accuracy is {accuracy!r}"
+    except (ValueError, KeyError, TypeError) as error:
+        reason = repr(error)
+    raise StateError(
+        f"{run.metrics} is damaged ({reason}). Remove it and give that run's command again: it evaluates anew."
+    )
 
-    Args:
-        folder: Its folder.
-        measured: (milliseconds per image, MiB).
-    """
+
+def describe(folders):
+    """The rows of runs, without what is measured."""
     from training.run import Run
 
-    run = Run.open(folder)
-    size = run.recipe.image_size
-    cost = keras_cnns.complexity(run.network(), (size, size, 3))
-    return Row(
-        run=run.folder.name,
-        model=run.recipe.model,
-        pixels=size,
-        accuracy=json.loads(run.metrics.read_text())["test"]["accuracy"],
-        parameters=cost.parameters,
-        multiply_adds=cost.multiply_adds,
-        parameter_mib=cost.parameters * 4 / 2**20,
-        activation_mib=sum(layer.activations for layer in cost.layers) * 4 / 2**20,
-        peak_mib=measured[1],
-        milliseconds=measured[0],
-    )
+    runs = [Run.open(folder) for folder in folders]
+    accuracies = [test_accuracy(run) for run in runs]  # of all, before the first network is built
+    names = [folder.resolve().name for folder in folders]
+    rows = []
+    for run, name, accuracy in zip(runs, names, accuracies, strict=True):
+        size = run.recipe.image_size
+        cost = keras_cnns.complexity(run.network(), (size, size, 3))
+        rows.append(
+            Row(
+                run=name if names.count(name) == 1 else str(run.folder),
+                model=run.recipe.model,
+                pixels=size,
+                accuracy=accuracy,
+                parameters=cost.parameters,
+                multiply_adds=cost.multiply_adds,
+                parameter_mib=cost.parameters * 4 / 2**20,
+                activation_mib=sum(layer.activations for layer in cost.layers) * 4 / 2**20,
+            )
+        )
+    return rows
 
 
 def measure(folder, repetitions=10):
@@ -112,8 +139,14 @@ def measure_alone(folder):
 
 def alone(function, *arguments):
     """Calls a function in a process of its own: another network's memory and threads are not in its figures."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, arguments)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(function, *arguments).result()
+        except BrokenProcessPool as error:
+            raise ResourceError(
+                f"The process that measured {', '.join(map(str, arguments))} was killed. If memory was too small, "
+                "close other programs and try again."
+            ) from error
 
 
 def peak_memory():
@@ -124,6 +157,8 @@ def peak_memory():
 def compare(paths, output, measure=measure_alone):
     """Writes compare.png, compare.md, compare.csv and a TensorBoard image of runs.
 
+    Every run is read before the first one is measured, and what the folder had is replaced when all is written.
+
     Args:
         paths: Run folders, and folders of them.
         output: Folder of the files.
@@ -132,43 +167,107 @@ def compare(paths, output, measure=measure_alone):
     Returns:
         The rows, the most accurate first.
     """
-    rows = [describe(folder, measure(folder)) for folder in find_runs(paths)]
-    rows.sort(key=lambda row: -row.accuracy)
     output = Path(output)
-    output.mkdir(parents=True, exist_ok=True)
+    check_output(output)
+    folders = find_runs(paths)
+    rows = []
+    for folder, row in zip(folders, describe(folders), strict=True):
+        milliseconds, mib = measure(folder)
+        rows.append(dataclasses.replace(row, milliseconds=milliseconds, peak_mib=mib))
+    rows.sort(key=lambda row: -row.accuracy)
     picture = figure(rows)
-    (output / "compare.png").write_bytes(png(picture))
-    (output / "compare.md").write_text(markdown(rows))
-    (output / "compare.csv").write_text(comma_separated(rows))
-    log = Log(output / "tensorboard")
-    log.figure("compare", picture, 0, ".")
-    with log.at(0, "."):
-        tf.summary.text("compare", markdown(rows))
-    log.flush()
+    contents = zip(FILES, (png(picture), markdown(rows).encode(), comma_separated(rows).encode()), strict=True)
+    with disk_errors(output), contextlib.ExitStack() as written:
+        output.mkdir(parents=True, exist_ok=True)
+        for name, content in contents:
+            written.enter_context(atomic(output / name)).write_bytes(content)
+        log = Log(output / "tensorboard")
+        log.figure("compare", picture, 0, ".")
+        with log.at(0, "."):
+            tf.summary.text("compare", markdown(rows))
+        log.flush()
     return rows
+
+
+def check_output(output):
+    """Raise a UserError unless the files can be written to a folder: nothing but regular files is replaced in it."""
+    present = [path for path in (output, *output.parents) if os.path.lexists(path)]
+    if present and not present[0].is_dir():
+        raise UserError(f"--output {output}: {present[0]} is not a folder. Pass another path.")
+    for file in (output / name for name in FILES):
+        if os.path.lexists(file) and not stat.S_ISREG(file.lstat().st_mode):
+            raise UserError(f"{file} is not a regular file and is left alone. Pass another --output.")
+
+
+def names_of(rows):
+    """Return the shortest names that tell rows apart: a run's without its digest, with its network, or the whole."""
+    forms = [
+        (row.run.rpartition("-")[0] or row.run, f"{row.run.rpartition('-')[0] or row.run} {row.model}", row.run)
+        for row in rows
+    ]
+    counts = collections.Counter(itertools.chain.from_iterable(map(set, forms)))
+    return [next((name for name in names if counts[name] == 1), names[-1]) for names in forms]
 
 
 def figure(rows):
     """Accuracy against multiply-adds, the circles' areas as the parameters, beside accuracy against time per image."""
-    picture = new_figure(11, 5)
+    picture = new_figure(13, max(5, 0.25 * len(rows)))
     largest = max(row.parameters for row in rows)
     for place, (name, label) in enumerate(
         (("multiply_adds", "multiply-adds per image"), ("milliseconds", f"ms per image on this machine ({device()})"))
     ):
         axes = picture.add_subplot(1, 2, place + 1)
-        for number, row in enumerate(rows):
-            x, y = getattr(row, name), 100 * row.accuracy
-            axes.scatter(x, y, s=1500 * row.parameters / largest, alpha=0.5)
-            # Above and below by turns: rows of one accuracy come one after the other.
-            above = (0, 4 if number % 2 else -10)
-            run = row.run.rpartition("-")[0] or row.run
-            axes.annotate(run, (x, y), above, textcoords="offset points", fontsize=8, ha="center")
+        for row, text in zip(rows, names_of(rows), strict=True):
+            at = getattr(row, name), 100 * row.accuracy
+            axes.scatter(*at, s=1500 * row.parameters / largest, alpha=0.5)
+            axes.annotate(
+                text,
+                at,
+                (0, 0),
+                textcoords="offset points",
+                fontsize=8,
+                ha="center",
+                va="center",
+                in_layout=False,
+                parse_math=False,
+                arrowprops={"arrowstyle": "-", "color": "grey", "linewidth": 0.5},
+            )
         axes.set_xscale("log")
         axes.set_xlabel(label)
         axes.set_ylabel("test accuracy, %")
         axes.margins(0.2)
         axes.grid(alpha=0.3)
+    picture.canvas.draw()  # only now the places of the circles and the sizes of the labels are known
+    for axes in picture.axes:
+        place_labels(axes)
     return picture
+
+
+def place_labels(axes):
+    """Move each label of the axes to the nearest place, above it first, where it meets no other and stays inside."""
+    frame, taken = axes.get_window_extent(), []
+    places = [(0, 1), (0, -1), (1, 0.3), (-1, 0.3), (1, -0.5), (-1, -0.5), (1, 1), (-1, 1)]
+    for label, circle in zip(axes.texts, axes.collections, strict=True):
+        radius = (circle.get_sizes()[0] / math.pi) ** 0.5 * axes.figure.dpi / 72
+        box = Text.get_window_extent(label)  # without the line to its circle
+        steps = (
+            (x * (far * box.width / 1.8 + radius), y * (far * box.height + radius))
+            for far in range(1, 60)
+            for x, y in places
+        )
+        boxes = ((step, box.translated(*step)) for step in steps)
+        free = (
+            (step, moved)
+            for step, moved in boxes
+            if frame.containsx(moved.x0)
+            and frame.containsx(moved.x1)
+            and frame.containsy(moved.y0)
+            and frame.containsy(moved.y1)
+            and not moved.count_overlaps(taken)
+        )
+        step, moved = next(free, ((0, 0), box))
+        label.set_position([shift * 72 / axes.figure.dpi for shift in step])
+        taken.append(moved)
 
 
 def markdown(rows):
@@ -191,5 +290,5 @@ def comma_separated(rows):
     text = io.StringIO()
     writer = csv.DictWriter(text, list(Row.__dataclass_fields__), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(map(asdict, rows))
+    writer.writerows(map(dataclasses.asdict, rows))
     return text.getvalue()

@@ -15,6 +15,8 @@ class Graph(Board):
         texts: {tag: Markdown}, written once.
     """
 
+    needs = "inputs"
+
     def __init__(self, log, texts=None):
         super().__init__(log)
         self.texts = texts or {}
@@ -31,18 +33,19 @@ def stage_graph(model):
     """The forward pass as a graph whose nodes are grouped as the layer names say: stage, block, layer.
 
     Layer names have an underscore at every level, `stage3_block1_conv2_conv`; TensorBoard groups by slashes.
+    Nodes that compute nothing and only say what comes after what are left out.
     """
     function = tf.function(lambda images: model(images, training=False), autograph=False)
     graph = function.get_concrete_function(tf.TensorSpec(model.inputs[0].shape, tf.float32)).graph.as_graph_def()
     groups = {layer.name: layer.name.replace("_", "/") for layer in model.layers}
 
     def grouped(name):
-        control, name = name[: name.startswith("^")], name.removeprefix("^")
         # Keras enters every scope twice, so that TensorFlow numbers the second: googlenet_1/conv1_conv_1.
         parts = re.sub(rf"^{model.name}(_\d+)?/", "", name).split("/")
-        return control + "/".join(groups.get(part) or groups.get(re.sub(r"_\d+$", "", part), part) for part in parts)
+        return "/".join(groups.get(part) or groups.get(re.sub(r"_\d+$", "", part), part) for part in parts)
 
-    for node in graph.node:
+    nodes = [node for node in graph.node if node.op != "NoOp"]
+    for node in nodes:
         node.name = grouped(node.name)
-        node.input[:] = map(grouped, node.input)
-    return graph
+        node.input[:] = [grouped(name) for name in node.input if not name.startswith("^")]
+    return tf.compat.v1.GraphDef(node=nodes, library=graph.library, versions=graph.versions)

@@ -11,6 +11,10 @@ from training.dashboards.log import Board
 
 FOLDER = "hparams"  # of its own: scalars in it and below it are the row's metrics
 
+# TensorBoard shows columns that differ between runs first, and both kinds in the order of the alphabet, whatever is
+# asked for. The other fields have names that come after these.
+FIRST = ("batch_size", "epochs", "learning_rate", "model", "optimizer")
+
 
 class HParams(Board):
     """Writes the row; the test accuracy comes later, by `write_result`.
@@ -37,7 +41,9 @@ class HParams(Board):
         with self.log.at(0, FOLDER):
             api.hparams(
                 {
-                    name: value if isinstance(value, bool | int | float | str) else json.dumps(value)
+                    (name if name in FIRST else f"recipe/{name}"): (
+                        value if isinstance(value, bool | int | float | str) else json.dumps(value)
+                    )
                     for name, value in dataclasses.asdict(self.recipe).items()
                 },
                 trial_id=self.recipe.run_name,

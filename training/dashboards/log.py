@@ -1,5 +1,6 @@
 """Where dashboards write: one event file for each of a few folders, and how a figure becomes an image."""
 
+import contextlib
 import io
 from pathlib import Path
 
@@ -8,6 +9,9 @@ import numpy as np
 import tensorflow as tf
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from training.errors import ResourceError
+from training.image_file import decode_reason
 
 
 class Log:
@@ -25,7 +29,8 @@ class Log:
     def at(self, step, name="train"):
         """A context in which tf.summary writes for a step, into the folder `name`."""
         if name not in self._writers:
-            self._writers[name] = tf.summary.create_file_writer(str(self.folder / name))
+            with writing(self.folder):
+                self._writers[name] = tf.summary.create_file_writer(str(self.folder / name))
         return self._writers[name].as_default(step=step)
 
     def scalars(self, step, values, name="train"):
@@ -45,16 +50,40 @@ class Log:
             writer.flush()
 
 
+@contextlib.contextmanager
+def writing(folder):
+    """Turn what the disk refuses, as Python and as TensorFlow report it, into a ResourceError."""
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        reason = decode_reason(error) if isinstance(error, tf.errors.OpError) else error
+        raise ResourceError(
+            f"{folder} could not be written: {reason}. Make room or change the permissions, then give the same command "
+            "again to resume."
+        ) from error
+
+
 class Board(keras.callbacks.Callback):
-    """A callback that writes to a log, and has by itself nothing to remember when a run goes on.
+    """A callback that writes to a log, and has by itself nothing to remember when a run is resumed.
 
     Args:
         log: The log.
     """
 
+    needs = "output"  # of the model, which a subclassed one does not have; None where any model will do
+
     def __init__(self, log):
         super().__init__()
         self.log = log
+
+    def set_model(self, model):
+        if self.needs and not hasattr(model, self.needs):
+            raise TypeError(
+                f"{type(self).__name__} looks at the layers of a functional model, and {model.name} is a "
+                f"{type(model).__name__} without a known {self.needs}. Leave this callback out, or make the model with "
+                "keras.Model(input, output)."
+            )
+        super().set_model(model)
 
     @property
     def step(self):
@@ -95,14 +124,14 @@ def pixels_of(figure):
 
 def grid(images, titles=None, columns=4, colours=None):
     """A figure of images, RGB 0..255 (height, width, 3), with a title above each."""
-    rows = max(1, -(-len(images) // columns))  # of no images, as of the mistakes of a perfect network, an empty one
+    rows = -(-len(images) // columns)
     figure = new_figure(1.8 * columns, (2.1 if titles else 1.8) * rows)
     for index, image in enumerate(images):
         axes = figure.add_subplot(rows, columns, index + 1)
         axes.imshow(np.clip(image, 0, 255).astype(np.uint8))
         axes.axis("off")
         if titles:
-            axes.set_title(titles[index], fontsize=9, color=colours[index] if colours else "black")
+            axes.set_title(titles[index], fontsize=9, color=colours[index] if colours else "black", parse_math=False)
     return figure
 
 

@@ -1,6 +1,7 @@
 """Pictures: what the network sees, what it says about it and why, and the Projector's cloud of features."""
 
 import keras
+import matplotlib
 import numpy as np
 import tensorflow as tf
 from google.protobuf import text_format
@@ -8,11 +9,23 @@ from tensorboard.plugins import projector
 
 import keras_cnns
 from keras_cnns.layers import DeformableConv2D
-from training.dashboards.log import Board, grid, is_due, new_figure
+from training.dashboards.log import Board, grid, is_due, new_figure, writing
 
 SHOWN = 8  # images of a picture
 PROJECTED = 1000  # points of the Projector
 SPRITE = 32  # pixels of an image in the Projector
+LONGEST = 20  # letters of a class name in a picture
+
+# Layers without weights that compute a map all the same. Pooling, padding and dropout only pass one on.
+COMPUTING = (
+    keras.layers.Add,
+    keras.layers.Concatenate,
+    keras.layers.Multiply,
+    keras.layers.Activation,
+    keras.layers.ReLU,
+    keras.layers.LeakyReLU,
+    keras.layers.ELU,
+)
 
 
 class Pictures(Board):
@@ -40,42 +53,44 @@ class Pictures(Board):
         if is_due(epoch + 1, self.every):
             self.draw(epoch + 1)
 
-    def draw(self, epochs):
-        """Writes all pictures of the network as it is after a number of epochs."""
+    def draw(self, epochs, prefix=""):
+        """Write all pictures of the network as it is after a number of epochs, under tags that begin with `prefix`."""
         if self.network is None:
             self.network = keras_cnns.main_output(self.model)
             self.look, self.explain = make_look(self.network, self.from_logits), make_grad_cam(self.network)
         if self.shown is not None:
             images = np.asarray(self.shown(epochs - 1))[: 2 * SHOWN]
-            self.log.figure("augmented", grid(images), epochs)
+            self.log.figure(f"{prefix}augmented", grid(images), epochs)
         filters = first_filters(self.network)
         if filters is not None:
-            self.log.figure("first_filters", grid(filters, columns=8), epochs)
+            self.log.figure(f"{prefix}first_filters", grid(filters, columns=8), epochs)
 
-        seen = self.pass_over_validation()
+        seen = self.pass_over(self.validation())
         fixed = np.stack(seen.images)
-        heat = self.explain(self.normalised(fixed)).numpy()
-        pictures = {
-            "predictions": titled(seen.first, self.class_names),
-            "most_confident_mistakes": titled(seen.mistakes, self.class_names),
-            "confusion": confusion_figure(seen.confusion, self.class_names),
-            "grad_cam": grid([overlay(*pair) for pair in zip(fixed, heat, strict=True)]),
-        }
+        pictures = {"predictions": titled(seen.first, self.class_names), **answers(seen, self.class_names)}
+        if self.explain:
+            heat = self.explain(self.normalised(fixed)).numpy()
+            explained = [(overlay(image, map_), *rest) for (image, *rest), map_ in zip(seen.first, heat, strict=True)]
+            pictures["grad_cam"] = titled(explained, self.class_names)
         deformable = [layer for layer in self.network.layers if isinstance(layer, DeformableConv2D)]
         # On a map that is smaller all points but one may be outside of it.
         large = [layer for layer in deformable if all(side is None or side >= 6 for side in layer.input.shape[1:3])]
         for layer in (large or deformable)[-1:]:
             points = sampling_points(self.network, layer, self.normalised(fixed))
             pictures[f"sampling_points/{layer.name}"] = points_figure(fixed, points)
-        for tag, figure in pictures.items():
-            self.log.figure(tag, figure, epochs, "validation")
-        self.log.flush()
+        self.write(pictures, epochs, prefix, "validation")
         write_projector(self.log.folder / "validation", seen, self.class_names)
 
-    def pass_over_validation(self):
-        """What the network says of every validation image."""
+    def write(self, pictures, epochs, prefix, split):
+        """Write {tag: figure} of a split."""
+        for tag, figure in pictures.items():
+            self.log.figure(prefix + tag, figure, epochs, split)
+        self.log.flush()
+
+    def pass_over(self, batches):
+        """Return what the network says of every image of a split, as `Seen`."""
         seen = Seen(len(self.class_names))
-        for images, labels in self.validation():
+        for images, labels in batches:
             probabilities, features = self.look(self.normalised(images))
             seen.add(np.asarray(images), np.asarray(labels), probabilities.numpy(), features.numpy())
         return seen
@@ -137,17 +152,20 @@ def make_grad_cam(network):
     """Grad-CAM (Selvaraju et al. 2017, equations 1 and 2) of the predicted class: where the last map speaks for it.
 
     Returns:
-        A function (normalised images) -> maps (batch, height, width) between 0 and 1, of the last map's size.
+        A function (normalised images) -> maps (batch, height, width) between 0 and 1, of the size of `last_map`; None
+        if the network has no map.
     """
-    last = [layer for layer in network.layers if has_map(layer)][-1]
-    inner = keras.Model(network.input, [last.output, network.output])
+    last, (tensor, to_scores) = last_map(network), scores_of(network)
+    if last is None:
+        return None
+    inner = keras.Model(network.input, [last.output, tensor])
 
     @tf.function(reduce_retracing=True)
     def explain(images):
         with tf.GradientTape() as tape:
             tape.watch(images)
-            maps, outputs = inner(images, training=False)
-            score = tf.reduce_max(outputs, axis=-1)
+            maps, values = inner(images, training=False)
+            score = tf.reduce_max(to_scores(values), axis=-1)
         importance = tf.reduce_mean(tf.cast(tape.gradient(score, maps), "float32"), axis=(1, 2), keepdims=True)
         heat = tf.nn.relu(tf.reduce_sum(importance * tf.cast(maps, "float32"), axis=-1))
         return tf.math.divide_no_nan(heat, tf.reduce_max(heat, axis=(1, 2), keepdims=True))
@@ -155,12 +173,46 @@ def make_grad_cam(network):
     return explain
 
 
-def has_map(layer):
-    """Whether a layer gives a map of more than one pixel that depends on weights."""
-    if isinstance(layer, keras.layers.InputLayer) or isinstance(layer.output, list):
-        return False
-    shape = layer.output.shape
-    return len(shape) == 4 and tuple(shape[1:3]) != (1, 1)
+def last_map(network):
+    """Return the last layer that computes a map through which everything goes, larger than 1x1 where there is one.
+
+    A map that padding or pooling passes on has borders of zeros, or fewer places, and says nothing new; one beside a
+    shortcut is half of the answer. There is none where the maps are inside of a model in the network.
+    """
+    maps = [
+        layer
+        for layer in network.layers
+        if (layer.weights or isinstance(layer, COMPUTING)) and len(getattr(layer.output, "shape", ())) == 4
+    ]
+    large = [layer for layer in maps if tuple(layer.output.shape[1:3]) != (1, 1)]
+    return next((layer for layer in reversed(large or maps) if separates(layer, network)), None)
+
+
+def separates(layer, network):
+    """Return whether every way from the network's input to its output leads through a layer."""
+    makers = {id(tensor): made for made in network.operations for tensor in keras.tree.flatten(made.output)}
+    waiting, seen = [makers[id(network.output)]], {layer}
+    while waiting:
+        made = waiting.pop()
+        if made is None or isinstance(made, keras.layers.InputLayer):  # None: of a model in the network
+            return False
+        if made not in seen:
+            seen.add(made)
+            waiting += [makers.get(id(tensor)) for tensor in keras.tree.flatten(made.input)]
+    return True
+
+
+def scores_of(network):
+    """Return a tensor of the network and a function that makes the classes' scores of it: before the softmax, if any.
+
+    The gradient of a probability vanishes where the network is sure, and mixes in the other classes.
+    """
+    last = network.layers[-1]
+    if getattr(last, "activation", None) is keras.activations.softmax and isinstance(last, keras.layers.Dense):
+        return last.input, lambda features: features @ last.kernel + (last.bias if last.use_bias else 0.0)
+    if isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) is keras.activations.softmax:
+        return last.input, tf.identity
+    return network.output, tf.identity
 
 
 def first_filters(network):
@@ -181,35 +233,71 @@ def titled(seen, class_names):
     titles, colours = [], []
     for _, label, probabilities in seen:
         guess = probabilities.argmax()
-        truth = "" if guess == label else f"\nis {class_names[label]}"
-        titles.append(f"{class_names[guess]} {probabilities[guess]:.0%}{truth}")
+        truth = "" if guess == label else f"\nis {short(class_names[label])}"
+        titles.append(f"{short(class_names[guess])} {probabilities[guess]:.0%}{truth}")
         colours.append("green" if guess == label else "red")
     return grid([image for image, *_ in seen], titles, colours=colours)
 
 
+def answers(seen, class_names):
+    """Return {tag: figure} of what a network makes of a whole split: its confusion matrix and its worst mistakes."""
+    mistakes = titled(seen.mistakes, class_names) if seen.mistakes else written("no mistakes")
+    return {"most_confident_mistakes": mistakes, "confusion": confusion_figure(seen.confusion, class_names)}
+
+
+def written(text):
+    """Return a figure of words."""
+    figure = new_figure(4, 1)
+    figure.text(0.5, 0.5, text, ha="center", va="center", fontsize=14)
+    return figure
+
+
+def one_line(name):
+    """Return a class name with its tabs and ends of lines written as escapes."""
+    return name.translate({ord("\t"): r"\t", ord("\n"): r"\n", ord("\r"): r"\r"})
+
+
+def short(name):
+    """Return a class name for a picture: on one line, and not too long."""
+    name = one_line(name)
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
+
+
 def confusion_figure(confusion, class_names):
-    """The confusion matrix: rows are true classes, columns predicted ones, colours shares of a row."""
+    """Draw the confusion matrix: rows are true classes, columns predicted ones, colours shares of a row.
+
+    Up to 20 classes have their counts written into it, up to 50 their names beside it.
+    """
     classes = len(class_names)
-    figure = new_figure(6, 5.5)
+    size = 9 if classes <= 20 else 7  # points of the letters
+    cell = 0.5 if classes <= 20 else 0.15 if classes <= 50 else 10 / classes  # inches
+    names = [short(name) for name in class_names] if classes <= 50 else []
+    side = max(3.0, cell * classes) + size / 100 * max(map(len, names), default=4)
+    figure = new_figure(side + 1.5, side + 0.5)
     axes = figure.add_subplot()
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     figure.colorbar(axes.imshow(shares, cmap="Blues", vmin=0, vmax=1), label="share of the class's images")
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
+    if names:
+        axes.set_xticks(range(classes), names, rotation=90, fontsize=size, parse_math=False)
+        axes.set_yticks(range(classes), names, fontsize=size, parse_math=False)
     if classes <= 20:
-        axes.set_xticks(range(classes), class_names, rotation=90)
-        axes.set_yticks(range(classes), class_names)
         for (row, column), count in np.ndenumerate(confusion):
             if count:
                 colour = "white" if shares[row, column] > 0.5 else "black"
-                axes.text(column, row, count, ha="center", va="center", fontsize=8, color=colour)
+                axes.text(column, row, count, ha="center", va="center", fontsize=size, color=colour)
     return figure
 
 
 def overlay(image, heat):
-    """An image with a map over it: red where the map is 1, the plain image, darker, where it is 0."""
-    heat = tf.image.resize(heat[..., None], image.shape[:2]).numpy()
-    return 0.6 * image + 0.4 * heat * np.array([255.0, 0.0, 0.0])
+    """Return an image in shades of grey with a map over it in the colours of inferno, from black at 0 to yellow at 1.
+
+    The image gives up its own colours, so that every colour is the map's.
+    """
+    heat = tf.image.resize(heat[..., None], image.shape[:2]).numpy()[..., 0]
+    grey = image @ np.array([0.299, 0.587, 0.114])
+    return 0.5 * grey[..., None] + 0.5 * 255 * matplotlib.colormaps["inferno"](heat)[..., :3]
 
 
 def sampling_points(network, layer, images):
@@ -238,17 +326,20 @@ def points_figure(images, points):
 
 
 def write_projector(folder, seen, class_names):
-    """Writes the penultimate features with labels and small images, where TensorBoard's Projector looks for them."""
-    np.savetxt(folder / "features.tsv", np.stack(seen.features), fmt="%.5g", delimiter="\t")
-    (folder / "labels.tsv").write_text("".join(f"{class_names[label]}\n" for label in seen.labels))
+    """Write the penultimate features with labels and small images, where TensorBoard's Projector looks for them."""
     side = int(np.ceil(np.sqrt(len(seen.small))))
     sprite = np.full((side * side, SPRITE, SPRITE, 3), 255.0)
     sprite[: len(seen.small)] = seen.small
     sprite = sprite.reshape(side, side, SPRITE, SPRITE, 3).swapaxes(1, 2).reshape(side * SPRITE, side * SPRITE, 3)
-    tf.io.write_file(str(folder / "sprite.png"), tf.io.encode_png(sprite.clip(0, 255).astype(np.uint8)))
     config = projector.ProjectorConfig()
     embedding = config.embeddings.add()
     embedding.tensor_name, embedding.tensor_path, embedding.metadata_path = "features", "features.tsv", "labels.tsv"
     embedding.sprite.image_path = "sprite.png"
     embedding.sprite.single_image_dim.extend([SPRITE, SPRITE])
-    (folder / "projector_config.pbtxt").write_text(text_format.MessageToString(config))
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        np.savetxt(folder / "features.tsv", np.stack(seen.features), fmt="%.5g", delimiter="\t")
+        # A point a line: a name on two lines would shift the labels of all points after it.
+        (folder / "labels.tsv").write_text("".join(f"{one_line(class_names[label])}\n" for label in seen.labels))
+        (folder / "sprite.png").write_bytes(tf.io.encode_png(sprite.clip(0, 255).astype(np.uint8)).numpy())
+        (folder / "projector_config.pbtxt").write_text(text_format.MessageToString(config))

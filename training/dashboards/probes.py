@@ -28,12 +28,13 @@ class Probes(Board):
         preprocessing: A mode of keras_cnns.preprocess_input.
         aux_weight: Weight of the auxiliary heads' loss.
         every: Epochs between two histograms; with 0 nothing is looked at.
+        from_logits: Whether the network gives logits, not probabilities.
     """
 
-    def __init__(self, log, images, targets, preprocessing="imagenet", *, aux_weight=0.3, every=5):
+    def __init__(self, log, images, targets, preprocessing="imagenet", *, aux_weight=0.3, every=5, from_logits=True):
         super().__init__(log)
         self.images = keras_cnns.preprocess_input(images, preprocessing)
-        self.targets, self.aux_weight, self.every = targets, aux_weight, every
+        self.targets, self.aux_weight, self.every, self.from_logits = targets, aux_weight, every, from_logits
         self.epochs, self.norms = [], []  # after so many epochs, these norms by depth
 
     def state(self):
@@ -43,7 +44,7 @@ class Probes(Board):
         self.epochs, self.norms = state["epochs"], state["norms"]
 
     def on_train_begin(self, logs=None):
-        self.gradients = gradients_of(self.model, self.aux_weight)
+        self.gradients = gradients_of(self.model, self.aux_weight, self.from_logits)
         self.kernels = [
             place
             for place, variable in enumerate(self.model.trainable_variables)
@@ -103,7 +104,7 @@ def unchanged(model):
             variable.assign(value)
 
 
-def gradients_of(model, aux_weight):
+def gradients_of(model, aux_weight, from_logits=True):
     """A function (images, targets) -> the loss's gradients by the trainable variables, in float32.
 
     Regularization is not part of the loss. Among several replicas batch statistics belong to their step, so that the
@@ -118,8 +119,8 @@ def gradients_of(model, aux_weight):
             outputs = outputs if isinstance(outputs, dict) else {"main": outputs}
             loss = sum(
                 (1.0 if head == "main" else aux_weight)
-                * tf.reduce_mean(keras.ops.categorical_crossentropy(targets, logits, from_logits=True))
-                for head, logits in outputs.items()
+                * tf.reduce_mean(keras.ops.categorical_crossentropy(targets, output, from_logits=from_logits))
+                for head, output in outputs.items()
             )
             scaled = model.optimizer.scale_loss(loss)  # in float16 small gradients would be zero
         scale = model.optimizer.scale_loss(1.0)

@@ -4,11 +4,12 @@ TensorBoard's plugin draws with charts from the internet; the table needs none.
 """
 
 import collections
+import math
 
 import tensorflow as tf
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-from training.dashboards.log import Board
+from training.dashboards.log import Board, writing
 from training.errors import UserError
 
 
@@ -18,16 +19,25 @@ class Profile(Board):
     Args:
         log: The log.
         steps: How many; 0 for none.
-        first: Number of the first one in the epoch, from 0; the first steps trace and allocate.
+        first: How many to let go by before, since the first steps trace and allocate; fewer in a short epoch.
     """
+
+    needs = None
 
     def __init__(self, log, steps=0, first=10):
         super().__init__(log)
         self.steps, self.first, self.recording, self.marker = steps, first, False, None
 
+    def on_epoch_begin(self, epoch, logs=None):
+        self.passed = 0  # steps of this epoch; where a run is resumed, since then
+
     def on_train_batch_begin(self, batch, logs=None):
-        if self.steps and batch == self.first:
-            tf.profiler.experimental.start(str(self.log.folder / "train"))
+        left = (self.params.get("steps") or math.inf) - batch
+        if self.steps and not self.recording and (self.passed >= self.first or left <= self.steps):
+            if left < self.steps:
+                print(f"The profiler records {left} steps, not {self.steps}: the epoch ends after them.")
+            with writing(self.log.folder):
+                tf.profiler.experimental.start(str(self.log.folder / "train"))
             self.recording = True
         if self.recording:
             # Without _r the overview says that there are no step markers.
@@ -37,16 +47,19 @@ class Profile(Board):
     def on_train_batch_end(self, batch, logs=None):
         if self.recording:
             self.marker.__exit__(None, None, None)
-            if batch + 1 == self.first + self.steps:
+            self.steps -= 1
+            if not self.steps:
                 self.stop()
+        self.passed += 1
 
     def on_epoch_end(self, epoch, logs=None):
         if self.recording:  # the epoch was shorter than the window
             self.stop()
 
     def stop(self):
-        tf.profiler.experimental.stop()
         self.recording, self.steps = False, 0
+        with writing(self.log.folder):
+            tf.profiler.experimental.stop()
 
 
 def top_operations(folder, count=20):

@@ -17,6 +17,8 @@ from training.optimization import current_rate
 
 STEP_INTERVAL = 10  # steps between two points of the curves by step
 
+TOP5 = "top-5 accuracy"
+
 # {page: {chart: tags, as regular expressions}} of the Custom Scalars tab.
 LAYOUT = {
     "optimisation": {
@@ -26,9 +28,9 @@ LAYOUT = {
         "update to weight": ["weights/update_ratio"],
     },
     "generalisation": {
-        "main head": ["accuracy/main"],
-        "loss of the main head": ["loss/main"],
-        "top-5": ["accuracy/top5"],
+        "accuracy": ["accuracy/main"],
+        "loss without the auxiliary heads": ["loss/main"],
+        TOP5: ["accuracy/top5"],
     },
     "speed": {
         "images/s": ["by_step/images_per_second"],
@@ -54,34 +56,45 @@ class Scalars(Board):
     Args:
         log: The log.
         batch_size: Images per step.
-        interval: Steps between two points by step.
+        interval: Steps between two points by step; an epoch of fewer steps has one at its end.
+        top5: Whether the accuracy among five classes is of interest; of five classes or fewer it is 1 always.
     """
 
-    def __init__(self, log, batch_size, interval=STEP_INTERVAL):
+    needs = None
+
+    def __init__(self, log, batch_size, interval=STEP_INTERVAL, *, top5=True):
         super().__init__(log)
-        self.batch_size, self.interval = batch_size, interval
+        self.batch_size, self.interval, self.top5 = batch_size, interval, top5
+        self.skipped = 0
+
+    def state(self):
+        return {"skipped": self.skipped}
+
+    def load_state(self, state):
+        self.skipped = state.get("skipped", 0)  # states of earlier versions do not have it
 
     def on_train_begin(self, logs=None):
         self.peak = None
         try:
-            self.multiply_adds = keras_cnns.complexity(self.model).multiply_adds
-        except ValueError:  # height or width is open
+            self.multiply_adds = trained_multiply_adds(keras_cnns.complexity(self.model))
+        except (AttributeError, ValueError):  # a subclassed model does not know its layers' sizes, or some are open
             self.multiply_adds = 0
         if self.multiply_adds:
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
             self.peak = replicas * peak_flops(device(), keras.config.dtype_policy().compute_dtype)
-        self.skipped, self.seen = 0, self.step
-        with self.log.at(self.seen):
-            tf.summary.experimental.write_raw_pb(custom_scalar.pb(layout()).SerializeToString(), step=0)
+        with self.log.at(self.step):
+            tf.summary.experimental.write_raw_pb(custom_scalar.pb(layout(self.top5)).SerializeToString(), step=0)
 
     def on_epoch_begin(self, epoch, logs=None):
+        self.seen = self.step
         self.started = self.ended = self.mark = time.perf_counter()
         self.steps, self.waited, self.steps_at_mark, self.weights = 0, 0.0, 0, None
 
     def on_train_batch_begin(self, batch, logs=None):
         self.waited += time.perf_counter() - self.ended
         if batch + 1 == self.params.get("steps"):
-            self.weights = [tf.identity(variable.value) for variable in self.model.trainable_variables]
+            # A subclassed model may have no weights before its first step.
+            self.weights = [tf.identity(variable.value) for variable in self.model.trainable_variables] or None
 
     def on_train_batch_end(self, batch, logs=None):
         self.ended = time.perf_counter()
@@ -115,7 +128,9 @@ class Scalars(Board):
         return {f"by_step/{name}": value for name, value in values.items()}
 
     def on_epoch_end(self, epoch, logs=None):
-        scalars = by_head(logs)
+        if self.steps and not self.steps_at_mark:
+            self.log.scalars(self.step, self.by_step(logs))
+        scalars = by_head(logs if self.top5 else {name: logs[name] for name in logs if "top5" not in name})
         scalars["train"] |= {
             "learning_rate": current_rate(self.model),
             "weights/norm": tf.linalg.global_norm([v.value for v in self.model.trainable_variables]),
@@ -151,8 +166,8 @@ def by_head(logs):
     return scalars
 
 
-def layout():
-    """`LAYOUT` in TensorBoard's form."""
+def layout(top5=True):
+    """`LAYOUT` in TensorBoard's form, with or without the chart of the top-5 accuracy."""
     return layout_pb2.Layout(
         category=[
             layout_pb2.Category(
@@ -160,6 +175,7 @@ def layout():
                 chart=[
                     layout_pb2.Chart(title=title, multiline=layout_pb2.MultilineChartContent(tag=tags))
                     for title, tags in charts.items()
+                    if top5 or title != TOP5
                 ],
             )
             for page, charts in LAYOUT.items()
@@ -167,12 +183,29 @@ def layout():
     )
 
 
+def trained_multiply_adds(cost):
+    """Return the multiply-adds of a training step for one image, forward and backward.
+
+    The backward pass takes a layer's multiply-adds once for the gradient by its input and once for that by its
+    weights. What is frozen has none by its weights, and before the first layer that is trained none at all.
+
+    Args:
+        cost: The network's `keras_cnns.Complexity`.
+    """
+    total, reached = 0, 0
+    for layer in cost.layers:
+        trained = layer.parameters > 0
+        reached = reached or trained
+        total += layer.multiply_adds * (1 + reached + trained)
+    return total
+
+
 def utilisation(multiply_adds, images_per_second, peak):
     """Model FLOP/s utilisation (Chowdhery et al. 2022, appendix B): the network's own arithmetic's share of the peak.
 
-    A multiply-add is two operations, and the backward pass takes twice the forward pass.
+    A multiply-add is two operations.
     """
-    return multiply_adds * 2 * 3 * images_per_second / peak
+    return multiply_adds * 2 * images_per_second / peak
 
 
 def device():
