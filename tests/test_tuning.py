@@ -21,7 +21,7 @@ from training.errors import DivergedError, Interrupted, UserError
 from training.recipe import Recipe
 from training.recipes import DIGITS
 from training.scaling import scale
-from tuning import __main__ as command
+from tuning import commands
 from tuning import search as searches
 from tuning.__main__ import main
 from tuning.compound import Counter, feasible, formula, grid
@@ -65,7 +65,7 @@ def quick(monkeypatch):
         def fit(self, recipe, folder, **shown):
             trained.append(recipe)
             value = self.accuracy(recipe)
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
             run = runs.Run(folder, recipe)
             run.metrics.write_text(json.dumps({"best_epoch": 1, "history": [{"val_accuracy": value}]}))
             return run
@@ -81,7 +81,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(searches.runs, "fit", quick.fit)
     monkeypatch.setattr(Recipe, "build", build)
     monkeypatch.setattr(searches.keras.backend, "clear_session", lambda **_: None)
-    monkeypatch.setattr(command, "load_data", lambda *_, **__: SimpleNamespace(class_names=list("0123456789")))
+    monkeypatch.setattr(commands, "load_data", lambda *_, **__: SimpleNamespace(class_names=list("0123456789")))
     return quick
 
 

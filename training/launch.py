@@ -9,8 +9,6 @@ import sys
 import tempfile
 import time
 
-import tensorflow as tf
-
 GRACE = 30  # seconds that the workers have to end by themselves once one of them has failed
 
 
@@ -71,6 +69,8 @@ def first_failed(processes):
 
 def start(arguments, addresses, worker, complaints):
     """Starts one worker, in a session of its own: Ctrl-C reaches it once, from here, and not from the terminal too."""
+    import tensorflow as tf
+
     task = {"type": "worker", "index": worker}
     settings = {"TF_CONFIG": json.dumps({"cluster": {"worker": addresses}, "task": task})}
     gpus = len(tf.config.list_physical_devices("GPU"))
