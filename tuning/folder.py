@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import sys
 from fnmatch import fnmatch
@@ -70,7 +71,10 @@ def start(folder, settings, overwrite=False):
     check_folder(folder, settings, overwrite)
     file = folder / "search.json"
     with atomic(file) as temporary:
-        temporary.write_text(json.dumps(settings, indent=2) + "\n")
+        with open(temporary, "w") as written:
+            written.write(json.dumps(settings, indent=2) + "\n")
+            written.flush()
+            os.fsync(written.fileno())  # here: a full disk is to be found before anything is removed
         for path in set(folder.iterdir()) - {file, temporary, folder / "lock"} if overwrite else ():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
