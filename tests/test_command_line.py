@@ -12,6 +12,7 @@ from training import __main__ as training
 from training.command_line import carry_out, hidden_stderr
 from training.errors import DataError
 from tuning import __main__ as tuning
+from tuning import commands
 
 EXHAUSTED = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor\nwith pages of hints")
 
@@ -59,12 +60,15 @@ def test_the_code_of_a_command_is_given_back():
 
 
 @pytest.mark.parametrize(
-    ("program", "words"),
-    [(training, ["recipes"]), (tuning, ["scale", "--coefficients", "c.json"])],
+    ("program", "commands", "words"),
+    [
+        (training, training.COMMANDS, ["recipes"]),
+        (tuning, commands.COMMANDS, ["scale", "--coefficients", "c.json"]),
+    ],
     ids=["training", "tuning"],
 )
-def test_both_programs_say_what_to_do_without_memory(capsys, monkeypatch, program, words):
-    monkeypatch.setitem(program.COMMANDS, words[0], raising(EXHAUSTED))
+def test_both_programs_say_what_to_do_without_memory(capsys, monkeypatch, program, commands, words):
+    monkeypatch.setitem(commands, words[0], raising(EXHAUSTED))
     assert program.main(words) == 4
     assert "out of memory" in capsys.readouterr().err
 

@@ -7,25 +7,17 @@ if __name__ == "__main__":
 
 import contextlib
 import csv
-import difflib
 import itertools
 import sys
 from typing import get_args, get_type_hints
 
 # TensorFlow takes seconds to import. What needs it is imported by the commands that need it: help, `recipes` and
 # mistakes are answered at once.
-from training.command_line import carry_out, check_replaceable, import_tensorflow
-from training.errors import DataError, UserError, explained
+from training.command_line import carry_out, check_replaceable, import_tensorflow, parsed, parsed_with_recipe
+from training.errors import DataError, UserError
 from training.image_file import FORMATS
-
-try:
-    from training.recipe import JSON, Recipe
-    from training.recipes import RECIPES, find_recipe, recipe_from
-except ModuleNotFoundError as error:  # pydantic, the first of the requirements that is needed
-    print(f"error: {explained(error)}", file=sys.stderr)
-    sys.exit(2)
-
-SHORT = {"bs": "batch_size", "lr": "learning_rate", "size": "image_size", "wd": "weight_decay", "network": "model"}
+from training.recipe import JSON, Recipe
+from training.recipes import RECIPES, find_recipe, recipe_from
 
 
 def parser(defaults=None):
@@ -154,35 +146,10 @@ def parse(arguments):
         options.launch.command = arguments[start:]
         return options
     if words[:1] != ["fit"]:
-        return parsed(arguments)
-    asked = [word for word in words if word in ("-h", "--help")]
-    try:
-        named = parsed([word for word in words if word not in asked]).fit.recipe  # wherever in the line it stands
-    except UserError:
-        if not asked:
-            raise
-        return parsed(arguments)
-    base = find_recipe(named)
-    options = parsed(arguments, base)
-    options.fit.recipe = recipe_from(options.fit, base)
+        return parsed(parser(), arguments)
+    options = parsed_with_recipe(parser, words, lambda options: find_recipe(options.fit.recipe))
+    options.fit.recipe = recipe_from(options.fit, find_recipe(options.fit.recipe))
     return options
-
-
-def parsed(arguments, defaults=None):
-    """Parse the command line with the values of a recipe as defaults."""
-    from argparse import ArgumentError
-
-    try:
-        return parser(defaults).parse_args(arguments)
-    except ArgumentError as error:
-        raise UserError(f"{error.message}{suggest_field(error.message)}") from error
-
-
-def suggest_field(message):
-    """For a message about an unknown option: the field of Recipe that comes near it."""
-    unknown = message.partition("--")[2].split(" ")[0].split("=")[0] if "unrecognized" in message.lower() else ""
-    near = [SHORT[unknown]] if unknown in SHORT else difflib.get_close_matches(unknown, Recipe.__dataclass_fields__)
-    return f". Did you mean --{near[0]}?" if near else ""
 
 
 def main(arguments):

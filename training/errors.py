@@ -41,6 +41,10 @@ class ResourceError(TrainingError):
     exit_code = 4
 
 
+class OutOfMemoryError(ResourceError):
+    """Not enough memory."""
+
+
 class StateError(TrainingError):
     """A run folder that is damaged or not what the command needs."""
 
@@ -96,7 +100,7 @@ def explained(error):
     if full or (exhausted and ("No space left" in text or "quota exceeded" in text)):
         return ResourceError(f"the disk is full: {text}. Make room, then give the same command again to resume.")
     if exhausted or isinstance(error, MemoryError):
-        return ResourceError(
+        return OutOfMemoryError(
             f"{out_of_memory(error)}. Try half the --batch_size, a smaller --image_size, or --precision "
             "mixed_bfloat16 on a GPU."
         )

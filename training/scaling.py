@@ -2,20 +2,43 @@
 
 from dataclasses import replace
 
-import keras_cnns
+# Keras is imported by what builds or reads something: the command lines need the limits for their mistakes.
 from training.errors import UserError
+
+MAX_GROWTH = 32.0  # times as deep, wide or fine as the baseline; more is a slip, and takes hours to build
+MAX_PHI = 100.0
 
 
 def read_coefficients(file):
-    """(alpha, beta, gamma) from a coefficients.json; a UserError where it has none."""
+    """Return (alpha, beta, gamma) from a coefficients.json.
+
+    Raises:
+        UserError: The file has none, or they are out of range.
+    """
+    import keras_cnns
+
     try:
-        return keras_cnns.read_coefficients(file)
+        triple = keras_cnns.read_coefficients(file)
     except ValueError as error:
         raise UserError(str(error)) from error
+    check_growth(*triple, phi=1, where=f"{file}: ")
+    return triple
+
+
+def check_growth(alpha, beta, gamma, phi, where=""):
+    """Raise a UserError unless each coefficient, and its power phi, is from 1 to MAX_GROWTH."""
+    if not 0 <= phi <= MAX_PHI:
+        raise UserError(f"phi={phi!r}: it must be from 0 to {MAX_PHI:g}.")
+    for name, base in (("alpha", alpha), ("beta", beta), ("gamma", gamma)):
+        if not (1 <= base <= MAX_GROWTH and base**phi <= MAX_GROWTH):
+            raise UserError(
+                f"{where}{name}={base!r} with phi={phi:g}: {name}, and {name} to the power of phi, must be from 1 to "
+                f"{MAX_GROWTH:g}."
+            )
 
 
 def scale(recipe, alpha, beta, gamma, phi=1):
-    """A recipe for a larger network (Tan & Le 2019, equation 3), trained on images as large as it says.
+    """Return a recipe for a larger network (Tan & Le 2019, equation 3), trained on images as large as it says.
 
     Args:
         recipe: The baseline.
@@ -25,8 +48,11 @@ def scale(recipe, alpha, beta, gamma, phi=1):
         phi: How many steps; 0 is the baseline.
 
     Raises:
-        UserError: The recipe's network belongs to no family that scales.
+        UserError: The recipe's network belongs to no family that scales, or would be too large.
     """
+    import keras_cnns
+
+    check_growth(alpha, beta, gamma, phi)
     recipe = recipe.with_known_network()
     if recipe.model not in FAMILIES:
         raise UserError(

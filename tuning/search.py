@@ -4,19 +4,20 @@ What a trial gave is in its own folder, named by its recipe. keras-tuner's files
 they are damaged the search is asked anew, and every trial that is done answers at once.
 """
 
+import contextlib
 import dataclasses
-import hashlib
-import json
+import fcntl
 import os
-import shutil
+import signal
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import grpc
 import keras
 import keras_tuner
 import tensorflow as tf
@@ -27,10 +28,19 @@ import keras_cnns
 from training import run as runs
 from training.checkpoint import atomic, locked
 from training.dashboards import Log, png
-from training.errors import DivergedError, StateError, UserError, out_of_memory
+from training.errors import (
+    DivergedError,
+    OutOfMemoryError,
+    StateError,
+    UserError,
+    WorkerLostError,
+    explained,
+)
 from training.recipe import Recipe
+from tuning import folder as folders
+from tuning.folder import complain, read_json, read_record, write_record
 
-DEATHS = 2  # after so many ends of its process a trial is not tried again
+DEATHS = 2  # after so many ends of its process without a new state in between a trial is not tried again
 OBJECTIVE = "val_accuracy"
 
 
@@ -47,7 +57,7 @@ class Trial(NamedTuple):
 
     candidate: Candidate
     folder: Path
-    result: dict[str, Any]  # what `train_candidate` wrote; {"failed": reason} of one that failed
+    result: dict[str, Any]  # what `train_candidate` gave; {"failed": reason} of one that failed
 
     @property
     def accuracy(self):
@@ -69,6 +79,7 @@ class Search:
 
     Args:
         folder: The search folder.
+        settings: JSON values; the folder holds the same search where they are equal.
         hyperparameters: The space.
         candidate: A function (values of the hyperparameters) -> `Candidate`.
         oracle: "exhaustive", "random", "bayesian" or "hyperband".
@@ -77,9 +88,11 @@ class Search:
         seeds: How often each candidate is trained, with consecutive seeds.
         classes: Number of classes of the data.
         seed: Seed of the oracle.
+        files: {name: dictionary} of further files that workers need, written when the search begins.
     """
 
     folder: Path
+    settings: dict[str, Any]
     hyperparameters: keras_tuner.HyperParameters
     candidate: Callable[[dict[str, Any]], Candidate]
     oracle: str
@@ -88,16 +101,17 @@ class Search:
     seeds: int
     classes: int
     seed: int = 0
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 class Durable:
-    """What all oracles here share: files that are whole whenever the process ends, and no limit on failures."""
+    """What all oracles here share: files that are whole whenever the process ends, and whose damage is found."""
 
     def save(self):
-        write_json(self._get_oracle_fname(), self.get_state())
+        write_record(self._get_oracle_fname(), self.get_state())
 
     def _save_trial(self, trial):
-        write_json(Path(self._get_trial_dir(trial.trial_id)) / "trial.json", trial.get_state())
+        write_record(Path(self._get_trial_dir(trial.trial_id)) / "trial.json", trial.get_state())
 
 
 class ExhaustiveOracle(Durable, keras_tuner.Oracle):
@@ -144,101 +158,118 @@ class Tuner(BaseTuner):
 
     def __init__(self, searched, oracle):
         self.searched = searched
-        # keras-tuner takes a search up only where this process's own file is there.
-        state = searched.folder / f"{os.environ.get('KERASTUNER_TUNER_ID', 'tuner0')}.json"
-        if (searched.folder / "oracle.json").exists() and not state.exists():
-            write_json(state, {})
         super().__init__(oracle, directory=str(searched.folder.parent), project_name=searched.folder.name)
         oracle.verbose = 0
-        self.save()
 
     def save(self):
-        write_json(self._get_tuner_fname(), self.get_state())
+        """Write nothing: all that has to be kept is the oracle's, and a worker of a chief reads none of it."""
 
     def search(self, chief=False):
-        """Searches to the end; the chief of several processes only answers the others."""
-        if chief:
-            super().search(verbose=0)
-            return
+        """Search to the end; the chief of several processes only answers the others.
+
+        Raises:
+            WorkerLostError: The chief does not answer.
+        """
+        try:
+            if chief:
+                super().search(verbose=0)
+            else:
+                self.train_trials()
+        except grpc.RpcError as error:
+            raise WorkerLostError(
+                "The chief no longer answers. Start it again, and then this worker: the search continues from what is "
+                "saved."
+            ) from error
+
+    def train_trials(self):
+        """Train what the oracle asks for until it stops."""
         while (trial := self.oracle.create_trial(self.tuner_id)).status != "STOPPED":
             if trial.status == "IDLE":
                 time.sleep(0.2)  # others still train; the chief gives up 20 s where one asks a second late
                 continue
-            try:
-                accuracy = train_candidate(self.searched, make_candidate(self.searched, trial))
-                self.oracle.update_trial(trial.trial_id, {OBJECTIVE: accuracy})
+            tried = outcome(self.searched, trial)
+            if tried.accuracy is None:
+                print(f"failed: {tried.folder.name}: {tried.result['failed']}; the search continues", file=sys.stderr)
+                trial.status, trial.message = "FAILED", tried.result["failed"]
+            else:
+                self.oracle.update_trial(trial.trial_id, {OBJECTIVE: tried.accuracy})
                 trial.status = "COMPLETED"
-            except keras_tuner.errors.FailedTrialError as error:
-                print(f"failed: {error}; the search goes on", file=sys.stderr)
-                trial.status, trial.message = "FAILED", str(error)
             self.oracle.end_trial(trial)
 
 
 def make_candidate(search, trial):
-    """The candidate of a trial of keras-tuner.
+    """Return the candidate of a trial of keras-tuner.
 
     Raises:
-        FailedTrialError: The values make no recipe.
+        UserError: The values make no recipe.
     """
     values = dict(trial.hyperparameters.values)
     epochs = values.get("tuner/epochs")
+    candidate = search.candidate({name: value for name, value in values.items() if not name.startswith("tuner/")})
+    # A trial that hyperband trains longer is trained anew: its schedule depends on the number of epochs.
+    return candidate._replace(recipe=shortened(candidate.recipe, epochs)) if epochs else candidate
+
+
+def shortened(recipe, epochs):
+    """Return a recipe of fewer epochs with the same schedule, every length in epochs shortened alike."""
+    share = epochs / recipe.epochs
+    return dataclasses.replace(
+        recipe,
+        epochs=epochs,
+        warmup_epochs=recipe.warmup_epochs * epochs / recipe.epochs,
+        decay_epochs=recipe.decay_epochs * share,
+        milestones=[milestone * share for milestone in recipe.milestones],
+    )
+
+
+def outcome(search, trial):
+    """Return what comes out of a trial of keras-tuner, which is trained unless that is known already."""
     try:
-        candidate = search.candidate({name: value for name, value in values.items() if not name.startswith("tuner/")})
-        if epochs:
-            # A trial that goes on to the next round is trained anew: its schedule depends on the number of epochs.
-            recipe = candidate.recipe
-            warmup = recipe.warmup_epochs * epochs / recipe.epochs
-            candidate = candidate._replace(recipe=dataclasses.replace(recipe, epochs=epochs, warmup_epochs=warmup))
-        return candidate
+        candidate = make_candidate(search, trial)
     except UserError as error:
-        raise keras_tuner.errors.FailedTrialError(str(error)) from error
+        candidate = Candidate(f"trial {trial.trial_id}", None, dict(trial.hyperparameters.values))
+        return Trial(candidate, search.folder / f"trial_{trial.trial_id}", {"failed": str(error)})
+    folder = search.folder / "trials" / f"{candidate.label}-{candidate.recipe.digest}"
+    return Trial(candidate, folder, train_candidate(search, candidate, folder))
 
 
-def trial_folder(search, candidate):
-    """Where a candidate is trained."""
-    return search.folder / "trials" / f"{candidate.label}-{candidate.recipe.digest}"
-
-
-def train_candidate(search, candidate):
-    """Trains a candidate with each seed and returns its mean validation accuracy.
-
-    Raises:
-        FailedTrialError: It diverged, does not fit into memory, cannot be built, or ended its process twice.
-    """
-    folder = trial_folder(search, candidate)
-    result = read_json(folder / "result.json")
-    if result is None:
-        folder.mkdir(parents=True, exist_ok=True)
-        result = measure(search, candidate, folder)
-        show_in_tensorboard(folder, candidate, result)
-        write_json(folder / "result.json", result)
-    if "failed" in result:
-        raise keras_tuner.errors.FailedTrialError(f"{folder.name}: {result['failed']}")
-    return result[OBJECTIVE]
+def train_candidate(search, candidate, folder):
+    """Return what a candidate costs and reaches, or {"failed": reason}, from its folder or by training it there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "result.json"
+    # Oracles give equal values to two workers: the second waits here for the first one's result.
+    with open(folder / "lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        result = read_record(file)
+        if result is None:
+            if file.exists():
+                complain(file, "the trial is measured again from its runs")
+            result = measure(search, candidate, folder)
+            show_in_tensorboard(folder, candidate, result)
+            write_record(file, result)
+    return result
 
 
 def measure(search, candidate, folder):
-    """Trains a candidate with each seed: what it costs and reaches, or {"failed": reason}."""
-    # What is left of this file tells that the process was killed: every other end removes it.
-    begun = folder / "begun.json"
-    deaths = read_json(begun) or 0
+    """Train a candidate with each seed: return what it costs and reaches, or {"failed": reason}."""
+    begun, deaths = folder / "begun.json", deaths_of(folder)
+    again = f"Delete {folder / 'result.json'} to try it again"
     if deaths >= DEATHS:
-        return {"failed": f"its process died {deaths} times; was the memory too small?"}
-    write_json(begun, deaths + 1)
+        begun.unlink()
+        return {"failed": f"its process died {deaths} times without a new state; was the memory too small? {again}"}
+    write_record(begun, {"deaths": deaths, "saved": saved_in(folder)})
     print(f"trial {candidate.label}", flush=True)
+    run = folder
     try:
-        try:
+        with signals_noted(begun):
             cost = keras_cnns.complexity(candidate.recipe.build(search.classes))
-        except UserError as error:
-            return {"failed": f"cannot be built: {error}"}
-        accuracies, folders = [], []
-        for number in range(search.seeds):
-            recipe = dataclasses.replace(candidate.recipe, seed=candidate.recipe.seed + number)
-            folders.append(str((folder / f"seed{recipe.seed}").relative_to(search.folder)))
-            keras.backend.clear_session()  # the networks of earlier trials
-            run = runs.fit(recipe, folder / f"seed{recipe.seed}", picture_epochs=0, row=False)
-            metrics = json.loads(run.metrics.read_text())
-            accuracies.append(metrics["history"][metrics["best_epoch"] - 1][OBJECTIVE])
+            accuracies, folders = [], []
+            for number in range(search.seeds):
+                recipe = dataclasses.replace(candidate.recipe, seed=candidate.recipe.seed + number)
+                run = folder / f"seed{recipe.seed}"
+                keras.backend.clear_session()  # the networks of earlier trials
+                accuracies.append(best_accuracy(runs.fit(recipe, run, picture_epochs=0, row=False)))
+                folders.append(str(run.relative_to(search.folder)))
         return {
             OBJECTIVE: statistics.mean(accuracies),
             "accuracies": accuracies,
@@ -247,16 +278,67 @@ def measure(search, candidate, folder):
             "pixels": candidate.recipe.image_size,
             "runs": folders,
         }
-    except DivergedError as error:
-        return {"failed": str(error)}
-    except (tf.errors.ResourceExhaustedError, MemoryError) as error:
-        return {"failed": out_of_memory(error)}
+    except Exception as error:
+        known, began = explained(error), (run / "recipe.json").exists()
+        # What the candidate itself is to blame for. A full disk, broken images or a machine that changed end the
+        # search: the same command tries the trial again.
+        if isinstance(known, DivergedError | OutOfMemoryError) or (isinstance(error, UserError) and not began):
+            return {"failed": f"{known} {again}"}
+        if isinstance(error, UserError | StateError):
+            raise type(error)(f"{error} In a search, delete {run} to train this trial anew.") from error
+        raise
     finally:
         begun.unlink(missing_ok=True)
 
 
+def best_accuracy(run):
+    """Return the validation accuracy of the best epoch of a run."""
+    metrics = read_json(run.metrics)
+    try:
+        return float(metrics["history"][metrics["best_epoch"] - 1][OBJECTIVE])
+    except (LookupError, TypeError, ValueError) as error:
+        raise StateError(f"{run.metrics} is damaged.") from error
+
+
+def deaths_of(folder):
+    """Return how often the process of a trial was killed since a state of its runs was last saved.
+
+    begun.json is there while a trial is trained. After that it is the trace of a process that was killed, unless a
+    signal was appended to it: a process that was asked to leave is not dead.
+    """
+    begun = read_record(folder / "begun.json")
+    return begun["deaths"] + 1 if begun and begun["saved"] == saved_in(folder) else 0
+
+
+def saved_in(folder):
+    """Return the names of the states that a trial's runs have saved, and of the runs that are finished."""
+    files = [*folder.glob("seed*/states/*.safetensors"), *folder.glob("seed*/metrics.json")]
+    return sorted(str(file.relative_to(folder)) for file in files)
+
+
+@contextlib.contextmanager
+def signals_noted(file):
+    """Append to a file any signal that asks this process to leave, at once: the middle of a step may last minutes.
+
+    SIGTERM then ends the process in order, as Ctrl-C does, where nothing else waits for it.
+    """
+
+    def leave(number, frame):
+        sys.exit(128 + number)
+
+    descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK)
+    wakeup = signal.set_wakeup_fd(descriptor, warn_on_full_buffer=False)
+    former = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
+        signal.set_wakeup_fd(wakeup)
+        os.close(descriptor)
+
+
 def show_in_tensorboard(folder, candidate, result):
-    """Writes the trial's row of TensorBoard's HParams."""
+    """Write the trial's row of TensorBoard's HParams."""
     figures = {name: value for name, value in result.items() if isinstance(value, int | float)}
     log = Log(folder)
     with log.at(0, "hparams"):
@@ -266,7 +348,7 @@ def show_in_tensorboard(folder, candidate, result):
 
 
 def save_figure(figure, folder, name):
-    """Writes a figure of matplotlib as NAME.png and as an image of TensorBoard, and returns the file."""
+    """Write a figure of matplotlib as NAME.png and as an image of TensorBoard, and return the file."""
     file, content = folder / f"{name}.png", png(figure)
     with atomic(file) as temporary:
         temporary.write_bytes(content)
@@ -277,120 +359,65 @@ def save_figure(figure, folder, name):
     return file
 
 
-def run_search(search, *, role="alone"):
-    """Searches to the end and returns the trials, the best first and the failed ones last.
+def run_search(search, *, role="alone", overwrite=False):
+    """Search to the end and return the trials, the best first and the failed ones last.
 
     Args:
-        search: The search; `prepare_folder` has made its folder.
+        search: The search, everything in it checked.
         role: "alone", "chief", which only answers workers, or "worker", which returns no trials.
+        overwrite: Whether to replace the search that the folder holds.
 
     Raises:
+        UserError: The folder is in use, or holds something else.
         StateError: Every trial failed.
     """
     if role == "worker":
         Tuner(search, make_oracle(search)).search()
         return []
+    folders.check_folder(search.folder, search.settings, overwrite)  # a folder of others gets no lock from here
     with locked(search.folder):
-        remove_damaged_state(search.folder)
+        folders.start(search.folder, search.settings, overwrite)
+        for name, values in search.files.items():
+            write_record(search.folder / name, values)
         tuner = Tuner(search, make_oracle(search))
+        if is_resumable(search.folder):
+            tuner.oracle.reload()
         tuner.search(chief=role == "chief")
-    # Different values may make the same candidate: it is one trial.
-    trials = {trial.folder: trial for trial in (outcome(search, trial) for trial in tuner.oracle.trials.values())}
+        # Different values may make the same candidate: it is one trial.
+        trials = {trial.folder: trial for trial in (outcome(search, trial) for trial in tuner.oracle.trials.values())}
     done = [trial for trial in trials.values() if trial.accuracy is not None]
     failed = [trial for trial in trials.values() if trial.accuracy is None]
     if not done:
         raise StateError(
-            f"{search.folder}: every trial failed, the first because: {failed[0].result['failed']} "
-            "Mend the baseline recipe and pass --overwrite."
+            f"{search.folder}: every trial failed, the first because: {failed[0].result['failed']}. "
+            "Change the baseline recipe and pass --overwrite."
         )
     return sorted(done, key=lambda trial: (-trial.accuracy, trial.result["multiply_adds"])) + failed
 
 
-def outcome(search, trial):
-    """What came out of a trial of keras-tuner."""
-    try:
-        candidate = make_candidate(search, trial)
-    except keras_tuner.errors.FailedTrialError as error:
-        candidate = Candidate(f"trial {trial.trial_id}", None, dict(trial.hyperparameters.values))
-        return Trial(candidate, search.folder / trial.trial_id, {"failed": str(error)})
-    folder = trial_folder(search, candidate)
-    return Trial(candidate, folder, read_json(folder / "result.json") or {"failed": trial.message or "not finished"})
-
-
-def prepare_folder(folder, settings, overwrite=False):
-    """Makes a search folder, or checks that it holds the same search.
-
-    Args:
-        folder: The folder.
-        settings: JSON values that decide the search.
-        overwrite: Whether to remove the search that it holds.
-
-    Raises:
-        UserError: The folder holds another search, or something else.
-    """
-    file = folder / "search.json"
-    if overwrite and file.exists():
-        shutil.rmtree(folder)
-    there = read_json(file)
-    if there is not None and (different := runs.differences(fields(there), fields(json.loads(json.dumps(settings))))):
-        raise UserError(
-            f"{folder} holds a search with other settings ({'; '.join(different)}). Pass another --search, or "
-            "--overwrite."
-        )
-    if not file.exists() and folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder} holds files but no search. Pass another --search.")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(file, settings)
-
-
-def fields(settings):
-    """Settings in the order of their names, the recipe's fields among them as recipe.NAME."""
-    flat = {name: value for name, value in settings.items() if name != "recipe"}
-    flat |= {f"recipe.{name}": value for name, value in settings.get("recipe", {}).items()}
-    return dict(sorted(flat.items()))
-
-
-def remove_damaged_state(folder):
-    """Removes keras-tuner's files where one of them is damaged; the trials' own files stay."""
-    files = [*folder.glob("trial_*/trial.json"), *folder.glob("tuner*.json"), *folder.glob("chief.json")]
-    oracle = folder / "oracle.json"
-    files += [oracle] * oracle.exists()
-    damaged = [file for file in files if read_json(file) is None]
-    missing = not oracle.exists() and bool(files)
+def is_resumable(folder):
+    """Whether keras-tuner can resume from its files in a folder; where one is damaged or missing they are removed."""
+    for file in (*folder.glob("tuner*.json"), *folder.glob("chief.json")):
+        file.unlink()  # of an earlier version; keras-tuner would resume by itself, and say so
+    oracle, trials = folder / "oracle.json", {file.parent.name: file for file in folder.glob("trial_*/trial.json")}
+    if not oracle.exists() and not trials:
+        return False
+    state = read_record(oracle) or {"start_order": []}
+    # A process that is killed between writing the two leaves a trial that the oracle does not know.
+    for name in trials.keys() - {f"trial_{number}" for number in state["start_order"]}:
+        trials.pop(name).unlink()
+    needed = [oracle, *(folder / f"trial_{number}" / "trial.json" for number in state["start_order"])]
+    damaged = [file for file in needed if read_record(file) is None]
     for file in damaged:
-        print(f"{file} is damaged; what the trials gave is kept, the search is gone through anew", file=sys.stderr)
-    if damaged or missing:
-        for file in files:
-            file.unlink()
-    elif oracle.exists():
-        # A process that is killed between writing the two leaves a trial that the oracle does not know.
-        known = read_json(oracle)["start_order"]
-        for file in folder.glob("trial_*/trial.json"):
-            if file.parent.name.removeprefix("trial_") not in known:
-                file.unlink()
-
-
-def read_json(path):
-    """The value in a JSON file; None if it is not there or damaged."""
-    try:
-        return json.loads(Path(path).read_text())
-    except (OSError, ValueError):
-        return None
-
-
-def write_json(path, value):
-    """Writes a JSON file that is whole or not there."""
-    with atomic(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2) + "\n")
-
-
-def digest(settings):
-    """Eight hexadecimal digits that differ where settings differ."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+        complain(file, "what the trials gave is kept, the search is gone through anew")
+    if damaged:
+        for file in (oracle, *trials.values()):
+            file.unlink(missing_ok=True)
+    return not damaged
 
 
 def table(trials, columns):
-    """Trials as lines of text.
+    """Return trials as lines of text.
 
     Args:
         trials: The trials.
