@@ -14,14 +14,34 @@ from sklearn.datasets import load_digits
 from training.run import Run, predict
 
 CLIENT = """
-import json, sys
+import json, re, sys
 import numpy as np, tensorflow as tf
+
+def memory(name):  # of this process, in MB
+    return int(re.search(name + r":\\s+(\\d+) kB", open("/proc/self/status").read())[1]) * 1024 / 1e6
+
 model = tf.saved_model.load(sys.argv[1])
 sent = np.load(sys.argv[2], allow_pickle=False)
 pixels = model.signatures["serving_default"](images=tf.constant(sent["pixels"]))
 small = model.signatures["serving_default"](images=tf.constant(sent["pixels"][:1, :, :48]))
 encoded = [open(file, "rb").read() for file in sys.argv[3:]]
-served = model.signatures["serve_bytes"](images=tf.constant(encoded))
+serve = model.signatures["serve_bytes"]
+served = serve(images=tf.constant(encoded))
+refusals = []
+for broken in ([], [0], [2], [1, 2]):
+    try:
+        serve(images=tf.constant([b"" if place in broken else image for place, image in enumerate(encoded)]))
+    except tf.errors.InvalidArgumentError as error:
+        refusals.append(error.message)
+for channels in (1, 4):
+    try:
+        model.signatures["serving_default"](images=tf.zeros((1, 40, 56, channels)))
+    except tf.errors.InvalidArgumentError as error:
+        refusals.append(error.message)
+bomb = tf.io.encode_png(tf.zeros((8000, 8000, 1), tf.uint8))
+before = memory("VmHWM")
+serve(images=bomb[tf.newaxis])
+grown = memory("VmHWM") - before
 assert not {"keras_cnns", "training"} & set(sys.modules), "the client must not need them"
 print(json.dumps({
     "pixels": pixels["probabilities"].numpy().tolist(),
@@ -29,6 +49,8 @@ print(json.dumps({
     "served": served["probabilities"].numpy().tolist(),
     "top": [[name.decode() for name in row] for row in served["top_classes"].numpy()],
     "top_probabilities": served["top_probabilities"].numpy().tolist(),
+    "refusals": refusals,
+    "grown": grown,
 }))
 """
 
@@ -76,6 +98,19 @@ def test_encoded_images_give_names_and_probabilities(digits_run, answers):
     np.testing.assert_allclose(answer["top_probabilities"], expected, atol=1e-5)
     for probabilities, names in zip(answer["served"], answer["top"], strict=True):
         assert [int(name) for name in names] == np.argsort(probabilities)[::-1][:5].tolist()
+
+
+def test_a_broken_image_is_told_by_its_place_in_the_batch_and_a_wrong_number_of_channels_is_refused(answers):
+    *decoding, one_channel, four_channels = answers[-1]["refusals"]
+    assert len(decoding) == 3
+    for message, place in zip(decoding, (0, 2, 1), strict=True):
+        assert f"images[{place}] cannot be decoded: it is no JPEG, PNG, GIF, BMP or WebP image, or is broken" in message
+    assert "[1,40,56,1] is not compatible with expected shape [?,?,?,3]" in one_channel
+    assert "[1,40,56,4] is not compatible with expected shape [?,?,?,3]" in four_channels
+
+
+def test_the_largest_image_takes_less_than_500_mb(answers):
+    assert answers[-1]["grown"] < 500
 
 
 def test_the_export_has_the_main_networks_weights_once(digits_run):
