@@ -1,12 +1,15 @@
 """The fused batch normalization is Keras's, number for number, in less time."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import keras_cnns
-from keras_cnns.layers import BatchNormalization
+from keras_cnns.layers import BatchNormalization, ScaleAndShift
+from training.devices import make_strategy
 
 MAPS = np.random.RandomState(0).normal(3.0, 2.0, (4, 5, 6, 8)).astype("float32")
 
@@ -91,8 +94,9 @@ def test_other_ranks_are_left_to_keras(shape):
     assert_close(gradients(ours, x, True), gradients(theirs, x, True), 1e-6)
 
 
-def test_another_axis_is_left_to_keras():
-    theirs, ours = pair(axis=1)
+@pytest.mark.parametrize("arguments", [{"axis": 1}, {"renorm": True}])
+def test_another_axis_and_renormalization_are_left_to_keras(arguments):
+    theirs, ours = pair(**arguments)
     assert_close(gradients(ours, MAPS, True), gradients(theirs, MAPS, True), 1e-6)
 
 
@@ -116,16 +120,18 @@ def test_it_is_saved_and_loaded_with_its_arguments():
     assert same.get_config() == layer.get_config()
 
 
+def halves():
+    """A strategy of two devices, and MAPS divided between them unevenly."""
+    strategy = make_strategy("mirrored")
+    parts = iter([MAPS[:3], MAPS[3:]])
+    return strategy, strategy.experimental_distribute_values_from_function(lambda _: tf.constant(next(parts)))
+
+
 def test_synchronized_replicas_share_their_statistics():
-    devices = tf.config.list_logical_devices("CPU")
-    if len(devices) < 2:  # a machine's CPU can be divided only before TensorFlow has looked at it
-        pytest.fail("tests/conftest.py has to make two logical CPUs")
-    strategy = tf.distribute.MirroredStrategy([device.name for device in devices[:2]])
+    strategy, per_replica = halves()
     with strategy.scope():
         layer = BatchNormalization(momentum=0.9, synchronized=True)
         layer.build(MAPS.shape)
-    halves = iter([MAPS[:2], MAPS[2:]])
-    per_replica = strategy.experimental_distribute_values_from_function(lambda _: tf.constant(next(halves)))
 
     @tf.function
     def step(x):
@@ -136,3 +142,30 @@ def test_synchronized_replicas_share_their_statistics():
     np.testing.assert_allclose(outputs, whole(MAPS, training=True), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(layer.moving_mean.value, whole.moving_mean.value, rtol=1e-5)
     np.testing.assert_allclose(layer.moving_variance.value, whole.moving_variance.value, rtol=1e-4)
+
+
+def test_synchronized_replicas_share_the_statistics_that_are_computed_twice():
+    def gradients_of(layer, maps):
+        """What the layer gives, and the gradients of a sum over all elements to the maps, gamma and beta."""
+        with tf.GradientTape() as tape:
+            tape.watch(maps)
+            scale, shift = layer([maps[..., :3], maps[..., 3:]], training=True)
+            total = tf.reduce_sum(tf.sin(maps * scale + shift))
+        return [scale, shift, *tape.gradient(total, [maps, *(v.value for v in layer.trainable_variables)])]
+
+    strategy, per_replica = halves()
+    layers = []
+    for scope, synchronized in ((strategy.scope(), True), (contextlib.nullcontext(), False)):
+        with scope:
+            layers.append(ScaleAndShift(momentum=0.9, synchronized=synchronized))
+            layers[-1].build([(None, 5, 6, 3), (None, 5, 6, 5)])
+    parts = tf.function(lambda x: strategy.run(lambda part: gradients_of(layers[0], part), (x,)))(per_replica)
+    parts = [list(map(np.asarray, strategy.experimental_local_results(values))) for values in parts]
+    scale, shift, maps, gamma, beta = map(np.asarray, gradients_of(layers[1], tf.constant(MAPS)))
+    for (first, second), expected in zip(parts[:2], (scale, shift), strict=True):
+        np.testing.assert_allclose(first, expected, rtol=1e-4)
+        np.testing.assert_array_equal(first, second)
+    np.testing.assert_allclose(np.concatenate(parts[2]), maps, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(np.sum(parts[3:], axis=1), [gamma, beta], rtol=1e-3, atol=1e-3)
+    for moving, expected in zip(layers[0].non_trainable_variables, layers[1].non_trainable_variables, strict=True):
+        np.testing.assert_allclose(moving.value, expected.value, rtol=1e-5)

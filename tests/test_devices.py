@@ -18,6 +18,7 @@ import tensorflow as tf
 from tests.test_loop import DATA, RECIPE, network, stripes
 from training import devices, launch
 from training.__main__ import main
+from training.batches import training_batches
 from training.errors import UserError
 from training.evaluation import make_evaluation
 from training.loop import train
@@ -57,6 +58,8 @@ def trained(folder, recipe, distribution):
     return curve.losses, progress["history"], state
 
 
+MIXED = {"mixup": 0.4, "cutmix": 0.4}
+
 OPTIONS = {
     "plain": {},
     "everything": {
@@ -66,6 +69,7 @@ OPTIONS = {
         "backbone_rate": 0.5,
         "label_smoothing": 0.1,
         "flip": True,
+        **MIXED,
     },
 }
 
@@ -83,6 +87,25 @@ def test_two_devices_train_as_one(tmp_path, options):
     for name in state:
         if "seed" not in name:
             np.testing.assert_allclose(state2[name], state[name], atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize(("workers", "replicas", "fields"), [(1, 2, MIXED), (2, 2, {}), (2, 4, MIXED)])
+def test_the_shares_of_replicas_are_the_batches_of_one_device(workers, replicas, fields):
+    recipe = dataclasses.replace(RECIPE, batch_size=4, label_smoothing=0.1, **fields)
+    whole = list(training_batches(DATA, recipe, 0, 3).as_numpy_iterator())
+    assert len(whole) == 12 - 3
+    for worker in range(workers):
+        context = tf.distribute.InputContext(workers, worker, replicas)
+        batches = list(training_batches(DATA, recipe, 0, 3, context).as_numpy_iterator())
+        assert len(batches) == len(whole) * replicas // workers
+        assert all(len(values) == 4 // replicas for batch in batches for values in batch)
+        expected = [[values[worker::workers] for values in batch] for batch in whole]
+        for parts, others in zip(zip(*batches, strict=True), zip(*expected, strict=True), strict=True):
+            np.testing.assert_array_equal(np.concatenate(parts), np.concatenate(others))
+
+
+def test_an_epoch_that_was_longer_before_has_no_steps_left():
+    assert not list(training_batches(DATA, RECIPE, 0, start=9))
 
 
 def test_without_synchronized_batch_norm_each_device_takes_its_own_statistics(tmp_path):
@@ -121,11 +144,15 @@ def test_an_uneven_last_batch_counts_once():
             keras.utils.set_random_seed(0)
             evaluations.append(make_evaluation(network(), 2, RECIPE))
     for count in (13, 9, 1):  # in batches of 4 for each device: the last step has 4 + 1, 1 + 0 and 1 + 0 images
-        one, two = (evaluate(stripes(count, 3)) for evaluate in evaluations)
+        split = stripes(count, 3)
+        one, two = (evaluate(split) for evaluate in evaluations)
         assert two.images == count
         np.testing.assert_array_equal(two.confusion, one.confusion)
         assert two.loss == pytest.approx(one.loss, rel=1e-5)
         assert two.top5 == one.top5
+        for evaluate in evaluations:
+            asked = iter([False, True])  # before the second batch, of 13 images
+            assert (evaluate(split, lambda asked=asked: next(asked)) is None) == (count > 8)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Schedules, weight decay and averages against hand arithmetic."""
 
 import dataclasses
+import json
 
 import keras
 import numpy as np
@@ -32,6 +33,19 @@ def test_exponential_is_a_staircase_and_constant_is_constant():
     fields = {"schedule": "exponential", "decay_epochs": 2.0, "decay_rate": 0.9}
     np.testing.assert_allclose(rates([0, 7, 8, 15, 16], **fields), [0.5, 0.5, 0.45, 0.45, 0.405], rtol=1e-6)
     np.testing.assert_allclose(rates([0, 1, 4, 39], schedule="constant", warmup_epochs=1.0), [0, 0.125, 0.5, 0.5])
+    assert learning_rate(Recipe(schedule="constant", learning_rate=0.5), 4) == 0.5  # a number, which callbacks change
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "exponential", "steps", "constant"])
+def test_a_saved_optimizer_has_its_schedule(schedule):
+    recipe = Recipe(learning_rate=0.5, epochs=10, schedule=schedule, warmup_epochs=1.0, milestones=[3.0])
+    optimizer = make_optimizer(recipe, 4, [])
+    config = json.loads(json.dumps(keras.optimizers.serialize(optimizer)))
+    loaded = keras.optimizers.deserialize(config)
+    for step in (0, 2, 4, 13, 39):
+        optimizer.iterations.assign(step)
+        loaded.iterations.assign(step)
+        assert float(loaded.learning_rate) == float(optimizer.learning_rate)
 
 
 def step(steps=1, **fields):
