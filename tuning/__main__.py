@@ -6,6 +6,8 @@ import sys
 # TensorFlow reads it when it is imported; its own messages are not the commands'. Errors come as exceptions.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if "--debug" in sys.argv else "3")
 
+import functools
+
 # TensorFlow takes seconds to import. What needs it is in tuning.commands: help and mistakes are answered at once.
 from training.command_line import carry_out, parsed_with_recipe
 from training.errors import UserError
@@ -21,6 +23,15 @@ MAX_GRID = 101  # values of each of the three coefficients: a million triples
 
 def parser(defaults=None):
     """Return the parser of every command; a baseline's values are the defaults of the fields of Recipe."""
+    commands, with_recipe = parsers()
+    for command in with_recipe:
+        command.set_defaults({name: getattr(defaults or Recipe(), name) for name in Recipe.__dataclass_fields__})
+    return commands
+
+
+@functools.cache
+def parsers():
+    """Return the parser of every command, and those of the commands that take a baseline."""
     from jsonargparse import ArgumentParser
     from jsonargparse.typing import PositiveInt, restricted_number_type
 
@@ -83,10 +94,8 @@ def parser(defaults=None):
         if title != "scale":
             command.add_argument("recipe", nargs="?", help="the baseline: a named recipe or a recipe.json")
             command.add_class_arguments(Recipe)
-            if defaults:
-                command.set_defaults({name: getattr(defaults, name) for name in Recipe.__dataclass_fields__})
         subcommands.add_subcommand(title, command, help=command.description)
-    return commands
+    return commands, (compound, dimensions, recipe)
 
 
 def baseline_named(options):
