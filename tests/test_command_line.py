@@ -74,25 +74,27 @@ def test_both_programs_say_what_to_do_without_memory(capsys, monkeypatch, progra
 
 
 @pytest.mark.parametrize(
-    ("words", "code"),
+    ("program", "words", "code"),
     [
-        (["--help"], 0),
-        (["fit", "googlenet_digits", "--help"], 0),
-        (["recipes"], 0),
-        (["fit", "googlenet_digit"], 2),
-        (["fit", "googlenet_digits", "--epochs", "0"], 2),
-        (["fit", "googlenet_digits", "--lr", "1"], 2),
+        ("training", ["--help"], 0),
+        ("training", ["fit", "googlenet_digits", "--help"], 0),
+        ("training", ["recipes"], 0),
+        ("training", ["fit", "googlenet_digit"], 2),
+        ("training", ["fit", "googlenet_digits", "--epochs", "0"], 2),
+        ("training", ["fit", "googlenet_digits", "--lr", "1"], 2),
+        ("tuning", ["compound", "--help"], 0),
+        ("tuning", ["compound", "--list", "--triples", "1.2/1.1"], 2),
     ],
 )
-def test_help_and_mistakes_do_not_wait_for_tensorflow(words, code):
+def test_help_and_mistakes_do_not_wait_for_tensorflow(program, words, code):
     program = f"""
 import sys
-from training.__main__ import main
+from {program}.__main__ import main
 try:
     code = main({words})
 except SystemExit as ended:
     code = ended.code
-heavy = {{"tensorflow", "keras", "matplotlib"}} & set(sys.modules)
+heavy = {{"tensorflow", "keras", "keras_tuner", "matplotlib"}} & set(sys.modules)
 sys.exit(f"imported {{heavy}}" if heavy else code)
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

@@ -6,9 +6,9 @@ import pytest
 
 import keras_cnns
 from tests.tiny import TINY
+from training import run as runs
 from training.__main__ import main
 from training.recipe import Recipe
-from training.run import Run
 from training.scaling import scale
 
 
@@ -31,14 +31,17 @@ def file(tmp_path):
     return file
 
 
-def test_fit_trains_the_scaled_network(fit, file, tmp_path):
+def test_fit_trains_the_scaled_network(fit, file, monkeypatch):
     """Two steps of alpha 1.5: a block becomes 2.25, rounded up 3; of beta 1.1: 0.3025; of gamma 1.25: 12.5 pixels."""
+    trained = []
+    monkeypatch.setattr(runs, "fit", lambda recipe, folder, **_: trained.append(recipe))
+    monkeypatch.setattr(runs, "summary", str)
     code, complaint = fit("--coefficients", file, "--phi", 2)
     assert code == 0, complaint
-    run = Run.open(tmp_path / "run")
-    assert run.recipe.model_args == {"depth": 20, "width": 0.3025}
-    assert run.recipe.image_size == 12
-    assert run.network().get_layer("stage1_block3_out") is not None
+    (recipe,) = trained
+    assert recipe.model_args == {"depth": 20, "width": 0.3025}
+    assert recipe.image_size == 12
+    assert recipe.build(10).get_layer("stage1_block3_out") is not None
 
 
 NONE = '{"depth": null, "width": null}'
@@ -48,6 +51,10 @@ NONE = '{"depth": null, "width": null}'
     ("arguments", "said"),
     [
         (("--phi", 2), "Pass --coefficients"),
+        (("--coefficients", "FILE", "--phi", "nan"), '"phi":\n  Expected'),
+        (("--coefficients", "FILE", "--phi", -1), "phi=-1.0: it must be from 0 to 100"),
+        (("--coefficients", "FILE", "--phi", 1e9), "it must be from 0 to 100"),
+        (("--coefficients", "FILE", "--phi", 99), "alpha to the power of phi, must be from 1 to 32"),
         (("--coefficients", "nowhere.json"), "nowhere.json has no coefficients"),
         (("--coefficients", "FILE", "--model", "AlexNet", "--model_args", NONE), "one of EfficientNet"),
         (("--model", "EfficientNet", "--model_args", '{"coefficients": [1.2, 1.1, 1.15]}'), "--coefficients of `fit`"),
@@ -56,6 +63,14 @@ NONE = '{"depth": null, "width": null}'
 def test_mistakes_say_the_mend(fit, file, tmp_path, arguments, said):
     code, complaint = fit(*(file if word == "FILE" else word for word in arguments))
     assert code == 2 and said in complaint
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("alpha", [1e9, 0.5, -1, float("nan"), float("inf"), "high", None, [1.2]])
+def test_coefficients_out_of_range_are_refused(fit, file, tmp_path, alpha):
+    file.write_text(json.dumps({"alpha": alpha, "beta": 1.1, "gamma": 1.25}))
+    code, complaint = fit("--coefficients", file)
+    assert code == 2 and str(file) in complaint
     assert not (tmp_path / "run").exists()
 
 

@@ -1,12 +1,15 @@
-"""Searches with real trials in processes of their own: killed ones go on, killed workers are started again, and
-TensorBoard shows what came out."""
+"""Searches with processes of their own: workers that are killed are started again, Ctrl-C lets them save, the same
+command resumes to what a straight search gives, and TensorBoard shows what came out."""
 
+import contextlib
+import io
 import json
-import multiprocessing
 import os
 import re
 import signal
+import subprocess
 import sys
+import threading
 import time
 import urllib.request
 
@@ -14,33 +17,13 @@ import pytest
 from tensorboard import program
 
 from tests.tiny import TINY
+from training import run as runs
+from training.errors import ResourceError
 from tuning.__main__ import main
+from tuning.workers import supervise
 
 TRIPLES = ("1/1/1.4", "1.2/1.1/1.15", "1/1.4/1")
 LABELS = ("alpha1_beta1_gamma1.4", "alpha1.2_beta1.1_gamma1.15", "alpha1_beta1.4_gamma1")
-
-forks = multiprocessing.get_context("forkserver")  # imports TensorFlow once
-forks.set_forkserver_preload(["tuning.__main__"])
-
-
-def words(folder, triples=TRIPLES):
-    """The command line of a search below a folder."""
-    recipe = folder / "tiny.json"
-    recipe.write_text(TINY.to_json())
-    return ["compound", str(recipe), "--triples", *triples, "--search", str(folder / "search")]
-
-
-def carry_out(arguments, log):
-    with open(log, "a") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    sys.exit(main(arguments))
-
-
-def start(arguments, log):
-    process = forks.Process(target=carry_out, args=(arguments, log))
-    process.start()
-    return process
 
 
 def wait_for(condition, seconds=600):
@@ -57,42 +40,72 @@ def content(folder):
 
 
 @pytest.fixture(scope="module")
-def killed_search(tmp_path_factory):
-    """A search that was killed in its second trial and given again: (its folder, the first trial before, its log)."""
-    folder = tmp_path_factory.mktemp("killed")
-    search, log = folder / "search", folder / "log"
-    process = start(words(folder), log)
-    (running,) = wait_for(
-        lambda: list(search.glob(f"trials/{LABELS[1]}-*/seed0/tensorboard")) or process.exitcode is not None
-    )
-    process.kill()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
-    assert not (running.parent / "metrics.json").exists()
-    (first,) = search.glob("trials/*/result.json")
+def interrupted_search(tmp_path_factory):
+    """A search by two workers, one of which is killed, that Ctrl-C ends after its first trial, given again without
+    workers: (its folder, the first trial before, what the first command said, what the second said)."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    search, log, recipe = folder / "search", folder / "log", folder / "tiny.json"
+    recipe.write_text(TINY.to_json())
+    words = ["compound", str(recipe), "--triples", *TRIPLES, "--search", str(search)]
+    with open(log, "w") as file:
+        command = [sys.executable, "-m", "tuning", *words, "--workers", "2"]
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        # A session of its own, as a terminal's: the process group is what Ctrl-C reaches.
+        running = wait_for(lambda: list(search.glob("trials/*/seed0/tensorboard")) or process.poll() is not None)[
+            0
+        ].parent
+        os.kill(int(re.match(r"process (\d+) ", (running / "lock").read_text())[1]), signal.SIGKILL)
+        assert not (running / "metrics.json").exists()
+        (first, *_) = wait_for(lambda: list(search.glob("trials/*/result.json")) or process.poll() is not None)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(600) == 130, log.read_text()
+    finally:
+        process.kill()
+    assert not list(search.glob("trials/*/begun.json")), log.read_text()
     before = content(first.parent)
-    process = start(words(folder), log)
-    process.join()
-    assert process.exitcode == 0, log.read_text()
-    return search, before, log.read_text()
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        assert main(words) == 0
+    return search, before, log.read_text(), said.getvalue()
 
 
-def test_a_killed_search_goes_on_and_redoes_only_the_running_trial(killed_search):
-    search, before, log = killed_search
-    (first,) = search.glob(f"trials/{LABELS[0]}-*")
-    assert content(first) == before
-    assert re.findall("^trial (.*)$", log, re.MULTILINE) == [LABELS[0], LABELS[1], LABELS[1], LABELS[2]]
+def test_a_killed_worker_is_started_again_and_nothing_is_lost(interrupted_search):
+    search, _, log, _ = interrupted_search
+    assert re.findall(r"worker \d ended with code (.*); it is started again", log) == ["-9"]
+    assert log.count("the workers save what they have done") == 1 and "Traceback" not in log
+    trials = json.loads((search / "coefficients.json").read_text())["trials"]
+    assert len(trials) == 3 and not [trial for trial in trials if "failed" in trial]
+    # keras-tuner's own view: each trial once.
+    states = [json.loads(file.read_text())["status"] for file in search.glob("trial_*/trial.json")]
+    assert states == ["COMPLETED"] * 3
+
+
+def test_an_interrupted_search_resumes_and_redoes_only_what_was_running(interrupted_search):
+    search, before, _, again = interrupted_search
+    (first,) = {path.parent for path in before if path.name == "result.json"}
+    assert {path: value for path, value in content(first).items() if path in before} == before
+    started = re.findall("^trial (.*)$", again, re.MULTILINE)
+    assert set(started) == {label for label in LABELS if not first.name.startswith(f"{label}-")}
+    assert len(started) == len(set(started))
     trials = json.loads((search / "coefficients.json").read_text())["trials"]
     assert sorted(trial["accuracies"] for trial in trials) == sorted(
         [max(epoch["val_accuracy"] for epoch in json.loads(file.read_text())["history"])]
         for file in search.glob("trials/*/seed0/metrics.json")
     )
-    assert len(trials) == 3
 
 
-def test_tensorboard_shows_a_row_a_trial(killed_search):
+def test_a_trial_is_reproduced_to_the_last_bit(interrupted_search, tmp_path):
+    """The same recipe trained elsewhere, in one go."""
+    (trial,) = interrupted_search[0].glob(f"trials/{LABELS[1]}-*")
+    run = runs.Run.open(trial / "seed0")
+    again = runs.fit(run.recipe, tmp_path / "again", picture_epochs=0)
+    assert json.loads(again.metrics.read_text()) == json.loads(run.metrics.read_text())
+
+
+def test_tensorboard_shows_a_row_a_trial(interrupted_search):
     """As its own page asks for it: a column of numbers for each hyperparameter, the objective as keras-tuner has it."""
-    search = killed_search[0]
+    search = interrupted_search[0]
     server = program.TensorBoard()
     quiet = ("--load_fast", "false", "--reload_interval", "0")
     server.configure(argv=["tensorboard", "--logdir", str(search), "--port", "0", *quiet])
@@ -131,26 +144,68 @@ def test_tensorboard_shows_a_row_a_trial(killed_search):
     assert sorted(scores) == sorted(trial["val_accuracy"] for trial in found["trials"])
 
 
-def test_a_killed_worker_is_started_again_and_nothing_is_lost(tmp_path):
-    search, log = tmp_path / "search", tmp_path / "log"
-    process = start([*words(tmp_path, TRIPLES[:2]), "--workers", "2"], log)
+# A program that does what chief and workers do to their supervisor, and nothing else.
+STUB = """
+import os, signal, socket, sys, time
+from pathlib import Path
+folder, words = Path(sys.argv[1]), dict(zip(sys.argv[2::2], sys.argv[3::2]))
+if words["--role"] == "chief":
+    host, port = words["--chief"].split(":")
+    server = socket.create_server((host, int(port)))
+    while not (folder / "done").exists():
+        time.sleep(0.02)
+    sys.exit()
+log = folder / ("worker" + words["--worker"])
+def save(number, frame):
+    with open(log, "a") as file:
+        file.write("signal " + str(os.getsid(0) == os.getpid()) + chr(10))
+    time.sleep(0.3)  # a second signal meanwhile would be a second line
+    sys.exit(143)
+signal.signal(signal.SIGTERM, save)
+with open(log, "a") as file:
+    file.write("training " + str(os.getpid()) + chr(10))
+time.sleep(60)
+"""
+
+
+def supervised(tmp_path, happen):
+    """Supervise two stubs while `happen`, a function (logs of the workers), goes on in a thread; the exit code."""
+    logs = [tmp_path / "worker0", tmp_path / "worker1"]
+
+    def act():
+        wait_for(lambda: all(log.exists() and log.read_text().count("\n") for log in logs))
+        happen(logs)
+
+    thread = threading.Thread(target=act)
+    thread.start()
     try:
-        run = wait_for(lambda: list(search.glob("trials/*/seed0/tensorboard")))[0].parent
-        os.kill(int(re.match(r"process (\d+) ", (run / "lock").read_text())[1]), signal.SIGKILL)
-        assert not (run / "metrics.json").exists()
-        wait_for(lambda: process.exitcode is not None)
+        return supervise([], 2, program=(sys.executable, "-c", STUB, str(tmp_path)))
     finally:
-        process.terminate()
-        process.join()
-    out = log.read_text()
-    assert process.exitcode == 0, out
-    assert (run / "metrics.json").exists()
-    assert re.findall(r"worker \d ended with code (.*); it is started again", out) == ["-9"]
-    (label,) = (label for label in LABELS if run.parent.name.startswith(f"{label}-"))
-    assert sorted(re.findall("^trial (.*)$", out, re.MULTILINE)) == sorted([*LABELS[:2], label])
-    trials = json.loads((search / "coefficients.json").read_text())["trials"]
-    assert len(trials) == 2 and not [trial for trial in trials if "failed" in trial]
-    # keras-tuner's own view: each trial once, and nobody but the two.
-    states = [json.loads(file.read_text())["status"] for file in search.glob("trial_*/trial.json")]
-    assert states == ["COMPLETED"] * 2
-    assert {file.name for file in search.glob("tuner*.json")} == {"tuner-0.json", "tuner-1.json"}
+        thread.join()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_reaches_each_worker_once_and_lets_it_save(tmp_path, number, code):
+    assert supervised(tmp_path, lambda logs: os.kill(os.getpid(), number)) == code
+    for log in (tmp_path / "worker0", tmp_path / "worker1"):
+        assert log.read_text().splitlines()[1:] == ["signal True"]  # in a session of its own
+
+
+def test_a_worker_that_dies_is_started_again_until_it_dies_at_once_three_times(tmp_path, capfd):
+    def kill_both(logs):
+        for log in logs:
+            os.kill(int(log.read_text().split()[-1]), signal.SIGKILL)
+        wait_for(lambda: all(log.read_text().count("training") == 2 for log in logs))
+        (tmp_path / "done").touch()
+
+    assert supervised(tmp_path, kill_both) == 0
+    assert capfd.readouterr().err.count("ended with code -9; it is started again") == 2
+    (tmp_path / "done").unlink()
+
+    def kill_always(logs):
+        for deaths in range(1, 4):
+            wait_for(lambda: logs[0].read_text().count("training") == 2 + deaths)  # noqa: B023, called at once
+            os.kill(int(logs[0].read_text().split()[-1]), signal.SIGKILL)
+
+    with pytest.raises(ResourceError, match="worker 0 ended three times at once"):
+        supervised(tmp_path, kill_always)

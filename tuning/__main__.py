@@ -5,6 +5,7 @@ from training.interruption import leave_at_once
 if __name__ == "__main__":
     leave_at_once()  # until `main` has something to say
 
+import functools
 import sys
 
 # TensorFlow takes seconds to import. What needs it is in tuning.commands: help and mistakes are answered at once.
@@ -22,6 +23,15 @@ MAX_GRID = 101  # values of each of the three coefficients: a million triples
 
 def parser(defaults=None):
     """Return the parser of every command; a baseline's values are the defaults of the fields of Recipe."""
+    commands, with_recipe = parsers()
+    for command in with_recipe:
+        command.set_defaults({name: getattr(defaults or Recipe(), name) for name in Recipe.__dataclass_fields__})
+    return commands
+
+
+@functools.cache
+def parsers():
+    """Return the parser of every command, and those of the commands that take a baseline."""
     from jsonargparse import ArgumentParser
     from jsonargparse.typing import PositiveInt, restricted_number_type
 
@@ -84,10 +94,8 @@ def parser(defaults=None):
         if title != "scale":
             command.add_argument("recipe", nargs="?", help="the baseline: a named recipe or a recipe.json")
             command.add_class_arguments(Recipe)
-            if defaults:
-                command.set_defaults({name: getattr(defaults, name) for name in Recipe.__dataclass_fields__})
         subcommands.add_subcommand(title, command, help=command.description)
-    return commands
+    return commands, (compound, dimensions, recipe)
 
 
 def baseline_named(options):
