@@ -1,9 +1,13 @@
 """Published weights by their names: every array goes to one variable, in our layout, or nothing is written."""
 
 import hashlib
+import os
+import pickle
 import sys
+import types
 
 import keras
+import ml_dtypes
 import numpy as np
 import pytest
 import safetensors
@@ -15,7 +19,7 @@ from keras_cnns import efficientnet, resnet
 from keras_cnns.checkpoints import NAMES, rename
 from keras_cnns.efficientnet import Conv, MBConv
 from training.__main__ import main
-from training.convert import convert
+from training.convert import convert, read_torch
 from training.errors import DataError, UserError
 
 # The packages' names of layers, and ours, typed by hand.
@@ -34,6 +38,9 @@ RENAMED = {
         "features.norm0": "stem_bn",
         "features.denseblock3.denselayer24.norm1": "dense3_layer24_conv1_bn",
         "features.denseblock1.denselayer2.conv2": "dense1_layer2_conv2_conv",
+        # As the published files have them; torchvision renames them when it reads the files.
+        "features.denseblock4.denselayer16.norm.2": "dense4_layer16_conv2_bn",
+        "features.denseblock1.denselayer1.conv.1": "dense1_layer1_conv1_conv",
         "features.transition2.norm": "transition2_bn",
         "features.transition2.conv": "transition2_conv",
         "features.norm5": "final_bn",
@@ -154,6 +161,8 @@ SPOILED = {
     "shape": (lambda s: s | {"_fc.bias": np.ones(6)}, r"head_dense/bias is \(6,\) in the file and \(5,\) in the model"),
     "twice": (lambda s: s | {"stem_conv.weight": np.ones(3)}, "_conv_stem.weight and stem_conv.weight would both be"),
     "other": (lambda s: {"fc.weight": np.ones((5, 16))}, "variables are missing"),
+    "int64": (lambda s: s | {"_fc.bias": np.ones(5, "int64")}, "_fc.bias is int64; weights are floating-point"),
+    "NaN": (lambda s: s | {"_fc.bias": np.full(5, np.nan)}, "head_dense/bias has values that are NaN"),
 }
 
 
@@ -217,6 +226,135 @@ def test_the_mode_of_preprocessing_can_be_said(source, tmp_path):
     assert convert(source, tmp_path / "file", "ResNet18", **arguments)["preprocessing"] == "caffe"
 
 
+@pytest.fixture
+def small_builder(small, monkeypatch):
+    """Lets the name InceptionV1 or ResNet18 stand for a small network, and gives a file of weights for it."""
+    model, state = small
+
+    def build(**arguments):
+        return keras.models.clone_model(model)
+
+    def named(name):
+        build.__name__ = name
+        monkeypatch.setattr(keras_cnns, "builder", lambda _: build)
+        return state
+
+    return named
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"), [("InceptionV1", "tf"), ("EfficientNetLite3", "lite"), ("SEInceptionV1", "imagenet")]
+)
+def test_the_mode_is_that_of_the_networks_publisher(name, mode, small_builder, tmp_path):
+    safetensors.numpy.save_file(small_builder(name), tmp_path / "theirs.safetensors")
+    assert convert(tmp_path / "theirs.safetensors", tmp_path / "ours", name)["preprocessing"] == mode
+
+
+@pytest.mark.parametrize("dtype", ["float16", ml_dtypes.bfloat16])
+def test_half_precision_is_read(dtype, small_builder, tmp_path):
+    state = {key: value.astype(dtype) if value.ndim else value for key, value in small_builder("ResNet18").items()}
+    safetensors.numpy.save_file(state, tmp_path / "theirs.safetensors")
+    convert(tmp_path / "theirs.safetensors", tmp_path / "ours", "ResNet18")
+    bias = keras_cnns.read_weights(tmp_path / "ours")[0]["head_dense/bias"]
+    np.testing.assert_array_equal(bias, state["_fc.bias"].astype("float32"))
+
+
+def test_only_a_regular_file_is_replaced_and_only_after_all_is_checked(small_builder, tmp_path):
+    source, old, fifo = tmp_path / "theirs.safetensors", tmp_path / "old", tmp_path / "fifo"
+    state = small_builder("ResNet18")
+    safetensors.numpy.save_file(state, source)
+    whole = source.read_bytes()
+    old.write_text("old")
+    os.mkfifo(fifo)
+    (tmp_path / "link").symlink_to(old)
+    for file, message in {
+        source: "it is what is being read",
+        tmp_path / "." / source.name: "it is what is being read",
+        fifo: "it is not a regular file",
+        tmp_path: "it is not a regular file",
+        tmp_path / "link": "it is not a regular file",
+        tmp_path / "nowhere" / "file": "there is no such folder",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            convert(source, file, "ResNet18")
+    source.write_bytes(whole[:-1])
+    with pytest.raises(DataError, match="not a whole safetensors file"):
+        convert(source, old, "ResNet18")
+    safetensors.numpy.save_file(state | {"_fc.bias": np.full(5, np.inf, "float32")}, source)
+    with pytest.raises(UserError, match="NaN or infinite"):
+        convert(source, old, "ResNet18")
+    assert old.read_text() == "old" and fifo.is_fifo() and (tmp_path / "link").is_symlink()
+    source.write_bytes(whole)
+    convert(source, old, "ResNet18")
+    assert keras_cnns.read_weights(old)[1]["model"] == "ResNet18"
+
+
+class Tensor:
+    """What convert needs of a torch tensor; one without values is sparse or on the device "meta"."""
+
+    def __init__(self, array, error=None):
+        self.array, self.error = array, error
+
+    def is_floating_point(self):
+        return self.array.dtype.kind == "f"
+
+    def float(self):
+        return Tensor(self.array.astype("float32"), self.error)
+
+    def numpy(self):
+        if self.error:
+            raise self.error
+        return self.array
+
+
+ADVICE = "Weights only load failed. Re-run torch.load with weights_only=False"
+# What torch.load gives or raises, and what is then said.
+FROM_TORCH = {
+    "empty": (EOFError(), r"weights\.pth is not a whole file of torch weights \(EOFError\)"),
+    "cut off": (
+        RuntimeError("failed finding central directory\nmore"),
+        r"\(failed finding central directory\)\. Download",
+    ),
+    "code": (pickle.UnpicklingError(ADVICE), r"\(UnpicklingError\)\. .* a file that holds code is not read"),
+    "list": ([Tensor(np.ones(3))], "something else than tensors by name"),
+    "numbers as names": ({0: Tensor(np.ones(3))}, "something else than tensors by name"),
+    "no tensor": ({"epoch": 3}, "something else than tensors by name"),
+    "sparse": (
+        {"fc.weight": Tensor(np.ones(3), TypeError("can't convert Sparse layout"))},
+        r"fc\.weight cannot be read as a plain array \(can't convert Sparse layout\)",
+    ),
+    "meta": (
+        {"fc.weight": Tensor(np.ones(3), NotImplementedError("Cannot copy out of meta"))},
+        r"fc\.weight cannot be",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", FROM_TORCH)
+def test_what_torch_does_not_read_as_weights_is_refused(what, tmp_path, monkeypatch):
+    result, message = FROM_TORCH[what]
+
+    def load(file, map_location, weights_only):
+        assert weights_only
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(load=load, Tensor=Tensor))
+    with pytest.raises(DataError, match=message) as error:
+        read_torch(tmp_path / "weights.pth")
+    assert "weights_only" not in str(error.value)
+
+
+def test_torchs_tensors_become_arrays(tmp_path, monkeypatch):
+    """Whole numbers stay what they are, so that they are refused as weights."""
+    state = {"half": Tensor(np.ones(3, "float16")), "whole": Tensor(np.array(7))}
+    torch = types.SimpleNamespace(load=lambda *_, **__: state, Tensor=Tensor)
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    arrays = read_torch(tmp_path / "weights.pth")
+    assert {name: array.dtype.name for name, array in arrays.items()} == {"half": "float32", "whole": "int64"}
+
+
 def test_mistakes_are_named_and_nothing_is_written(source, tmp_path, monkeypatch):
     file = tmp_path / "file"
     with pytest.raises(UserError, match=r"head_dense/kernel is \(512, 7\) in the file .* --model_args"):
@@ -230,7 +368,7 @@ def test_mistakes_are_named_and_nothing_is_written(source, tmp_path, monkeypatch
     with pytest.raises(UserError, match="there is no such file"):
         convert(tmp_path / "nowhere.pth", file, "ResNet18")
     (tmp_path / "cut.safetensors").write_bytes(source.read_bytes()[:1000])
-    with pytest.raises(DataError, match=r"cut\.safetensors is not a whole safetensors file"):
+    with pytest.raises(DataError, match=r"cut\.safetensors': not a whole safetensors file"):
         convert(tmp_path / "cut.safetensors", file, "ResNet18")
     (tmp_path / "weights.pth").write_bytes(b"PK")
     monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not installed

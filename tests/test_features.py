@@ -63,7 +63,7 @@ def test_a_segmentation_network_trains_on_a_backbone():
         total = keras.layers.Add()([total, keras.layers.UpSampling2D(factor, interpolation="bilinear")(tensor)])
     logits = keras.layers.UpSampling2D(4, interpolation="bilinear")(keras.layers.Conv2D(2, 1)(total))
     network = keras.Model(backbone.inputs, logits)
-    network.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    network.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
     keras.utils.set_random_seed(0)
     images = np.random.RandomState(0).normal(size=(8, 64, 64, 3)).astype("float32")
     images[:, :, 32:] += 2.0
@@ -86,3 +86,15 @@ def test_predictions_get_names_and_an_order():
 def test_names_must_fit_the_predictions(predictions):
     with pytest.raises(ValueError, match=r"and 3 class names; pass probabilities \(batch, classes\)"):
         keras_cnns.decode_predictions(predictions, ["a", "b", "c"])
+
+
+@pytest.mark.parametrize("names", [None, 3, "abc"])
+def test_names_must_be_passed(names):
+    """keras.applications' second argument is `top`."""
+    with pytest.raises(ValueError, match=rf"class_names={names!r}; pass a list .* ImageNet do not come .* as top=5"):
+        keras_cnns.decode_predictions(np.ones((1, 3)), names)
+
+
+def test_the_number_of_answers_is_at_least_one():
+    with pytest.raises(ValueError, match="top=0; it must be at least 1"):
+        keras_cnns.decode_predictions(np.ones((1, 3)), ["a", "b", "c"], top=0)

@@ -50,6 +50,13 @@ def test_local_response_normalization_in_half_precision():
     np.testing.assert_allclose(out, reference(x, 5, 1e-4, 0.75, 2.0), rtol=1e-3)
 
 
+def test_local_response_normalization_in_double_precision():
+    x = np.random.default_rng(0).normal(0, 10, (2, 3, 4, 8))
+    out = LocalResponseNormalization(dtype="float64")(x)
+    assert out.dtype == "float64"
+    np.testing.assert_allclose(out, reference(x, 5, 1e-4, 0.75, 2.0), rtol=1e-13)
+
+
 def test_local_response_normalization_has_the_right_gradient():
     layer, random = LocalResponseNormalization(3, alpha=0.5, bias=1.0), np.random.default_rng(0)
     x, weights = random.normal(size=(2, 1, 1, 2, 6)).astype("float32")

@@ -92,6 +92,19 @@ def test_complexity_looks_into_nested_models():
     assert [layer.output_shape for layer in cost.layers if layer.multiply_adds] == [(4, 4, 4), (5,)]
 
 
+def test_complexity_counts_each_application():
+    """Of a layer, at the size where it is applied, and of a nested model; parameters are counted once."""
+    image = keras.Input((8, 8, 3))
+    twice = layers.Conv2D(3, 3, padding="same", name="twice")
+    part = keras.Model(image, layers.MaxPooling2D(2)(twice(twice(image))))
+    convolution, other, dense = layers.Conv2D(3, 1, name="convolution"), keras.Input((8, 8, 3)), layers.Dense(5)
+    x = layers.Concatenate()([part(other), part(convolution(other)), convolution(part(other))])
+    cost = keras_cnns.complexity(keras.Model(other, dense(layers.GlobalAveragePooling2D()(x))))
+    assert cost.parameters == (27 * 3 + 3) + (9 + 3) + (9 * 5 + 5)
+    assert cost.multiply_adds == 3 * 2 * 64 * 27 * 3 + 64 * 9 + 16 * 9 + 9 * 5
+    assert cost.activations == 3 * 2 * 64 * 3 + 64 * 3 + 16 * 3 + 5
+
+
 def test_complexity_of_an_open_size_needs_the_shape():
     with pytest.raises(ValueError, match=r"height or width is open\. Pass input_shape"):
         keras_cnns.complexity(backbone((None, None, 3)))

@@ -1,7 +1,11 @@
 """What the networks see of a pixel, by hand."""
 
+import warnings
+
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_cnns
 
@@ -26,6 +30,29 @@ def test_modes(mode, dtype):
 def test_imagenet_is_the_default():
     x = np.array(PIXEL)
     np.testing.assert_array_equal(keras_cnns.preprocess_input(x), keras_cnns.preprocess_input(x, mode="imagenet"))
+
+
+def zero_to_one(x):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        seen = keras_cnns.preprocess_input(x)
+    return seen, [str(warning.message) for warning in caught if "preprocess_input" in str(warning.message)]
+
+
+@pytest.mark.parametrize("kind", [np.asarray, keras.ops.convert_to_tensor], ids=["array", "tensor"])
+def test_pixels_from_zero_to_one_are_warned_of(kind):
+    seen, (warning,) = zero_to_one(kind(np.full((1, 2, 2, 3), 0.5, "float32")))
+    assert "no pixel above 0.5, where white is 255" in warning and seen.shape == (1, 2, 2, 3)
+    for array in (np.full((2, 2, 3), 1.5), np.ones((2, 2, 3), "uint8"), np.zeros((2, 2, 3)), np.zeros((0, 2, 2, 3))):
+        assert zero_to_one(kind(array))[1] == []
+
+
+def test_pixels_whose_values_are_not_known_are_not_looked_at():
+    assert zero_to_one(keras.Input((2, 2, 3)))[1] == []
+    function = tf.function(keras_cnns.preprocess_input)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        assert function(tf.constant(0.5, shape=(1, 2, 2, 3))).shape == (1, 2, 2, 3)
 
 
 def test_errors():
