@@ -172,6 +172,7 @@ def check_finished(run):
         StateError: Something else is missing, damaged or of another run.
     """
     run.check_finished()
+    DataRecord.read(run.folder)
     if run.chief and not run.has_whole_export():
         print(f"{run.export} is missing or damaged, and written again")
         write_export(run)
