@@ -303,9 +303,12 @@ def test_images_that_the_initial_weights_were_trained_on_are_not_tested_on(tmp_p
     data = d.load_data(recipe, seen=seen)
     assert seen <= {image.digest for image in data.record.images if image.part == "train"}
     assert data.test.size == round(0.2 * (20 + 28) / 2) * 2
+    assert d.load_data(recipe, record=data.record, seen=seen).record == data.record
     data = d.load_data(dataclasses.replace(recipe, data=f"folder:{parted}"), seen=seen)
     assert data.test.size == 20
     assert seen < data.record.trained_on
+    again = d.load_data(dataclasses.replace(recipe, data=f"folder:{parted}"), record=data.record)
+    assert (again.record, again.notes) == (data.record, data.notes)
     (note,) = data.notes
     assert "left out of validation and test" in note
     assert "28 images (test/cat/old0.png, " in note
