@@ -555,7 +555,7 @@ def test_a_wrong_name_of_a_data_set_gets_a_suggestion(tmp_path):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("cifar10:9.9.9", r"cannot be loaded at version 9.9.9, only: .*Pass cifar10, or a version that"),
+        ("cifar10:9.9.9", r"cannot be loaded at version 9.9.9, only: .*Pass cifar10, or one that is listed"),
         ("cifar10/nope", "BuilderConfig nope not found.*Pass cifar10"),
         ("photos", "There is a folder of this name: pass --data folder:photos"),
         ("./photos", "pass --data folder:./photos"),

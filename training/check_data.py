@@ -30,7 +30,7 @@ from training.data import (
     suffix,
     tfds_data,
 )
-from training.data_record import PARTS
+from training.data_record import PARTS, count_of
 from training.errors import DataError, ImageError, UserError
 from training.image_file import (
     SUFFIXES,
@@ -119,12 +119,14 @@ class Report:
                 if len(found) > len(found[:most]):
                     lines.append(f"  and {len(found) - most} more (--all lists them)")
         warnings = sum(map(len, self.problems.values())) - self.errors
-        return shown("\n".join([*lines, "", f"{self.errors} errors, {warnings} warnings"]))
+        return shown("\n".join([*lines, "", f"{count_of(self.errors, 'error')}, {count_of(warnings, 'warning')}"]))
 
     def raise_if_training_fails(self):
         """Raise a DataError if there are errors."""
         if self.errors:
-            raise DataError(f"{self.source} cannot be trained on as it is; {self.errors} errors are listed above.")
+            raise DataError(
+                f"{self.source} cannot be trained on as it is: {count_of(self.errors, 'error')}, listed above."
+            )
 
 
 def columns(title, counts, most):

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from training.data_record import PARTS, SHARES, DataRecord, ImageRecord, count, divide, first, sha256
+from training.data_record import PARTS, SHARES, DataRecord, ImageRecord, count_of, divide, first, sha256
 from training.errors import DataError, ImageError, UserError
 from training.image_file import SUFFIXES, decode_reason, describe_conversions, identity, read_header
 
@@ -222,7 +222,7 @@ def tfds_data(name, data_dir, download):
         reason = "TFDS has no data set of this name."
         if known in names:
             reason = str(error).splitlines()[0].split('}": ')[-1]  # what follows the arguments of the call
-            fix = f"Pass {known}, or a version that it names."
+            fix = f"Pass {known}, or one that is listed."
         raise UserError(f"data={name!r}: {reason} {fix}") from error
     features = builder.info.features
     image, label = builder.info.supervised_keys or (None, None)
@@ -330,7 +330,7 @@ def folder(path, *, record=None, seen=frozenset(), check=read_header):
     if left_out:
         notes.append(
             f"{source}: left out of validation and test, since the network is trained on the same images: "
-            f"{count(left_out)} ({first([image.path for image in left_out])})"
+            f"{count_of(left_out)} ({first([image.path for image in left_out])})"
         )
     return Data(
         tuple(classes),
