@@ -568,6 +568,16 @@ def test_a_word_after_data_that_is_nearly_right_gets_its_fix(tmp_path, monkeypat
         d.load_data(Recipe(data=name, data_dir=str(tmp_path / "tfds")))
 
 
+def test_a_folder_that_the_system_does_not_list_is_named(tmp_path, monkeypatch):
+    def refuse(folder):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    root = write_images(tmp_path / "f")
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(DataError, match=f"{root} cannot be read: Permission denied. Make it readable"):
+        from_folder(root)
+
+
 def test_a_relative_path_says_where_it_begins(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=f"no such folder in the working directory, {tmp_path}; "):
