@@ -93,6 +93,7 @@ BROKEN = {
     "header.png": ("broken", b"\x89PNG\r\n\x1a\n", "its header is broken"),
     "claims.jpg": ("oversized", jpeg_of_a_size(12000, 12000), "has 12000x12000 = 144.0 megapixels, more than the 64"),
     "bomb.png": ("oversized", png_bomb(8000, 8001), "has 8000x8001 = 64.0 megapixels"),
+    "long.png": ("oversized", png_bomb(1, 1_000_001), "has a side of 1000001 pixels"),
     "pillows.png": ("oversized", png_header(20000, 20000, 8, 0) + chunk(b"IDAT", b""), "has 400.0 megapixels"),
     "zero.jpg": ("empty", b"", "is empty"),
     "page.jpg": ("unsupported", b"\n<!doctype html><html>", "it looks like HTML"),

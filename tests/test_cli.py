@@ -220,7 +220,7 @@ def test_a_broken_image_in_training_is_named_and_exits_3(cli, tmp_path):
     for name in ("cat", "dog"):
         for index in range(6):
             file = tmp_path / "images" / name / f"{index}.png"
-            tf.io.write_file(str(file), tf.io.encode_png(np.full((9, 9, 3), 40 * index, np.uint8)))
+            tf.io.write_file(str(file), tf.io.encode_png(np.full((9, 9, 3), 40 * index + (name == "dog"), np.uint8)))
     broken = tmp_path / "images" / "dog" / "4.png"
     broken.write_bytes(broken.read_bytes()[:50])
     write_image(tmp_path / "images" / "cat" / "grey.png", 90, (9, 9, 1))

@@ -303,9 +303,12 @@ def test_images_that_the_initial_weights_were_trained_on_are_not_tested_on(tmp_p
     data = d.load_data(recipe, seen=seen)
     assert seen <= {image.digest for image in data.record.images if image.part == "train"}
     assert data.test.size == round(0.2 * (20 + 28) / 2) * 2
+    assert d.load_data(recipe, record=data.record, seen=seen).record == data.record
     data = d.load_data(dataclasses.replace(recipe, data=f"folder:{parted}"), seen=seen)
     assert data.test.size == 20
     assert seen < data.record.trained_on
+    again = d.load_data(dataclasses.replace(recipe, data=f"folder:{parted}"), record=data.record)
+    assert (again.record, again.notes) == (data.record, data.notes)
     (note,) = data.notes
     assert "left out of validation and test" in note
     assert "28 images (test/cat/old0.png, " in note
@@ -552,7 +555,7 @@ def test_a_wrong_name_of_a_data_set_gets_a_suggestion(tmp_path):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("cifar10:9.9.9", r"cannot be loaded at version 9.9.9, only: .*Pass cifar10, or a version that"),
+        ("cifar10:9.9.9", r"cannot be loaded at version 9.9.9, only: .*Pass cifar10, or one that is listed"),
         ("cifar10/nope", "BuilderConfig nope not found.*Pass cifar10"),
         ("photos", "There is a folder of this name: pass --data folder:photos"),
         ("./photos", "pass --data folder:./photos"),
@@ -563,6 +566,16 @@ def test_a_word_after_data_that_is_nearly_right_gets_its_fix(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=words):
         d.load_data(Recipe(data=name, data_dir=str(tmp_path / "tfds")))
+
+
+def test_a_folder_that_the_system_does_not_list_is_named(tmp_path, monkeypatch):
+    def refuse(folder):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    root = write_images(tmp_path / "f")
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(DataError, match=f"{root} cannot be read: Permission denied. Make it readable"):
+        from_folder(root)
 
 
 def test_a_relative_path_says_where_it_begins(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Reads every image of a source, decodes it as training does, and says what is wrong, with every path.
+"""Read every image of a source, decode it as training does, and say what is wrong, with every path.
 
 Fit itself reads the headers only, and stops at the first file that is bad; this finds all of them.
 """
@@ -30,7 +30,7 @@ from training.data import (
     suffix,
     tfds_data,
 )
-from training.data_record import PARTS
+from training.data_record import PARTS, count_of
 from training.errors import DataError, ImageError, UserError
 from training.image_file import (
     SUFFIXES,
@@ -119,12 +119,14 @@ class Report:
                 if len(found) > len(found[:most]):
                     lines.append(f"  and {len(found) - most} more (--all lists them)")
         warnings = sum(map(len, self.problems.values())) - self.errors
-        return shown("\n".join([*lines, "", f"{self.errors} errors, {warnings} warnings"]))
+        return shown("\n".join([*lines, "", f"{count_of(self.errors, 'error')}, {count_of(warnings, 'warning')}"]))
 
     def raise_if_training_fails(self):
-        """Raises a DataError if there are errors."""
+        """Raise a DataError if there are errors."""
         if self.errors:
-            raise DataError(f"{self.source} cannot be trained on as it is; {self.errors} errors are listed above.")
+            raise DataError(
+                f"{self.source} cannot be trained on as it is: {count_of(self.errors, 'error')}, listed above."
+            )
 
 
 def columns(title, counts, most):
@@ -135,7 +137,7 @@ def columns(title, counts, most):
 
 
 def check_source(source, data_dir=None):
-    """Checks every image of a source.
+    """Check every image of a source.
 
     Args:
         source: "folder:PATH", the path of a folder, or a name of TFDS.
@@ -174,9 +176,9 @@ def check_source(source, data_dir=None):
 
 @contextlib.contextmanager
 def complaints():
-    """Give a list that has, afterwards, the lines that libjpeg wrote to the standard error meanwhile.
+    """Give a list that has, in the end, the complaints that libjpeg wrote to standard error.
 
-    It has no other way to say that a file is damaged, and names none.
+    libjpeg has no other way to say that a file is damaged, and does not name it.
     """
     lines = []
     sys.stderr.flush()
@@ -289,7 +291,7 @@ def examine(image):
 
 
 def count(report, image, header, error):
-    """Adds an image to the counts of the report, and what is wrong with it to the problems."""
+    """Add an image to the counts of the report, and what is wrong with it to the problems."""
     report.images += 1
     report.classes[image.label] += 1
     report.parts[image.part] += 1
@@ -308,7 +310,7 @@ def count(report, image, header, error):
 
 
 def compare(report, image, first):
-    """Adds an image with the same bytes as an earlier one to the problems."""
+    """Add an image with the same bytes as an earlier one to the problems."""
     kinds = ["ambiguous"] if image.label != first.label else []
     kinds += ["leak"] if image.part != first.part else []
     for kind in kinds or ["duplicate"]:

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from training.data_record import PARTS, SHARES, DataRecord, ImageRecord, count, divide, first, sha256
+from training.data_record import PARTS, SHARES, DataRecord, ImageRecord, count_of, divide, first, sha256
 from training.errors import DataError, ImageError, UserError
 from training.image_file import SUFFIXES, decode_reason, describe_conversions, identity, read_header
 
@@ -135,7 +135,7 @@ def check_classes(source, names, root=None):
 
 
 def check_split(split, name, classes):
-    """Raises a DataError unless a split has images and every label is one of the classes."""
+    """Raise a DataError unless a split has images and every label is one of the classes."""
     if split.size == 0:
         raise DataError(f"The {name} split has no images. Give it more images, or another source.")
     labels = split.labels()
@@ -143,7 +143,7 @@ def check_split(split, name, classes):
         wrong = labels[(labels < 0) | (labels >= classes)][0]
         raise DataError(
             f"The {name} split has the label {wrong}, but there are {classes} classes, 0 to {classes - 1}. "
-            "Mend the labels, or choose a split that has some."
+            "Correct the labels, or choose a split that has some."
         )
 
 
@@ -213,7 +213,7 @@ def tfds_data(name, data_dir, download):
         download = True  # only prepares it: there is nothing to download
     try:
         builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
-    except (ValueError, AssertionError, ImportError) as error:  # of a name, a configuration or a version that is none
+    except (ValueError, AssertionError, ImportError) as error:  # unknown name, configuration or version
         names, known = ["digits", *tfds.list_builders(with_community_datasets=False)], re.split("[/:]", name)[0]
         near = difflib.get_close_matches(name, names)
         fix = f"Did you mean {', '.join(near)}?" if near else "Pass digits, a name of TFDS, folder:PATH or synthetic."
@@ -222,7 +222,7 @@ def tfds_data(name, data_dir, download):
         reason = "TFDS has no data set of this name."
         if known in names:
             reason = str(error).splitlines()[0].split('}": ')[-1]  # what follows the arguments of the call
-            fix = f"Pass {known}, or a version that it names."
+            fix = f"Pass {known}, or one that is listed."
         raise UserError(f"data={name!r}: {reason} {fix}") from error
     features = builder.info.features
     image, label = builder.info.supervised_keys or (None, None)
@@ -290,7 +290,7 @@ def split_specs(names):
 
 
 def folder(path, *, record=None, seen=frozenset(), check=read_header):
-    """Images in folders: PATH/class/image.jpg, or PATH/train, val and test with class folders in each.
+    """Return the images in folders: PATH/class/image.jpg, or PATH/train, val and test with class folders in each.
 
     Args:
         path: The folder.
@@ -330,7 +330,7 @@ def folder(path, *, record=None, seen=frozenset(), check=read_header):
     if left_out:
         notes.append(
             f"{source}: left out of validation and test, since the network is trained on the same images: "
-            f"{count(left_out)} ({first([image.path for image in left_out])})"
+            f"{count_of(left_out)} ({first([image.path for image in left_out])})"
         )
     return Data(
         tuple(classes),
@@ -370,10 +370,11 @@ def part_folders(path):
     if len(parts) + len(others) < len(folders):
         named = ", ".join(name for name in folders if name not in others)
         raise DataError(f"{root} has {named}, of which two are the same part. Put the images of both into one of them.")
-    classes = [name for name in others if find_images(folders[name])]
-    nested = any(map(class_folders, parts.values()))
-    if not parts or (classes and not nested):
+    if not parts:
         return {"train": root}, []
+    classes = [name for name in others if find_images(folders[name])]
+    if classes and not any(map(class_folders, parts.values())):
+        return {"train": root}, []  # no part has class folders: a class has the name of a part
     if "train" in parts and (len(parts) > 1 or not classes):
         return parts, others
     named = ", ".join(entry.name for entry in parts.values())
@@ -386,7 +387,7 @@ def part_folders(path):
 
 
 def class_folders(root):
-    """{class: its folder} of a folder with one folder a class; hidden ones are none."""
+    """Return {class: its folder} for a folder with one folder per class; hidden folders are left out."""
     try:
         return {entry.name: entry for entry in sorted(root.iterdir()) if entry.is_dir() and entry.name[0] != "."}
     except OSError as error:
@@ -394,7 +395,7 @@ def class_folders(root):
 
 
 def list_images(root):
-    """{class: its image files} of a folder with one folder a class."""
+    """Return {class: its image files} for a folder with one folder per class."""
     classes = class_folders(root)
     images = {name: find_images(entry) for name, entry in classes.items()}
     if not any(images.values()):

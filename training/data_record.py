@@ -138,7 +138,7 @@ class DataRecord:
                 f"removed from {part}": [path for path in mine if path not in now],
                 f"changed in {part}": [path for path in mine if path in now and there[path][2:] != now[path][2:]],
             }
-            found += [f"{count(paths)} {words} ({first(paths)})" for words, paths in kinds.items() if paths]
+            found += [f"{count_of(paths)} {words} ({first(paths)})" for words, paths in kinds.items() if paths]
         if not found:
             found = [
                 f"{part} images: {self.sizes[part]} there, {other.sizes[part]} now"
@@ -154,9 +154,10 @@ def sha256(text):
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()  # a path may be no UTF-8
 
 
-def count(images):
-    """Return "1 image" or "5 images"."""
-    return f"{len(images)} image{'s' if len(images) != 1 else ''}"
+def count_of(items, noun="image"):
+    """Return "1 image" or "5 images"; of a list or a number."""
+    number = items if isinstance(items, int) else len(items)
+    return f"{number} {noun}{'s' if number != 1 else ''}"
 
 
 def first(names, most=3):
@@ -212,7 +213,7 @@ def in_shares(name, images, missing, seen):
     pool = sorted((image for image in images if image.part == "train"), key=place)
     if len(pool) <= len(missing):
         raise DataError(
-            f"The class {name} has {count(pool)}, too few to split into {', '.join(['train', *missing])}. It needs "
+            f"The class {name} has {count_of(pool)}, too few to split into {', '.join(['train', *missing])}. It needs "
             f"{len(missing) + 1} or more."
         )
     part_of = {image: image.part for image in images}

@@ -17,6 +17,7 @@ from training.errors import ImageError
 MAX_PIXELS = 64_000_000  # decoded, 192 MB; PNG packs a thousand times that into a small file
 MAX_BYTES = 64_000_000
 MAX_MEMORY = 480_000_000  # bytes of the file and of all that is in memory while TensorFlow decodes it
+PNG_SIDE = 1_000_000  # libpng decodes no more
 EDGE = 16_384  # bytes at both ends of a file that tell it from others
 
 # The formats that TensorFlow decodes and Pillow can tell the size of, by suffix.
@@ -201,6 +202,8 @@ def read_with_pillow(file, opened, kind, head, size):
     mode, pixels = image.mode, image.height * image.width
     if pixels > MAX_PIXELS:
         raise too_many_pixels(file, f"{image.width}x{image.height} = {pixels / 1e6:.1f}")
+    if kind == "PNG" and max(image.size) > PNG_SIDE:
+        raise ImageError(file, "oversized", f"has a side of {max(image.size)} pixels; {PNG_SIDE} are the most in a PNG")
     if kind == "GIF":
         check_memory(file, 3 + frames, pixels, size, f"since all of its {frames} frames are")
     elif scans:
@@ -231,10 +234,10 @@ def read_with_pillow(file, opened, kind, head, size):
 
 
 def exif_orientation(image):
-    """The orientation 1..8 in an image's EXIF data; 1, upright, where it has none that is readable."""
+    """Return the orientation 1..8 in an image's EXIF data; 1, upright, where it cannot be read."""
     from PIL import ExifTags, Image
 
-    if "exif" not in image.info:  # Image.getexif would decode a PNG to look for it behind the pixels
+    if "exif" not in image.info:  # Image.getexif would decode a PNG to look for it after the pixels
         return 1
     exif = Image.Exif()
     exif.load(image.info["exif"])
