@@ -1,6 +1,7 @@
 """Files that are whole or not there."""
 
 import errno
+import fcntl
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from training import checkpoint
-from training.errors import ResourceError, StateError
+from training.errors import ResourceError, StateError, UserError
 
 
 def model(units=3, seed=0):
@@ -125,3 +126,28 @@ def test_the_newest_state_is_kept_after_epoch_9999(tmp_path):
     for epoch in range(9997, 10_003):
         states.save({"x": np.zeros(1, "float32")}, {"epoch": epoch, "step": 0})
     assert states.load()[1]["epoch"] == 10_002
+
+
+def test_a_lock_leaves_nothing(tmp_path):
+    with checkpoint.locked(tmp_path / "new" / "folder"):
+        assert (tmp_path / "new" / "folder" / "lock").exists()
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "notes.tmp-old").write_text("not of this project")
+    with checkpoint.locked(tmp_path):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.tmp-old"]
+
+
+def test_a_lock_on_a_file_that_is_no_longer_there_is_none(tmp_path, monkeypatch):
+    """The holder before removed it after this process had opened it, and a third one has made another."""
+    flock = fcntl.flock
+
+    def late(descriptor, operation):
+        (tmp_path / "lock").unlink()
+        (tmp_path / "lock").write_text("process 3")
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(UserError, match="in use"), checkpoint.locked(tmp_path):
+        pass
+    assert (tmp_path / "lock").read_text() == "process 3"

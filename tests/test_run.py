@@ -398,3 +398,9 @@ def test_runs_of_an_earlier_version_are_told(finished, photos, tmp_path, capsys,
     recipe = dataclasses.replace(ours.recipe, init=str(finished))
     run.load_run_data(run.Run(tmp_path / "child", recipe))
     assert "which images it was trained on is not known" in capsys.readouterr().err
+
+
+def test_a_wrong_value_in_a_recipe_file_names_the_file(tmp_path, capsys):
+    (tmp_path / "mine.json").write_text('{"image_size": "x"}')
+    assert main(["fit", str(tmp_path / "mine.json")]) == 2
+    assert f"{tmp_path / 'mine.json'}: image_size='x'" in capsys.readouterr().err

@@ -259,6 +259,8 @@ class Recipe:
         try:
             values = json.loads(text)
             return cls(**values)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
         except (ValueError, TypeError, RecursionError) as error:
             raise UserError(f"{where} is not a recipe: {error}. Write it with `python -m training fit`.") from None
 
