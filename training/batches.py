@@ -12,6 +12,7 @@ from training.augment import augment, mix
 from training.data import decode, resize
 
 
+@tf.autograph.experimental.do_not_convert  # takes time in every epoch, and no Python here depends on a tensor
 def training_batches(data, recipe, epoch, start=0, context=None):
     """Batches of training images for one epoch: images, targets and examples.
 
@@ -65,6 +66,7 @@ def training_batches(data, recipe, epoch, start=0, context=None):
     return batches.prefetch(tf.data.AUTOTUNE)
 
 
+@tf.autograph.experimental.do_not_convert
 def evaluation_batches(split, recipe, context=None):
     """Batches of a whole split in its order: images (batch, image_size, image_size, 3), float32 RGB 0..255, and labels
     (batch,), int64; the last batch may be smaller."""

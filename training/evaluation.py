@@ -61,7 +61,7 @@ def make_evaluation(model, classes, recipe):
     strategy = tf.distribute.get_strategy()
     step = None
 
-    @tf.function(jit_compile=recipe.jit)
+    @tf.function(jit_compile=recipe.jit, autograph=False)
     def replica_step(images, labels):
         logits = model(keras_cnns.preprocess_input(images, recipe.preprocessing), training=False)
         losses = keras.ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
@@ -79,7 +79,8 @@ def make_evaluation(model, classes, recipe):
         nonlocal step
         batches = strategy.distribute_datasets_from_function(lambda context: evaluation_batches(split, recipe, context))
         # One graph for batches of every size: traced by size, the smaller last batch would make a second one.
-        step = step or tf.function(all_replicas, input_signature=(*batches.element_spec, tf.TensorSpec((), tf.bool)))
+        specs = *batches.element_spec, tf.TensorSpec((), tf.bool)
+        step = step or tf.function(all_replicas, input_signature=specs, autograph=False)
         steps = []
         for images, labels in batches:
             *values, stopped = step(images, labels, stop())

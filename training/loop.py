@@ -283,9 +283,9 @@ def make_train_step(model, recipe, averaged=None):
         return values
 
     if recipe.jit:
-        replica_step = tf.function(replica_step, jit_compile=True)
+        replica_step = tf.function(replica_step, jit_compile=True, autograph=False)
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(images, targets, stop):
         before = [tf.identity(variable.value) for variable in slow]
         values = strategy.run(replica_step, (images, targets))
