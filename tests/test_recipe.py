@@ -12,6 +12,7 @@ from training.__main__ import parse
 from training.errors import UserError
 from training.recipe import Recipe
 from training.recipes import RECIPES, recipe_from
+from tuning.__main__ import parse as parse_tuning
 
 
 @pytest.mark.parametrize(
@@ -211,6 +212,7 @@ def test_a_value_out_of_range_is_refused_by_every_way_in(name, value):
         lambda: dataclasses.replace(base, **{name: value}),
         lambda: Recipe.from_json(json.dumps({name: value}), "recipe.json"),
         lambda: recipe_from(parse(["fit", "resnet18_digits", f"--{name}={value}"]).fit, base),
+        lambda: parse_tuning(["recipe", "--space", "rate", f"--{name}={value}", "resnet18_digits"]),
     ):
         with pytest.raises(UserError, match=name):
             enter()

@@ -22,8 +22,8 @@ from training.errors import ResourceError
 from tuning.__main__ import main
 from tuning.workers import supervise
 
-TRIPLES = ("1/1/1.4", "1.2/1.1/1.15", "1/1.4/1")
-LABELS = ("alpha1_beta1_gamma1.4", "alpha1.2_beta1.1_gamma1.15", "alpha1_beta1.4_gamma1")
+TRIPLES = ("1.2/1.1/1.15", "1/1.4/1")
+LABELS = ("alpha1.2_beta1.1_gamma1.15", "alpha1_beta1.4_gamma1")
 
 
 def wait_for(condition, seconds=600):
@@ -75,10 +75,10 @@ def test_a_killed_worker_is_started_again_and_nothing_is_lost(interrupted_search
     assert re.findall(r"worker \d ended with code (.*); it is started again", log) == ["-9"]
     assert log.count("the workers save what they have done") == 1 and "Traceback" not in log
     trials = json.loads((search / "coefficients.json").read_text())["trials"]
-    assert len(trials) == 3 and not [trial for trial in trials if "failed" in trial]
+    assert len(trials) == 2 and not [trial for trial in trials if "failed" in trial]
     # keras-tuner's own view: each trial once.
     states = [json.loads(file.read_text())["status"] for file in search.glob("trial_*/trial.json")]
-    assert states == ["COMPLETED"] * 3
+    assert states == ["COMPLETED"] * 2
 
 
 def test_an_interrupted_search_resumes_and_redoes_only_what_was_running(interrupted_search):
@@ -86,8 +86,7 @@ def test_an_interrupted_search_resumes_and_redoes_only_what_was_running(interrup
     (first,) = {path.parent for path in before if path.name == "result.json"}
     assert {path: value for path, value in content(first).items() if path in before} == before
     started = re.findall("^trial (.*)$", again, re.MULTILINE)
-    assert set(started) == {label for label in LABELS if not first.name.startswith(f"{label}-")}
-    assert len(started) == len(set(started))
+    assert started == [label for label in LABELS if not first.name.startswith(f"{label}-")]
     trials = json.loads((search / "coefficients.json").read_text())["trials"]
     assert sorted(trial["accuracies"] for trial in trials) == sorted(
         [max(epoch["val_accuracy"] for epoch in json.loads(file.read_text())["history"])]
@@ -97,7 +96,7 @@ def test_an_interrupted_search_resumes_and_redoes_only_what_was_running(interrup
 
 def test_a_trial_is_reproduced_to_the_last_bit(interrupted_search, tmp_path):
     """The same recipe trained elsewhere, in one go."""
-    (trial,) = interrupted_search[0].glob(f"trials/{LABELS[1]}-*")
+    (trial,) = interrupted_search[0].glob(f"trials/{LABELS[0]}-*")
     run = runs.Run.open(trial / "seed0")
     again = runs.fit(run.recipe, tmp_path / "again", picture_epochs=0)
     assert json.loads(again.metrics.read_text()) == json.loads(run.metrics.read_text())
@@ -123,7 +122,7 @@ def test_tensorboard_shows_a_row_a_trial(interrupted_search):
         columns += [{"metric": column["name"]} for column in experiment.get("metricInfos", [])]
         request = {"colParams": columns, "startIndex": 0, "sliceSize": 100, "allowedStatuses": ["STATUS_UNKNOWN"]}
         groups = ask("session_groups", request).get("sessionGroups", [])
-        return (experiment, groups) if len(groups) == 3 else None
+        return (experiment, groups) if len(groups) == 2 else None
 
     experiment, groups = wait_for(rows, 60)
     types = {column["name"]: column["type"] for column in experiment["hparamInfos"]}

@@ -19,7 +19,7 @@ def read_coefficients(file):
 
     try:
         triple = keras_cnns.read_coefficients(file)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(str(error)) from error
     check_growth(*triple, phi=1, where=f"{file}: ")
     return triple

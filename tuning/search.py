@@ -320,7 +320,7 @@ def saved_in(folder):
 def signals_noted(file):
     """Append to a file any signal that asks this process to leave, at once: the middle of a step may last minutes.
 
-    SIGTERM then ends the process in order, as Ctrl-C does, where nothing else waits for it.
+    SIGTERM, which would end the process without a word to anybody, ends it in order, as Ctrl-C does.
     """
 
     def leave(number, frame):
@@ -328,7 +328,9 @@ def signals_noted(file):
 
     descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK)
     wakeup = signal.set_wakeup_fd(descriptor, warn_on_full_buffer=False)
-    former = signal.signal(signal.SIGTERM, leave)
+    former = signal.getsignal(signal.SIGTERM)
+    if former == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, leave)
     try:
         yield
     finally:
