@@ -179,7 +179,7 @@ def test_pictures_are_there_at_their_interval(tiny):
     for split, tag, steps in (
         ("train", "augmented", [1, 2]),
         ("train", "first_filters", [1, 2]),
-        ("train", "gradient_by_depth", [0, 1, 2]),
+        ("train", "gradient_by_depth", [0, 1, 2, 3]),  # the last one shows all epochs
         ("validation", "predictions", [1, 2]),
         ("validation", "confusion", [1, 2]),
         ("validation", "most_confident_mistakes", [1, 2]),
@@ -324,7 +324,14 @@ LAST_MAPS = {  # of the small networks at 32 pixels, where the last maps of most
 
 @pytest.mark.parametrize("name", LAST_MAPS)
 def test_grad_cam_looks_at_the_last_map_that_is_computed(name):
-    assert pictures.last_map(SMALL[name](input_shape=(32, 32, 3), classes=10)).name == LAST_MAPS[name]
+    model = SMALL[name](input_shape=(32, 32, 3), classes=10)
+    assert pictures.last_map(model, (32, 32)).name == LAST_MAPS[name]
+
+
+def test_grad_cam_knows_the_sizes_of_a_network_for_any_size():
+    model = SMALL["GoogLeNet"](input_shape=(None, None, 3), classes=10)
+    assert pictures.last_map(model, (32, 32)).name == "inception4d_out"
+    assert pictures.last_map(model, (64, 64)).name == "inception5a_out"
 
 
 @pytest.mark.parametrize("ending", [None, "softmax", "layer"])
@@ -342,16 +349,16 @@ def test_grad_cam_is_hot_where_the_object_is(ending):
     model.get_layer("block_conv").set_weights([np.eye(3)[None, None], np.zeros(3)])
     pixels = np.zeros((2, 8, 8, 3), "float32")
     pixels[0, 5:, 5:, 0], pixels[1, :2, 6:, 2] = 1, 1  # red at the lower right, blue at the upper right
-    heat = pictures.make_grad_cam(model)(tf.constant(pixels)).numpy()
+    heat = pictures.make_grad_cam(model, (8, 8))(tf.constant(pixels)).numpy()
     assert heat.tolist() == pixels.max(axis=-1).tolist()
 
 
 def test_a_model_without_maps_of_its_own_has_no_grad_cam():
     image = keras.Input((8, 8, 3))
-    assert pictures.make_grad_cam(one_layer()) is None
+    assert pictures.make_grad_cam(one_layer(), (8, 8)) is None
     inner = keras.Model(image, keras.layers.Conv2D(2, 3)(image))
     outer = keras.Model(image, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(inner(image))))
-    assert pictures.make_grad_cam(outer) is None
+    assert pictures.make_grad_cam(outer, (8, 8)) is None
 
 
 def test_heat_can_be_told_from_a_red_image():
@@ -394,7 +401,7 @@ def test_grad_cam_of_a_linear_head_is_its_weights_times_the_map():
         image, keras.layers.Dense(2, name="head_dense")(keras.layers.GlobalAveragePooling2D(name="head_pool")(maps))
     )
     pixels = tf.constant(np.random.RandomState(0).normal(size=(3, 4, 4, 3)), tf.float32)
-    heat = pictures.make_grad_cam(model)(pixels).numpy()
+    heat = pictures.make_grad_cam(model, (4, 4))(pixels).numpy()
     values, kernel = keras.Model(image, maps)(pixels).numpy(), model.layers[-1].kernel.numpy()
     for index, best in enumerate(model(pixels).numpy().argmax(axis=1)):
         expected = np.maximum(values[index] @ kernel[:, best], 0)

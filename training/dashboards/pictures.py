@@ -57,7 +57,7 @@ class Pictures(Board):
         """Write all pictures of the network as it is after a number of epochs, under tags that begin with `prefix`."""
         if self.network is None:
             self.network = keras_cnns.main_output(self.model)
-            self.look, self.explain = make_look(self.network, self.from_logits), make_grad_cam(self.network)
+            self.look, self.explain = make_look(self.network, self.from_logits), None
         if self.shown is not None:
             images = np.asarray(self.shown(epochs - 1))[: 2 * SHOWN]
             self.log.figure(f"{prefix}augmented", grid(images), epochs)
@@ -68,13 +68,15 @@ class Pictures(Board):
         seen = self.pass_over(self.validation())
         fixed = np.stack(seen.images)
         pictures = {"predictions": titled(seen.first, self.class_names), **answers(seen, self.class_names)}
+        self.explain = self.explain or make_grad_cam(self.network, fixed.shape[1:3])
         if self.explain:
             heat = self.explain(self.normalised(fixed)).numpy()
             explained = [(overlay(image, map_), *rest) for (image, *rest), map_ in zip(seen.first, heat, strict=True)]
             pictures["grad_cam"] = titled(explained, self.class_names)
         deformable = [layer for layer in self.network.layers if isinstance(layer, DeformableConv2D)]
         # On a map that is smaller all points but one may be outside of it.
-        large = [layer for layer in deformable if all(side is None or side >= 6 for side in layer.input.shape[1:3])]
+        sizes = sizes_of(self.network, [layer.input for layer in deformable], fixed.shape[1:3])
+        large = [layer for layer, size in zip(deformable, sizes, strict=True) if min(size) >= 6]
         for layer in (large or deformable)[-1:]:
             points = sampling_points(self.network, layer, self.normalised(fixed))
             pictures[f"sampling_points/{layer.name}"] = points_figure(fixed, points)
@@ -148,14 +150,18 @@ def make_look(network, from_logits):
     return look
 
 
-def make_grad_cam(network):
+def make_grad_cam(network, size):
     """Grad-CAM (Selvaraju et al. 2017, equations 1 and 2) of the predicted class: where the last map speaks for it.
+
+    Args:
+        network: The network, with one output.
+        size: (height, width) of the images.
 
     Returns:
         A function (normalised images) -> maps (batch, height, width) between 0 and 1, of the size of `last_map`; None
         if the network has no map.
     """
-    last, (tensor, to_scores) = last_map(network), scores_of(network)
+    last, (tensor, to_scores) = last_map(network, size), scores_of(network)
     if last is None:
         return None
     inner = keras.Model(network.input, [last.output, tensor])
@@ -173,8 +179,10 @@ def make_grad_cam(network):
     return explain
 
 
-def last_map(network):
+def last_map(network, size):
     """Return the last layer that computes a map through which everything goes, larger than 1x1 where there is one.
+
+    Sizes are those for images of `size`: of a network for any size the layers do not know theirs.
 
     A map that padding or pooling passes on has borders of zeros, or fewer places, and says nothing new; one beside a
     shortcut is half of the answer. There is none where the maps are inside of a model in the network.
@@ -182,10 +190,20 @@ def last_map(network):
     maps = [
         layer
         for layer in network.layers
-        if (layer.weights or isinstance(layer, COMPUTING)) and len(getattr(layer.output, "shape", ())) == 4
+        if (layer.weights or isinstance(layer, COMPUTING)) and not isinstance(layer, keras.Model)
+        if len(getattr(layer.output, "shape", ())) == 4
     ]
-    large = [layer for layer in maps if tuple(layer.output.shape[1:3]) != (1, 1)]
+    sizes = sizes_of(network, [layer.output for layer in maps], size)
+    large = [layer for layer, size in zip(maps, sizes, strict=True) if size != (1, 1)]
     return next((layer for layer in reversed(large or maps) if separates(layer, network)), None)
+
+
+def sizes_of(network, maps, size):
+    """Return the (height, width) of maps of a network for images of a size."""
+    if not maps:
+        return []
+    specs = keras.Model(network.input, maps).compute_output_spec(keras.KerasTensor((1, *size, network.input.shape[-1])))
+    return [tuple(spec.shape[1:3]) for spec in keras.tree.flatten(specs)]
 
 
 def separates(layer, network):
@@ -269,7 +287,7 @@ def confusion_figure(confusion, class_names):
     Up to 20 classes have their counts written into it, up to 50 their names beside it.
     """
     classes = len(class_names)
-    size = 9 if classes <= 20 else 7  # points of the letters
+    size = 10 if classes <= 20 else 7  # points of the letters
     cell = 0.5 if classes <= 20 else 0.15 if classes <= 50 else 10 / classes  # inches
     names = [short(name) for name in class_names] if classes <= 50 else []
     side = max(3.0, cell * classes) + size / 100 * max(map(len, names), default=4)
@@ -283,10 +301,11 @@ def confusion_figure(confusion, class_names):
         axes.set_xticks(range(classes), names, rotation=90, fontsize=size, parse_math=False)
         axes.set_yticks(range(classes), names, fontsize=size, parse_math=False)
     if classes <= 20:
+        digits = min(14, 50 / len(str(confusion.max())))  # points that fit into a cell
         for (row, column), count in np.ndenumerate(confusion):
             if count:
                 colour = "white" if shares[row, column] > 0.5 else "black"
-                axes.text(column, row, count, ha="center", va="center", fontsize=size, color=colour)
+                axes.text(column, row, count, ha="center", va="center", fontsize=digits, color=colour)
     return figure
 
 

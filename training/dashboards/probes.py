@@ -60,6 +60,11 @@ class Probes(Board):
     def on_epoch_end(self, epoch, logs=None):
         self.look(epoch + 1)
 
+    def on_train_end(self, logs=None):
+        if self.norms and self.norms[-1] and not is_due(self.epochs[-1], self.every):
+            self.log.figure("gradient_by_depth", heat_map(self.epochs, self.norms, self.names), self.epochs[-1])
+        super().on_train_end(logs)
+
     def look(self, epochs):
         """Writes what there is to see after a number of epochs."""
         if not self.every:
