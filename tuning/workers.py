@@ -74,7 +74,7 @@ def wait_for(host, port, patience):
     while not answers(host, port):
         if time.monotonic() > end:
             raise UserError(
-                f"No chief answers at {host}:{port} since {patience:g} seconds. Start it with --role chief --chief "
+                f"No chief answers at {host}:{port} after {patience:g} seconds. Start it with --role chief --chief "
                 f"{host}:{port}, and see that no firewall is between."
             )
         time.sleep(min(1, patience / 4 + 0.01))
