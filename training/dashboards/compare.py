@@ -74,7 +74,7 @@ def find_runs(paths):
     return list(found.values())
 
 
-def test_accuracy(run):
+def accuracy_of(run):
     """Return the accuracy that a run's metrics.json has."""
     try:
         accuracy = json.loads(run.metrics.read_text())["test"]["accuracy"]
@@ -93,7 +93,7 @@ def describe(folders):
     from training.run import Run
 
     runs = [Run.open(folder) for folder in folders]
-    accuracies = [test_accuracy(run) for run in runs]  # of all, before the first network is built
+    accuracies = [accuracy_of(run) for run in runs]  # of all, before the first network is built
     names = [folder.resolve().name for folder in folders]
     rows = []
     for run, name, accuracy in zip(runs, names, accuracies, strict=True):
