@@ -213,10 +213,10 @@ def read_weights(path):
         OSError: The file cannot be read.
 
     Example:
-        >>> keras_cnns.save_weights(keras_cnns.ResNet18(classes=10), "resnet18.safetensors", {"epoch": "3"})
-        >>> arrays, metadata = keras_cnns.read_weights("resnet18.safetensors")
+        >>> keras_cnns.save_weights(keras_cnns.ResNet20(), "resnet20.safetensors", {"epoch": "3"})
+        >>> arrays, metadata = keras_cnns.read_weights("resnet20.safetensors")
         >>> arrays["head_dense/kernel"].shape, metadata
-        ((512, 10), {'epoch': '3'})
+        ((64, 10), {'epoch': '3'})
     """
     with open(path, "rb") as file:
         content = file.read()

@@ -107,15 +107,31 @@ def assert_equal(ours, theirs, tolerance=1e-4):
     assert np.abs(ours - theirs).max() <= tolerance * np.abs(theirs).max()
 
 
+@functools.lru_cache(maxsize=1)
+def with_formula_weights(network, input_shape):
+    model = network(input_shape=input_shape, classifier_activation=None)
+    set_formula_weights(model)
+    return model
+
+
+@functools.cache
+def answers(network, size):
+    """A network's logits, {output: array}; those of two files may be of one network, and two sizes of one build."""
+    images = image("image", (*map(int, size.split("x")), 3))
+    try:
+        model = with_formula_weights(network, (None, None, 3))
+    except keras_cnns.FixedSizeError:
+        model = with_formula_weights(network, images.shape[1:])
+    outputs = model(images, training=False)
+    return {
+        key: np.array(value) for key, value in (outputs if isinstance(outputs, dict) else {"main": outputs}).items()
+    }
+
+
 @pytest.mark.usefixtures("zeros_for_kernels")
 @pytest.mark.parametrize(("name", "size"), CASES)
 def test_network_equals_its_peer(name, size):
-    images = image("image", (*map(int, size.split("x")), 3))
-    model = NETWORKS[name](input_shape=images.shape[1:], classifier_activation=None)
-    set_formula_weights(model)
-    outputs = model(images, training=False)
-    outputs = outputs if isinstance(outputs, dict) else {"main": outputs}
-    theirs = golden(name)
+    outputs, theirs = answers(NETWORKS[name], size), golden(name)
     assert {f"{output}_{size}" for output in outputs} == {key for key in theirs if key.endswith(size)}
     for output, logits in outputs.items():
         assert_equal(logits, theirs[f"{output}_{size}"])

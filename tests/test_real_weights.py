@@ -188,7 +188,7 @@ SHOWN = {
 def test_real_photographs(lite0):
     model = keras_cnns.EfficientNetLite0(weights=lite0)
     for name, photo in photographs().items():
-        probabilities = np.asarray(model(keras_cnns.preprocess_input(photo, "lite"), training=False))[0]
+        probabilities = np.asarray(model(keras_cnns.preprocess_input(photo, model), training=False))[0]
         top = np.argsort(-probabilities)[:5]
         index, shown, place = SHOWN[name]
         assert top[place - 1] == index, f"{name}: {shown} is not in place {place} of {class_names(top)}"
