@@ -77,7 +77,7 @@ def complexity(model, input_shape=None):
         A `Complexity` with `parameters`, `multiply_adds`, `activations` and `layers`.
 
     Raises:
-        ValueError: Height or width is open and `input_shape` does not say it.
+        ValueError: Height or width is open and `input_shape` does not say it, or the model is not functional.
 
     Example:
         >>> cost = keras_cnns.complexity(keras_cnns.ResNet50())
@@ -92,6 +92,11 @@ def complexity(model, input_shape=None):
 
 def _applications(model):
     """Each application of a layer in a model, (layer, Keras's node); those in a nested model in its place."""
+    if not hasattr(model, "inputs"):
+        raise ValueError(
+            f"{model.name} has no graph of layers to count: it is subclassed, or Sequential without its input. "
+            "Pass a functional model."
+        )
     model = keras.Model(model.inputs, model.outputs, name=model.name)  # a Sequential model has no nodes of its own
     nodes = {}
     for node in itertools.chain.from_iterable(model._nodes_by_depth.values()):

@@ -105,6 +105,17 @@ def test_complexity_counts_each_application():
     assert cost.activations == 3 * 2 * 64 * 3 + 64 * 3 + 16 * 3 + 5
 
 
+class Subclassed(keras.Model):
+    def call(self, inputs):
+        return inputs
+
+
+@pytest.mark.parametrize("model", [Subclassed(), keras.Sequential([layers.Dense(3)])], ids=["subclassed", "sequential"])
+def test_complexity_needs_a_graph(model):
+    with pytest.raises(ValueError, match=r"no graph of layers to count, .* Pass a functional model"):
+        keras_cnns.complexity(model)
+
+
 def test_complexity_of_an_open_size_needs_the_shape():
     with pytest.raises(ValueError, match=r"height or width is open\. Pass input_shape"):
         keras_cnns.complexity(backbone((None, None, 3)))
