@@ -11,14 +11,6 @@ from pathlib import Path
 
 from training.errors import UserError, explained
 from training.interruption import Interruption
-
-try:
-    import jsonargparse  # noqa: F401
-    import pydantic  # noqa: F401
-except ModuleNotFoundError as error:  # the first of the requirements that a command needs
-    print(f"error: {explained(error)}", file=sys.stderr)
-    sys.exit(2)
-
 from training.recipe import Recipe
 
 SHORT = {"bs": "batch_size", "lr": "learning_rate", "size": "image_size", "wd": "weight_decay", "network": "model"}

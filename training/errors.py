@@ -1,6 +1,8 @@
 """What can go wrong in a way that the user can fix, each kind with the exit code of the command line."""
 
 import errno
+import importlib.util
+import sys
 
 
 class TrainingError(Exception):
@@ -111,3 +113,11 @@ def explained(error):
     if isinstance(error, ModuleNotFoundError):
         return UserError(f"{text}. Install what this project needs: pip install -r requirements.txt.")
     return None
+
+
+def check_requirements():
+    """End the process with a line, not a traceback, where what every command needs is not installed."""
+    for name in ("jsonargparse", "pydantic"):
+        if importlib.util.find_spec(name) is None:
+            print(f"error: {explained(ModuleNotFoundError(f'No module named {name!r}'))}", file=sys.stderr)
+            sys.exit(2)

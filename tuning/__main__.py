@@ -1,9 +1,11 @@
 """The command line: python -m tuning compound|scale|dimensions|recipe."""
 
+from training.errors import check_requirements
 from training.interruption import leave_at_once
 
 if __name__ == "__main__":
     leave_at_once()  # until `main` has something to say
+    check_requirements()
 
 import functools
 import sys
