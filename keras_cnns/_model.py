@@ -150,7 +150,7 @@ def did_you_mean(word, known):
 
 
 def image_input(network, shared, *, default_size, minimum, minimum_because, fixed_size_because=None, or_use=""):
-    """Makes the input tensor of a network and checks that the network can take it.
+    """Make the input tensor of a network; check first that the network can take it, and the other shared arguments.
 
     Args:
         network: Name of the network, for errors.
@@ -164,6 +164,11 @@ def image_input(network, shared, *, default_size, minimum, minimum_because, fixe
     Returns:
         A Keras tensor (batch, height, width, channels).
     """
+    classes, pooling = shared["classes"], shared["pooling"]
+    if not is_whole(classes) or classes < 1:
+        raise ValueError(f"classes={classes!r}; it must be a whole number of at least 1.")
+    if pooling not in (None, "avg", "max"):
+        raise ValueError(f'pooling={pooling!r}; it must be None, "avg" or "max".')
     shape, tensor = shared["input_shape"], shared["input_tensor"]
     if keras.config.image_data_format() != "channels_last":
         raise ValueError(
@@ -226,8 +231,6 @@ def global_pool(x, pooling, *, name):
 def dense_classifier(x, shared, *, name):
     """The last dense layer (batch, features) -> (batch, classes), in the precision of `head_dtype`."""
     classes, activation = shared["classes"], shared["classifier_activation"]
-    if not is_whole(classes) or classes < 1:
-        raise ValueError(f"classes={classes!r}; it must be a whole number of at least 1.")
     if classes == 1:
         function = keras.activations.get(activation)
         activation = OF_ONE_CLASS.get(function) or OF_ONE_CLASS.get(type(function), activation)
@@ -245,8 +248,6 @@ def classifier_head(x, shared, *, dropout=0.0, fully_connected=()):
             global average.
     """
     include_top, pooling = shared["include_top"], shared["pooling"]
-    if pooling not in (None, "avg", "max"):
-        raise ValueError(f'pooling={pooling!r}; it must be None, "avg" or "max".')
     if not include_top:
         return x if pooling is None else global_pool(x, pooling, name="head_pool")
     if fully_connected:

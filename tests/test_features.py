@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import keras_cnns
+from keras_cnns import resnet
 
 
 @pytest.mark.parametrize(
@@ -54,8 +55,9 @@ def test_a_stride_that_is_not_there_is_named():
 
 
 def test_a_segmentation_network_trains_on_a_backbone():
-    """The README's: every map is brought to the size of the finest, added up, and classified pixel by pixel."""
-    backbone = keras_cnns.features(keras_cnns.ResNet18(include_top=False, input_shape=(64, 64, 3)))
+    """The README's, on a small backbone: every map is brought to the size of the finest, added up, and classified."""
+    stages = [resnet.Stage(filters, 1) for filters in (8, 16, 32, 64)]
+    backbone = keras_cnns.features(resnet.resnet(stages, block=resnet.basic_block, include_top=False))
     finest, *coarser = backbone.outputs
     total = keras.layers.Conv2D(16, 1)(finest)
     for factor, tensor in zip((2, 4, 8), coarser, strict=True):
@@ -63,7 +65,9 @@ def test_a_segmentation_network_trains_on_a_backbone():
         total = keras.layers.Add()([total, keras.layers.UpSampling2D(factor, interpolation="bilinear")(tensor)])
     logits = keras.layers.UpSampling2D(4, interpolation="bilinear")(keras.layers.Conv2D(2, 1)(total))
     network = keras.Model(backbone.inputs, logits)
-    network.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
+    network.compile(
+        keras.optimizers.Adam(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False
+    )
     keras.utils.set_random_seed(0)
     images = np.random.RandomState(0).normal(size=(8, 64, 64, 3)).astype("float32")
     images[:, :, 32:] += 2.0

@@ -112,7 +112,7 @@ class Subclassed(keras.Model):
 
 @pytest.mark.parametrize("model", [Subclassed(), keras.Sequential([layers.Dense(3)])], ids=["subclassed", "sequential"])
 def test_complexity_needs_a_graph(model):
-    with pytest.raises(ValueError, match=r"no graph of layers to count, .* Pass a functional model"):
+    with pytest.raises(ValueError, match=r"no graph of layers to count: .* Pass a functional model"):
         keras_cnns.complexity(model)
 
 

@@ -78,6 +78,7 @@ def test_block_in_half_precision(policy):
 LAST = {"SEResNet18": "conv2", "SEResNet50": "conv3", "SEResNeXt50": "conv3", "SENet154": "conv3"}
 
 
+@pytest.mark.usefixtures("zeros_for_kernels")
 @pytest.mark.parametrize(("name", "last"), LAST.items())
 def test_gates_stand_before_every_addition(name, last):
     """Figure 3: the branch's last normalization, the gate, the addition; the shortcut is not gated."""
@@ -112,6 +113,7 @@ def test_gates_stand_behind_every_inception_module():
 FC = {1: (16, 256), 2: (32, 512), 3: (64, 1024), 4: (128, 2048)}
 
 
+@pytest.mark.usefixtures("zeros_for_kernels")
 @pytest.mark.parametrize("name", ["SEResNet50", "SEResNet101", "SEResNeXt50", "SENet154"])
 def test_fc_of_table_1(name):
     gates = [layer for layer in of_type(network(name), layers.Conv2D) if "_gate_" in layer.name]
@@ -122,6 +124,7 @@ def test_fc_of_table_1(name):
     }
 
 
+@pytest.mark.usefixtures("zeros_for_kernels")
 @pytest.mark.parametrize(
     "name",
     ["SEResNet18", "SEResNet50", "SEResNeXt50", "SEInceptionV1", pytest.param("SENet154", marks=pytest.mark.slow)],
