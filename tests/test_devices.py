@@ -1,12 +1,14 @@
 """Several devices, several processes: the same curve and weights as on one, and no process that outlives another."""
 
 import dataclasses
+import functools
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import keras
@@ -15,6 +17,7 @@ import pytest
 import safetensors.numpy
 import tensorflow as tf
 
+from tests.forked import Forked
 from tests.test_loop import DATA, RECIPE, network, stripes
 from training import devices, launch
 from training.__main__ import main
@@ -25,7 +28,7 @@ from training.loop import train
 from training.recipe import Recipe, prepare_machine
 from training.run import Run, fit
 
-SGD = dataclasses.replace(RECIPE, optimizer="sgd", learning_rate=0.1, epochs=4)  # 24 steps
+SGD = dataclasses.replace(RECIPE, optimizer="sgd", learning_rate=0.1, epochs=2)  # 12 steps
 
 
 class LossOfSteps(keras.callbacks.Callback):
@@ -74,12 +77,21 @@ OPTIONS = {
 }
 
 
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    """A function (options) -> what `trained` gives on one device, trained once."""
+    root = tmp_path_factory.mktemp("one")
+    return functools.cache(
+        lambda options: trained(root / options, dataclasses.replace(SGD, **OPTIONS[options]), "none")
+    )
+
+
 @pytest.mark.parametrize("options", OPTIONS)
-def test_two_devices_train_as_one(tmp_path, options):
+def test_two_devices_train_as_one(tmp_path, one, options):
+    losses, history, state = one(options)
     recipe = dataclasses.replace(SGD, **OPTIONS[options])
-    losses, history, state = trained(tmp_path / "one", recipe, "none")
     losses2, history2, state2 = trained(tmp_path / "two", recipe, "mirrored")
-    assert len(losses) == 24
+    assert len(losses) == 12
     np.testing.assert_allclose(losses2, losses, atol=1e-4)
     for logs, logs2 in zip(history, history2, strict=True):
         assert logs2 == pytest.approx(logs, abs=1e-4)
@@ -108,8 +120,8 @@ def test_an_epoch_that_was_longer_before_has_no_steps_left():
     assert not list(training_batches(DATA, RECIPE, 0, start=9))
 
 
-def test_without_synchronized_batch_norm_each_device_takes_its_own_statistics(tmp_path):
-    losses, _, _ = trained(tmp_path / "one", SGD, "none")
+def test_without_synchronized_batch_norm_each_device_takes_its_own_statistics(tmp_path, one):
+    losses, _, _ = one("plain")
     losses2, _, _ = trained(tmp_path / "two", dataclasses.replace(SGD, sync_batch_norm=False), "mirrored")
     assert np.abs(np.subtract(losses, losses2)).max() > 1e-3
 
@@ -222,7 +234,7 @@ def test_a_mistake_in_what_is_launched_is_told_before_anything_starts(capsys, mo
 PROCESSES = Recipe(
     name="two",
     model="ResNetCIFAR",
-    model_args={"depth": 8},
+    model_args={"depth": 8, "width": 0.25},
     image_size=8,
     batch_size=256,
     epochs=4,
@@ -233,16 +245,17 @@ PROCESSES = Recipe(
 def launched(folder, started):
     """Runs the recipe in two processes, which are appended to `started` too, and returns the exit code."""
 
-    def start(*arguments):
-        started.append(original(*arguments))
+    def start(command, *, env, stdout, stderr, start_new_session, preexec_fn):
+        assert command[:3] == [sys.executable, "-m", "training"]
+        with open(os.devnull, "w") as null:
+            streams = null.fileno() if stdout == subprocess.DEVNULL else 1, 2 if stderr is None else stderr.fileno()
+            started.append(Forked(main, command[3:], env=env, stdout=streams[0], stderr=streams[1]))
         return started[-1]
 
     recipe = folder.with_suffix(".json")
     recipe.write_text(PROCESSES.to_json())
     with pytest.MonkeyPatch.context() as patch:
-        original = launch.start
-        patch.setattr(launch, "start", start)
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
+        patch.setattr(launch, "subprocess", SimpleNamespace(Popen=start, DEVNULL=subprocess.DEVNULL))
         return main(["launch", "--workers", "2", "fit", str(recipe), "--run", str(folder), "--save_steps", "2"])
 
 

@@ -2,38 +2,28 @@
 
 import hashlib
 import json
-import os
 import random
-import subprocess
-import sys
+import signal
 
 import numpy as np
 import pytest
 import safetensors.numpy
 
+from tests.forked import Forked
+from tests.killed_run import train
 from training.checkpoint import Checkpoints
 
 NAMED = [("batch", 6), ("write", 1), ("before_rename", 2), ("after_rename", 1), ("epoch_end", 1)]
 
 
-@pytest.fixture
-def trainer(request):
-    """A function (folder, point, count) -> "killed" or "ended CODE"; all runs are children of one process."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.killed_run"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"EPOCHS": str(getattr(request, "param", 3))},
-    )
-
-    def run(folder, point="never", count=1):
-        print(json.dumps([str(folder), point, count]), file=process.stdin, flush=True)
-        return process.stdout.readline().strip()
-
-    yield run
-    process.stdin.close()
-    process.wait()
+def trained(folder, point="never", count=1, epochs=3):
+    """The exit code of a run that is killed at a point, which may also be a number of seconds."""
+    with open(f"{folder}.log", "a") as log:
+        process = Forked(train, folder, point, count, epochs, stdout=log.fileno(), stderr=log.fileno())
+    if isinstance(point, float):
+        process.wait(point)
+        process.kill()
+    return process.wait()
 
 
 def outcome(folder):
@@ -58,27 +48,27 @@ def check_equal(straight, killed):
     assert any(value for value in values["progress"]["callbacks"]["ReduceLROnPlateau0"].values())
 
 
-def kill_and_compare(trainer, tmp_path, kills):
-    assert trainer(tmp_path / "straight") == "ended 0", (tmp_path / "straight.log").read_text()
-    log = tmp_path / "killed.log"
+def kill_and_compare(tmp_path, kills, epochs):
+    straight, killed, log = tmp_path / "straight", tmp_path / "killed", tmp_path / "killed.log"
+    assert trained(straight, epochs=epochs) == 0, (tmp_path / "straight.log").read_text()
     for point, count in kills:
-        assert trainer(tmp_path / "killed", point, count) in ("killed", "ended 0"), log.read_text()
-        leftovers = list((tmp_path / "killed" / "states").glob("*.tmp-*"))
+        codes = (-signal.SIGKILL, 0) if isinstance(point, float) else (-signal.SIGKILL,)
+        assert trained(killed, point, count, epochs) in codes, log.read_text()
+        leftovers = list((killed / "states").glob("*.tmp-*"))
         assert bool(leftovers) == (point in ("write", "before_rename")) or isinstance(point, float)
-    assert trainer(tmp_path / "killed") == "ended 0", log.read_text()
-    assert not list((tmp_path / "killed").rglob("*.tmp-*"))
-    check_equal(outcome(tmp_path / "straight"), outcome(tmp_path / "killed"))
+    assert trained(killed, epochs=epochs) == 0, log.read_text()
+    assert not list(killed.rglob("*.tmp-*"))
+    check_equal(outcome(straight), outcome(killed))
 
 
-def test_five_named_kills_and_three_random_ones(trainer, tmp_path):
+def test_five_named_kills_and_three_random_ones(tmp_path):
     draw = random.Random(0)
-    kills = [*NAMED, *((round(draw.uniform(3, 9), 2), 1) for _ in range(3))]
-    kill_and_compare(trainer, tmp_path, kills)
+    kills = [*NAMED, *((round(draw.uniform(1, 6), 2), 1) for _ in range(3))]
+    kill_and_compare(tmp_path, kills, 3)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trainer", [25], indirect=True)
-def test_fifty_random_kills_and_the_named_ones(trainer, tmp_path):
+def test_fifty_random_kills_and_the_named_ones(tmp_path):
     draw = random.Random(1)
-    kills = [*NAMED, *((draw.uniform(2, 12), 1) for _ in range(50))]
-    kill_and_compare(trainer, tmp_path, kills)
+    kills = [*NAMED, *((draw.uniform(1, 10), 1) for _ in range(50))]
+    kill_and_compare(tmp_path, kills, 25)

@@ -136,7 +136,7 @@ def train(model, data, recipe, run, callbacks=(), *, save_steps=500):
                 if due or time.monotonic() - saved > SAVE_SECONDS:
                     save()
             validation = evaluate(data.validation, lambda: interruption.signal is not None)
-            if validation is None:
+            if validation is None or total(strategy, interruption.signal is not None):
                 raise Interrupted(interruption.signal, progress)
             # After resuming with another batch size or number of images these are not `steps` of today.
             logs = {name: total / progress["step"] for name, total in progress["totals"].items()}
