@@ -159,6 +159,8 @@ def fit(recipe, folder=None, *, download=False, overwrite=False, force=False, sa
     except LOST as error:
         if strategy.cluster_resolver is None:
             raise
+        if run.metrics.exists():
+            return run  # another process left first, when all was done
         raise WorkerLostError(
             "Another process of this run is gone, and none can go on without it. Start all of them again: they go on "
             "from the last saved state."
