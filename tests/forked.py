@@ -6,6 +6,7 @@ All tests of a pytest process share that one.
 import multiprocessing
 import os
 import signal
+import time
 from multiprocessing.reduction import DupFd
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -54,4 +55,6 @@ def call(function, arguments, environment, *streams):
     os.environ.update(environment)
     for number, stream in enumerate(streams, 1):
         os.dup2(stream.detach(), number)
-    raise SystemExit(function(*arguments))
+    code = function(*arguments)
+    time.sleep(1)  # another process takes as long to take TensorFlow apart; until then its peers get their last sum
+    raise SystemExit(code)

@@ -142,6 +142,8 @@ def fit(
     except LOST as error:
         if strategy.cluster_resolver is None:
             raise
+        if run.metrics.exists():
+            return run  # another process left first, when all was done
         raise WorkerLostError(
             "Another process of this run is gone, and none can continue without it. Start all of them again: they "
             "resume from the last saved state."
