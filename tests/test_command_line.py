@@ -115,10 +115,31 @@ def test_tensorflow_says_nothing_before_the_command_does():
     assert len(ended.stderr.splitlines()) == 1 and ended.stderr.startswith("error: nothing "), ended.stderr
 
 
-def test_what_fails_while_standard_error_is_hidden_is_shown(capfd):
+def test_standard_error_is_hidden_for_as_long_as_it_is_asked(capfd):
     with pytest.raises(ImportError), hidden_stderr():
-        os.write(2, b"cannot load libcuda\n")
-        raise ImportError
-    with hidden_stderr():
         os.write(2, b"a log line\n")
-    assert capfd.readouterr().err == "cannot load libcuda\n"
+        raise ImportError
+    os.write(2, b"an error\n")
+    assert capfd.readouterr().err == "an error\n"
+
+
+@pytest.mark.parametrize(
+    ("program", "words", "said"),
+    [
+        (training, ["fit", "digits", "--epochs", "1.5"], "--epochs 1.5: it must be a whole number."),
+        (training, ["fit", "digits", "--flip", "maybe"], "--flip maybe: it must be true or false."),
+        (
+            training,
+            ["fit", "digits", "--optimizer", "adamw"],
+            "--optimizer adamw: it must be one of sgd, adam, rmsprop.",
+        ),
+        (training, ["fit", "digits", "--jit", "x"], "--jit x: it must be true or false or one of auto."),
+        (training, ["fit", "digits", "--save_steps", "0"], "--save_steps 0: it must be above 0."),
+        (training, ["fit", "digits", "--milestones", "1,2"], "--milestones 1,2: it must be a list, such as [30,60]."),
+        (tuning, ["compound", "--budget", "0.5"], "--budget 0.5: it must be at least 1.0 and at most 32.0."),
+        (tuning, ["scale", "--coefficients", "c.json", "--phi", "x"], "--phi x: it must be a number."),
+    ],
+)
+def test_a_value_that_does_not_fit_is_refused_in_plain_words(program, words, said, capsys):
+    assert program.main(words) == 2
+    assert capsys.readouterr().err == f"error: {said}\n"

@@ -11,6 +11,7 @@ import tensorflow as tf
 import keras_cnns
 from training.__main__ import parse
 from training.augment import augment, crop, mix
+from training.data import scaled_sides
 from training.optimization import learning_rate, make_optimizer
 from training.recipe import Recipe
 from training.recipes import RECIPES
@@ -108,11 +109,11 @@ def test_vgg_and_alexnet_wait_for_plateaus():
 def test_crops_come_from_images_of_the_papers_sizes(name, least, greatest, monkeypatch):
     sizes = []
 
-    def scale(image, shorter):
+    def noted(image, shorter):
         sizes.append(int(shorter))
-        return tf.zeros((shorter, shorter, 3))
+        return scaled_sides(image, shorter)
 
-    monkeypatch.setattr("training.augment.scale", scale)
+    monkeypatch.setattr("training.augment.scaled_sides", noted)
     for number in range(60):
         crop(IMAGE, RECIPES[name], tf.constant([0, number]))
     assert least <= min(sizes) <= least + (greatest - least) / 10

@@ -3,10 +3,10 @@
 import contextlib
 import difflib
 import os
+import re
 import signal
 import stat
 import sys
-import tempfile
 from pathlib import Path
 
 from training.errors import UserError, explained
@@ -27,7 +27,7 @@ def parsed(parser, arguments):
     try:
         return parser.parse_args(arguments)
     except ArgumentError as error:
-        raise UserError(f"{error.message}{suggest_field(error.message)}") from error
+        raise UserError(f"{in_plain_words(error.message)}{suggest_field(error.message)}") from error
 
 
 def parsed_with_recipe(make_parser, arguments, find):
@@ -46,6 +46,32 @@ def parsed_with_recipe(make_parser, arguments, find):
             raise
         return parsed(make_parser(), arguments)
     return parsed(make_parser(find(named)), arguments)
+
+
+# What jsonargparse says of a value that does not fit, and how a person would.
+KINDS = {
+    "<class 'int'>": "a whole number",
+    "<class 'float'>": "a number",
+    "<class 'bool'>": "true or false",
+    "<class 'list'>": "a list, such as [30,60]",
+    "<class 'dict'>": 'an object, such as {"depth": 20}',
+}
+BOUNDS = {"v>=": "at least ", "v<=": "at most ", "v>": "above ", "v<": "below "}
+
+
+def in_plain_words(message):
+    """Return jsonargparse's message on a value that does not fit in the words of a recipe's own errors."""
+    option = re.match(r'Parser key "(.+?)"', message)
+    expected = re.findall(r"Expected a (<class '\w+'>|typing\.Literal\[.*?\])", message)
+    value = re.search(r"(?:Got|Given) value: (.*)|Not of type \w+: (?:could not convert .*: '(.*)'|(\S+))", message)
+    bounds = re.search(r"restriction (.*)", message)
+    if not (option and value):
+        return message
+    kinds = [KINDS.get(kind) or "one of " + ", ".join(re.findall("'(.*?)'", kind)) for kind in expected]
+    must = bounds[1] if bounds else " or ".join(kinds) or "a number"
+    for sign, words in BOUNDS.items():
+        must = must.replace(sign, words)
+    return f"--{option[1]} {value[1] or value[2] or value[3]}: it must be {must}."
 
 
 def suggest_field(message):
@@ -77,13 +103,10 @@ def carry_out(command, arguments):
 
 
 def import_tensorflow(arguments):
-    """Import TensorFlow, whose own messages stay off the screen unless --debug is among the arguments.
-
-    It writes some of them before it reads its log level, and from C++, so that the file descriptor is redirected.
-    """
+    """Import TensorFlow, whose own messages stay off the screen unless --debug is among the arguments."""
     if "--debug" in arguments:
         import tensorflow
-    else:
+    elif "tensorflow" not in sys.modules:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors come as exceptions
         with hidden_stderr():
             import tensorflow  # noqa: F401
@@ -94,20 +117,17 @@ def import_tensorflow(arguments):
 
 @contextlib.contextmanager
 def hidden_stderr():
-    """Keep what is written to standard error off the screen; show it where the block raises an Exception."""
+    """Keep what is written to standard error off the screen, by C++ too: TensorFlow writes some lines before it reads
+    its log level."""
     sys.stderr.flush()
-    with tempfile.TemporaryFile() as hidden:
-        shown = os.dup(2)
-        os.dup2(hidden.fileno(), 2)
-        try:
-            yield
-        except Exception:
-            hidden.seek(0)
-            os.write(shown, hidden.read())
-            raise
-        finally:
-            os.dup2(shown, 2)
-            os.close(shown)
+    shown, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        os.dup2(shown, 2)
+        os.close(shown)
+        os.close(nothing)
 
 
 def check_replaceable(path, inputs):
