@@ -91,10 +91,13 @@ def train(model, data, recipe, run, callbacks=(), *, save_steps=500):
         return f"at a learning rate of {current_rate(model):.3g}"
 
     @contextlib.contextmanager
-    def nothing_unsaved():
-        """Leave at once at a signal in this block; the state on the disk is where the run resumes."""
+    def nothing_unsaved(leaves=strategy.cluster_resolver is None):
+        """Leave at once at a signal in this block; the state on the disk is where the run resumes.
+
+        Of several processes all leave together, after a step, a batch or an epoch: one that left alone would look lost.
+        """
         try:
-            with interruption.at_once():
+            with interruption.at_once() if leaves else contextlib.nullcontext():
                 yield
         except Stopped as stop:
             raise Interrupted(stop.signal, progress) from None
@@ -142,7 +145,7 @@ def train(model, data, recipe, run, callbacks=(), *, save_steps=500):
             logs = {name: total / progress["step"] for name, total in progress["totals"].items()}
             values = (validation.loss, validation.accuracy, validation.top5)
             logs |= dict(zip(VALIDATION_LOGS, values, strict=True))
-            with nothing_unsaved():
+            with nothing_unsaved(leaves=run.chief):  # of several processes too: pictures can take minutes
                 listed.on_epoch_end(epoch, dict(logs))
 
             progress |= {"epoch": epoch + 1, "step": 0, "totals": {}, "history": [*progress["history"], logs]}
