@@ -26,6 +26,7 @@ MODULES = (
     Inception("inception4a", 16, 8, 16, 8, 8, 8),
     Inception("inception4d", 8, 8, 16, 8, 16, 8),
     MaxPool("pool4", 3, 2),
+    Inception("inception5a", 16, 8, 16, 8, 8, 8),
 )
 # fmt: off
 TWO_GPUS = (

@@ -133,7 +133,7 @@ def test_the_accuracy_among_five_classes_is_there_for_more_than_five_only(tiny, 
 
 def test_what_dashboards_need_stays_out_of_the_history(tiny):
     assert set(tiny[2][0]) == {
-        "loss", "main_loss", "aux1_loss", "accuracy", "aux1_accuracy", "val_loss", "val_accuracy"
+        "loss", "main_loss", "aux1_loss", "accuracy", "aux1_accuracy", "val_loss", "val_accuracy", "val_top5_accuracy"
     }  # fmt: skip
 
 
