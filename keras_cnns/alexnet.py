@@ -37,7 +37,7 @@ class Convolution(NamedTuple):
 
 # fmt: off
 FIGURE_2 = (
-    #        filters kernel strides padding groups norm   pool        output size, behind the pool
+    #        filters kernel strides padding groups norm   pool        output size, after the pool
     Convolution( 96,  11,      4,      0,     1,   True,  True),    # 55 x 55, 27 x 27
     Convolution(256,   5,      1,      2,     2,   True,  True),    # 27 x 27, 13 x 13
     Convolution(384,   3,      1,      1,     1,   False, False),   # 13 x 13
@@ -56,7 +56,7 @@ POOL, POOL_STRIDES = 3, 2  # section 3.4: z = 3, s = 2
 
 
 def smallest(table):
-    """Height and width in pixels from which one pixel is left behind the table: its rows, backwards."""
+    """Return the smallest height and width in pixels: those from which the table's rows leave one pixel."""
     size = 1
     for row in reversed(table):
         if row.pool:

@@ -104,7 +104,7 @@ def read_coefficients(path):
         (alpha, beta, gamma).
 
     Raises:
-        ValueError: The file is not there, or is no such file.
+        ValueError: The file is missing, or holds no coefficients.
 
     Example:
         >>> with open("coefficients.json", "w") as file:
@@ -248,7 +248,7 @@ def efficientnet(
         dropout: Fraction of the pooled features dropped in training.
         drop_connect: Fraction of the images in training for which the last block would be skipped; it grows linearly
             from 0 at the first block. 0 is none.
-        activation: A function (x, *, name) -> x behind each convolution but the last of a block.
+        activation: A function (x, *, name) -> x after each convolution but the last of a block.
         gate: See `mbconv`.
         name: Name of the model.
     """

@@ -66,7 +66,7 @@ AUXILIARY = {"inception4a": "aux1", "inception4d": "aux2"}
 
 
 def stem(x):
-    """Figure 3 up to (3a): a 7x7, a 3x3 behind its 1x1 reduction, two pools, two normalizations; divides by 8."""
+    """Figure 3 up to (3a): a 7x7, a 3x3 after its 1x1 reduction, two pools, two normalizations; divides by 8."""
     x = conv_relu(x, 64, 7, strides=2, name="conv1")  # 112 x 112
     x = max_pool(x, 3, 2, name="pool1")  # 56 x 56
     x = normalize(x, name="norm1")
@@ -89,7 +89,7 @@ def inception(x, row, *, convolution=conv_relu, kernel_5x5=5, last="out"):
         row: The filters of each convolution.
         convolution: Builds a convolution and what follows it; `conv_relu` or `conv_bn_relu`.
         kernel_5x5: Kernel of the branch that Table 1 calls 5x5.
-        last: What the concatenation is called; a child whose module goes on behind it calls it otherwise.
+        last: What the concatenation is called; a child whose module continues after it names it differently.
     """
     name = row.name
     branch_1x1 = convolution(x, row.n1x1, 1, name=f"{name}_1x1")

@@ -41,7 +41,7 @@ def squeeze_and_excitation(x, *, ratio=16, name):
     """Equation 4: weighs the channels of a map by what all of it shows, (b, h, w, c) -> (b, h, w, c).
 
     Global average, fully connected to c / ratio, ReLU, fully connected to c, sigmoid; the map is multiplied by that.
-    Any network can have it behind any of its maps.
+    Any network can have it after any of its maps.
 
     Args:
         x: Feature map.

@@ -28,7 +28,7 @@ def draw(name, shape, seed=0):
     """
     normal = _normal(name, shape, seed)
     kind = name.rpartition("/")[2]
-    if kind in ("kernel", "offset_kernel", "mask_kernel"):  # He et al. 2015: a ReLU behind it keeps the energy
+    if kind in ("kernel", "offset_kernel", "mask_kernel"):  # He et al. 2015: a ReLU after it keeps the energy
         fan_in = math.prod(shape[:2] if "_depthwise_" in name else shape[:-1])
         values = normal * math.sqrt(2 / fan_in)
     elif kind in ("bias", "offset_bias", "mask_bias", "beta", "moving_mean"):

@@ -130,7 +130,7 @@ Deformable ResNets are the plain ones and, in each 3x3 of stages 2 to 4 (4 of 12
     channels       50: 4*128 + 6*256 + 3*512 = 3,584 in 13 layers;  101: 4*128 + 23*256 + 3*512 = 7,936 in 30
     parameters     50:  25,557,032 + 162 * 3,584 + 18 * 13 = 26,137,874;  + 243 * 3,584 + 27 * 13 = 26,428,295
                    101: 44,549,160 + 162 * 7,936 + 18 * 30 = 45,835,332;  + 243 * 7,936 + 27 * 30 = 46,478,418
-    multiply-adds  channels times positions behind the stride: 4*128 * 28*28 + 6*256 * 14*14 + 3*512 * 7*7 = 777,728,
+    multiply-adds  channels times positions after the stride: 4*128 * 28*28 + 6*256 * 14*14 + 3*512 * 7*7 = 777,728,
                    with 23*256 1,630,720
                    50:  4,089,184,256 + 162 * 777,728 = 4,215,176,192;  + 243 * 777,728 = 4,278,172,160
                         version 1 with masks 3,857,973,248 + 243 * 777,728 = 4,046,961,152

@@ -500,7 +500,7 @@ def test_a_network_without_heads_passes_over_their_weights(name, tmp_path):
 # --- errors
 
 ERRORS = [
-    # builder, arguments, what the message must hold: what happened, where and the mend
+    # builder, arguments, what the message must hold: what happened, where and how to fix it
     ("ResNet50", {"input_shape": (20, 20, 3)}, ["resnet50", "input_shape=(20, 20, 3)", "at least 32", "larger input_"]),
     ("GoogLeNet", {"input_shape": (31, 64, 3)}, ["(31, 64, 3)", "at least 32", "divides them by 32", "larger input_"]),
     ("VGG16", {"input_shape": (31, 64, 3)}, ["(31, 64, 3)", "at least 32", "divides them by 32", "larger input_"]),

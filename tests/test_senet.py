@@ -95,7 +95,7 @@ def test_gates_stand_before_every_addition(name, last):
 
 
 def test_gates_stand_behind_every_inception_module():
-    """Figure 2: the concatenation is gated and then goes on."""
+    """Figure 2: the concatenation is gated and then passed on."""
     model = network("SEInceptionV1")
     scaled = [layer.name for layer in of_type(model, layers.Multiply)]
     assert scaled == [f"inception{module}_out" for module in ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b")]
@@ -109,7 +109,7 @@ def test_gates_stand_behind_every_inception_module():
     assert model.get_layer("head_dropout").rate == 0.2
 
 
-# Table 1 of Hu et al., typed by hand: "fc" of each stage, channels inside the gate and behind it.
+# Table 1 of Hu et al., typed by hand: "fc" of each stage, channels inside the gate and after it.
 FC = {1: (16, 256), 2: (32, 512), 3: (64, 1024), 4: (128, 2048)}
 
 

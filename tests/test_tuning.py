@@ -1,4 +1,4 @@
-"""Tuning: what fits the budget and what it costs, and that searches go on, fail and end as they should."""
+"""Tuning: what fits the budget and what it costs, and that searches resume, fail and end as they should."""
 
 import dataclasses
 import errno

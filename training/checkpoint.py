@@ -1,4 +1,4 @@
-"""Files that are whole or not there: the states that training goes on from, and the best weights.
+"""Files that are whole or not there: the states that training resumes from, and the best weights.
 
 A state is one safetensors file whose name ends in the first digits of its SHA-256, so that damage anywhere in it is
 found before it is used.
@@ -28,7 +28,7 @@ from training.errors import ResourceError, StateError, UserError
 
 KEPT = 3  # states in a run's folder: the newest, and what to fall back on
 
-# What Keras's stateful callbacks go on from, beside the settings that they are made with.
+# What Keras's stateful callbacks resume from, beside the settings that they are made with.
 CALLBACK_STATE = {
     keras.callbacks.EarlyStopping: ("wait", "stopped_epoch", "best", "best_epoch", "best_weights"),
     keras.callbacks.ReduceLROnPlateau: ("wait", "cooldown_counter", "best"),
@@ -152,7 +152,7 @@ def disk_errors(path, needed=None):
             size = "" if needed is None else f"{needed / 2**20:.1f} MiB are needed and "
             raise ResourceError(
                 f"{path} could not be written: {size}{free_bytes(path) / 2**20:.1f} MiB are free. The files from "
-                "before are whole. Make room, then give the same command to go on."
+                "before are whole. Make room, then give the same command to resume."
             ) from error
         if refused:
             raise ResourceError(
@@ -198,7 +198,7 @@ class Checkpoints:
         return sorted(self.folder.glob("epoch*-step*-*.safetensors"), key=progress, reverse=True)
 
     def epochs(self):
-        """How many epochs the newest state has behind it, by its name; None if there is no state."""
+        """Number of finished epochs in the newest state, by its name; None if there is no state."""
         return next((int(re.search(r"\d+", file.name)[0]) for file in self.files()), None)
 
     def save(self, arrays, progress):
@@ -342,7 +342,7 @@ def _by_name(callbacks):
 
 
 def callback_state(callback):
-    """What a callback goes on from: its own `state()`, or what is known of Keras's.
+    """What a callback resumes from: its own `state()`, or what is known of Keras's.
 
     A value is JSON, or a list of arrays. Of a callback with neither nothing is kept.
     """

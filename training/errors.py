@@ -32,8 +32,8 @@ class ImageError(DataError):
         reason: What is wrong, as the end of a sentence that begins with the file.
     """
 
-    def __init__(self, file, kind, reason, mend="Remove it, or save it again as an image."):
-        super().__init__(f"{file} {reason}. {mend}")
+    def __init__(self, file, kind, reason, fix="Remove it, or save it again as an image."):
+        super().__init__(f"{file} {reason}. {fix}")
         self.file, self.kind, self.reason = file, kind, reason
 
 
@@ -60,7 +60,7 @@ class DivergedError(TrainingError):
 
 
 class WorkerLostError(TrainingError):
-    """Another process of the run is gone, and none can go on without it."""
+    """Another process of the run is gone, and none can continue without it."""
 
     exit_code = 7
 
@@ -84,7 +84,7 @@ class Interrupted(TrainingError):
 
 
 def out_of_memory(error):
-    """What to say of a MemoryError, or of TensorFlow's ResourceExhaustedError, which goes on for pages."""
+    """What to say of a MemoryError, or of TensorFlow's ResourceExhaustedError, whose own text takes pages."""
     return f"out of memory: {(str(error) or 'no bytes left').splitlines()[0]}"
 
 

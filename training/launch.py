@@ -19,9 +19,9 @@ GRACE = 30  # seconds that the workers have to end by themselves once one of the
 def launch(workers, arguments):
     """Run `python -m training ARGUMENTS` in several processes, as TF_CONFIG would start them on several machines.
 
-    The first worker's output is shown; of another one's the end of its complaints, if it is the first to fail. SIGINT
-    and SIGTERM are passed to the workers, which save and leave; a second one ends all at once. When a worker fails, the
-    others have `GRACE` seconds to end, and are killed then. No worker outlives this process.
+    The first worker's output is shown, and the last lines of what another one complained of if it is the first to fail.
+    SIGINT and SIGTERM are passed to the workers, which save and leave; a second one ends all at once. When a worker
+    fails, the others have `GRACE` seconds to end, and are killed then. No worker outlives this process.
 
     Args:
         workers: Number of processes.

@@ -77,7 +77,7 @@ class Recipe:
             learning rate times weight_decay times the weight from it, as AdamW does.
         decay_norms: Whether weight decay also takes biases and the scales and shifts of normalizations.
         clip_norm: Greatest norm of the whole gradient; 0 does not clip.
-        schedule: How the learning rate goes on after the warm-up: cosine (to zero), constant, steps (times decay_rate
+        schedule: The learning rate after the warm-up: cosine (to zero), constant, steps (times decay_rate
             at every epoch of milestones), exponential (times decay_rate every decay_epochs), plateau (times decay_rate
             when the validation accuracy has not risen for decay_epochs).
         decay_rate: Factor of steps, exponential and plateau.

@@ -154,7 +154,7 @@ def fit(
 def as_begun(recipe, begun):
     """Return the recipe with what "auto" came to when the run was begun, maybe on another machine."""
     decided = {name: getattr(begun, name) for name in DECIDED_ONCE if getattr(recipe, name) == "auto"}
-    if found_distribution() == "multiworker":  # these processes cannot go on alone, each by itself
+    if found_distribution() == "multiworker":  # these processes cannot train separately
         decided.pop("distribution", None)
     return dataclasses.replace(recipe, **decided)
 

@@ -261,7 +261,7 @@ def read_json(path, kind):
         kind: The value's type, such as list[str].
 
     Raises:
-        StateError: It is missing, or it is no such file.
+        StateError: It is missing or damaged.
     """
     try:
         return pydantic.TypeAdapter(kind).validate_json(path.read_text("utf-8"), strict=True)

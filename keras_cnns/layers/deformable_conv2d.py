@@ -261,7 +261,7 @@ def _sample_positions(size, offsets, kernel_size, strides, padding, dilation_rat
 
 
 def _neighbours(positions, length):
-    """The pixels before and behind each position, counted in a map with a border of one, and the shares of the two.
+    """The pixels before and after each position, counted in a map with a border of one, and the shares of the two.
 
     Positions are taken in [-1, length], beyond which all is zero; indices are clipped too, for those that are no number
     or whose neighbour is outside.
