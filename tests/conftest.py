@@ -12,6 +12,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has a core, for which threads would compete
+    tf.config.threading.set_intra_op_parallelism_threads(1)
 # Two virtual CPUs, for the tests of several devices; it has to be said before TensorFlow first uses one.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
@@ -20,6 +22,17 @@ tf.config.set_logical_device_configuration(
 # The recipe of the least network, one epoch of 8 px, as words of a command line.
 LEAST = ["resnet18_digits", "--name", "least", "--model", "ResNetCIFAR", "--model_args", '{"depth": 8, "width": 0.25}']
 LEAST += ["--image_size", "8", "--batch_size", "8", "--epochs", "1", "--warmup_epochs", "0"]
+
+# A network is hundreds of thousands of objects, and each collection looks at all of them and at TensorFlow's own.
+gc.freeze()
+gc.set_threshold(200_000, 20, 20)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def garbage():
+    """Networks are parts of cycles, which are collected late: here after each file."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(autouse=True)

@@ -137,7 +137,7 @@ def test_standard_error_is_hidden_for_as_long_as_it_is_asked(capfd):
         (training, ["fit", "digits", "--save_steps", "0"], "--save_steps 0: it must be above 0."),
         (training, ["fit", "digits", "--milestones", "1,2"], "--milestones 1,2: it must be a list, such as [30,60]."),
         (tuning, ["compound", "--budget", "0.5"], "--budget 0.5: it must be at least 1.0 and at most 32.0."),
-        (tuning, ["scale", "--coefficients", "c.json", "--phi", "x"], "--phi x: it must be a number."),
+        (tuning, ["scale", "--coefficients", "c.json", "--phi", "x"], "--phi x: it must be a finite number."),
     ],
 )
 def test_a_value_that_does_not_fit_is_refused_in_plain_words(program, words, said, capsys):

@@ -51,7 +51,7 @@ NONE = '{"depth": null, "width": null}'
     ("arguments", "said"),
     [
         (("--phi", 2), "Pass --coefficients"),
-        (("--coefficients", "FILE", "--phi", "nan"), '"phi":\n  Expected'),
+        (("--coefficients", "FILE", "--phi", "nan"), "--phi nan: it must be a finite number"),
         (("--coefficients", "FILE", "--phi", -1), "phi=-1.0: it must be from 0 to 100"),
         (("--coefficients", "FILE", "--phi", 1e9), "it must be from 0 to 100"),
         (("--coefficients", "FILE", "--phi", 99), "alpha to the power of phi, must be from 1 to 32"),

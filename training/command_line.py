@@ -51,7 +51,7 @@ def parsed_with_recipe(make_parser, arguments, find):
 # What jsonargparse says of a value that does not fit, and how a person would.
 KINDS = {
     "<class 'int'>": "a whole number",
-    "<class 'float'>": "a number",
+    "<class 'float'>": "a finite number",
     "<class 'bool'>": "true or false",
     "<class 'list'>": "a list, such as [30,60]",
     "<class 'dict'>": 'an object, such as {"depth": 20}',
