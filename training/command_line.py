@@ -68,7 +68,7 @@ def in_plain_words(message):
     if not (option and value):
         return message
     kinds = [KINDS.get(kind) or "one of " + ", ".join(re.findall("'(.*?)'", kind)) for kind in expected]
-    must = bounds[1] if bounds else " or ".join(kinds) or "a number"
+    must = bounds[1] if bounds else " or ".join(kinds) or "a finite number"
     for sign, words in BOUNDS.items():
         must = must.replace(sign, words)
     return f"--{option[1]} {value[1] or value[2] or value[3]}: it must be {must}."
