@@ -1,6 +1,7 @@
 """What a user, a disk, a file or memory can do to a command: each ends with its exit code and one line that says how to
 fix it, never with a traceback."""
 
+import contextlib
 import errno
 import itertools
 import os
@@ -53,8 +54,8 @@ def cut(file):
 
 
 def a_socket(file):
-    with socket.socket(socket.AF_UNIX) as opened:
-        os.chdir(file.parent)  # the name of a socket has at most 108 characters
+    # The name of a socket has at most 108 characters.
+    with socket.socket(socket.AF_UNIX) as opened, contextlib.chdir(file.parent):
         opened.bind(file.name)
 
 
