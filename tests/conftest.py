@@ -12,8 +12,6 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has a core, for which threads would compete
-    tf.config.threading.set_intra_op_parallelism_threads(1)
 # Two virtual CPUs, for the tests of several devices; it has to be said before TensorFlow first uses one.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2

@@ -263,8 +263,8 @@ def _sample_positions(size, offsets, kernel_size, strides, padding, dilation_rat
 def _neighbours(positions, length):
     """The pixels before and after each position, counted in a map with a border of one, and the shares of the two.
 
-    Positions are taken in [-1, length], beyond which all is zero; indices are clipped too, for those that are no number
-    or whose neighbour is outside.
+    Positions are taken in [-1, length], beyond which all is zero; indices are clipped too, for those that are NaN or
+    whose neighbour is outside.
     """
     positions = ops.clip(positions, -1, ops.cast(length, positions.dtype))
     before = ops.floor(positions)
