@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from training.data import Data, Split
 from training.errors import DivergedError, Interrupted, UserError
-from training.evaluation import in_top
+from training.evaluation import in_top, make_evaluation
 from training.loop import make_train_step, train
 from training.recipe import Recipe, prepare_machine
 from training.run import Run
@@ -131,6 +131,12 @@ def stopping(split):
         return split.load(*arguments, **options)
 
     return dataclasses.replace(split, load=load)
+
+
+def test_an_evaluation_stops_at_the_batch_before_which_it_is_asked_to():
+    evaluate, answers = make_evaluation(network(), 2, dataclasses.replace(RECIPE, batch_size=4)), iter([False, True])
+    assert evaluate(DATA.validation, lambda: next(answers)) is None  # asked a third time it would fail
+    assert evaluate(DATA.validation).images == 16
 
 
 def test_resuming_wherever_a_signal_came_equals_a_straight_run(tmp_path):
