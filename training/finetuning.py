@@ -11,9 +11,9 @@ import keras
 import safetensors
 
 import keras_cnns
-from training.data_record import DataRecord
+from training.data_record import DataRecord, first
 from training.errors import UserError
-from training.run_folder import Run, few, file_digest
+from training.run_folder import Run, file_digest
 
 PREPROCESSING = ("imagenet", "tf", "caffe", "lite")
 
@@ -122,7 +122,8 @@ def initialize(model, init, class_names=None):
             random[f"{last}/"] = f"{last} starts at random: it had {there} classes and has {here} now"
         elif others:
             random[f"{last}/"] = (
-                f"{last} starts at random: its classes were {few(names)} and are {few(class_names)} now"
+                f"{last} starts at random: its classes were {first(names, most=5)} and are "
+                f"{first(class_names, most=5)} now"
             )
     try:
         keras_cnns.load_weights(model, weights_file(init), keep=tuple(random))

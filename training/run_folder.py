@@ -18,6 +18,7 @@ import safetensors
 
 import keras_cnns
 from training import checkpoint
+from training.data_record import first
 from training.errors import StateError, UserError
 from training.recipe import Recipe
 
@@ -237,20 +238,15 @@ def check_folder(folder, overwrite):
     begun = "recipe.json" in names
     if overwrite and others:
         raise UserError(
-            f"{folder} holds files but no run, or others beside a run ({few(others)}); --overwrite leaves it alone. "
-            "Pass another --run, or move them away."
+            f"{folder} holds files but no run, or others beside a run ({first(others, most=5)}); --overwrite leaves it "
+            "alone. Pass another --run, or move them away."
         )
     if not begun and others:
-        raise UserError(f"{folder} holds files but no run ({few(others)}). Pass another --run.")
+        raise UserError(f"{folder} holds files but no run ({first(others, most=5)}). Pass another --run.")
     if begun and not {"environment.json", "states"} & names:
         raise UserError(f"{folder} holds files but no run: beside recipe.json a run has others. Pass another --run.")
     if not begun and {"best.safetensors", "states", "metrics.json"} & names:
         raise StateError(f"{folder} has files of a run, but no recipe.json. Put it back, or pass another --run.")
-
-
-def few(names, most=5):
-    """Return the first of some names, as text."""
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 def read_json(path, kind):
