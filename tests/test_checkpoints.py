@@ -13,6 +13,8 @@ import safetensors.numpy
 
 import keras_cnns
 from keras_cnns import checkpoints
+from tests import small_networks
+from tests.small_networks import WITH_HEADS, images, network
 
 build = functools.partial(keras_cnns.ResNetCIFAR, 8, width=0.25, input_shape=(8, 8, 3))
 METADATA = {"classes": '["cat", "dog"]', "preprocessing": "lite", "epoch": "3"}
@@ -185,8 +187,8 @@ def test_a_model_remembers_how_the_pixels_of_its_weights_are_normalised(whole, t
     path, pixels = tmp_path / "weights.safetensors", np.full((1, 8, 8, 3), 191.0)
     path.write_bytes(whole)
     model = build(weights=path)
-    for network in (model, keras_cnns.features(model, strides=(1,)), keras_cnns.main_output(model)):
-        np.testing.assert_array_equal(keras_cnns.preprocess_input(pixels, network), (pixels - 127) / 128)
+    for other in (model, keras_cnns.features(model, strides=(1,)), keras_cnns.main_output(model)):
+        np.testing.assert_array_equal(keras_cnns.preprocess_input(pixels, other), (pixels - 127) / 128)
     plain = keras_cnns.preprocess_input(pixels)
     np.testing.assert_array_equal(keras_cnns.preprocess_input(pixels, build()), plain)
     keras_cnns.save_weights(model, path)
@@ -202,3 +204,13 @@ def test_that_of_a_network_with_heads_is_its_main_outputs_too(tmp_path):
     np.testing.assert_array_equal(
         keras_cnns.preprocess_input(np.full((1, 1, 3), 255), keras_cnns.main_output(model)), 1
     )
+
+
+@pytest.mark.parametrize("name", WITH_HEADS)
+def test_a_network_without_heads_passes_over_their_weights(name, tmp_path):
+    model, path, x = network(name, aux_heads=True), tmp_path / "weights.safetensors", images(2, 64, 64, 3)
+    keras_cnns.save_weights(model, path)
+    np.testing.assert_allclose(small_networks.build(name, weights=path)(x), model(x)["main"], rtol=1e-6)
+    keras_cnns.save_weights(network(name), path)
+    with pytest.raises(ValueError, match=r"variables are missing, as aux1_"):
+        small_networks.build(name, weights=path, aux_heads=True)

@@ -14,7 +14,7 @@ import pytest
 import keras_cnns
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = ("keras_cnns", "training", "tuning", "tests")  # a folder may import those before it, and itself
+FOLDERS = ("keras_cnns", "training", "tuning", "docs", "tests")  # a folder may import those before it, and itself
 PACKAGE = ROOT / "keras_cnns"
 
 # Which modules of keras_cnns a module of keras_cnns may import. One that is not listed here is a paper.

@@ -9,56 +9,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from training.data import Data, Split
+import keras_cnns
+from tests.stripes import DATA, RECIPE, network, run_in
 from training.errors import DivergedError, Interrupted, UserError
 from training.evaluation import in_top, make_evaluation
 from training.loop import make_train_step, train
-from training.recipe import Recipe, prepare_machine
-from training.run import Run
-
-
-def stripes(count, seed):
-    """A split of images whose class is the direction of their stripes."""
-    random = np.random.RandomState(seed)
-    labels = random.randint(0, 2, count)
-    stripe = np.where(np.arange(8) % 2, 255.0, 0.0)
-    images = [stripe[:, None] + np.zeros((8, 8)) if label else stripe[None, :] + np.zeros((8, 8)) for label in labels]
-    images = np.stack(images)[..., None] + random.uniform(-60, 60, (count, 8, 8, 3))
-    images = np.clip(images, 0, 255).astype(np.uint8)
-
-    def load(order, first=0, every=1):
-        chosen = np.arange(count) if order is None else np.random.RandomState(order).permutation(count)
-        chosen = chosen[first::every]
-        return tf.data.Dataset.from_tensor_slices((images[chosen], labels[chosen], chosen))
-
-    return Split(count, load, lambda: labels)
-
-
-DATA = Data(("across", "down"), stripes(48, 0), stripes(16, 1), stripes(16, 2))
-RECIPE = Recipe(
-    image_size=8, batch_size=8, epochs=3, optimizer="adam", learning_rate=0.01, precision="float32"
-).resolved()
-
-
-def network(heads=True):
-    """A network of one block with batch normalization, dropout and an auxiliary head: all that the loop must handle."""
-    image = keras.Input((8, 8, 3))
-    x = keras.layers.Conv2D(8, 3, use_bias=False, name="block_conv")(image)
-    x = keras.layers.BatchNormalization(name="block_bn")(x)
-    x = keras.layers.ReLU(name="block_out")(x)
-    pooled = keras.layers.GlobalAveragePooling2D(name="head_pool")(x)
-    pooled = keras.layers.Dropout(0.2, name="head_dropout")(pooled)
-    main = keras.layers.Dense(2, dtype="float32", name="head_dense")(pooled)
-    if not heads:
-        return keras.Model(image, main)
-    flat = keras.layers.Flatten(name="aux1_flatten")(x)
-    aux = keras.layers.Dense(2, dtype="float32", name="aux1_dense")(flat)
-    return keras.Model(image, {"main": main, "aux1": aux})
-
-
-def run_in(folder, recipe=RECIPE):
-    folder.mkdir(exist_ok=True)
-    return Run(folder, recipe)
+from training.recipe import prepare_machine
 
 
 def trained(folder, recipe=RECIPE, callbacks=(), heads=True):
@@ -200,7 +156,7 @@ def test_it_learns(straight):
 
 @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
 def test_it_learns_in_half_precision(tmp_path, precision):
-    recipe = Recipe(**{**RECIPE.__dict__, "precision": precision, "epochs": 6})
+    recipe = dataclasses.replace(RECIPE, precision=precision, epochs=6)
     model, progress = trained(tmp_path / "run", recipe)
     assert progress["history"][-1]["val_accuracy"] >= 0.9
     assert model.get_layer("block_conv").compute_dtype == precision.removeprefix("mixed_")
@@ -229,7 +185,7 @@ def test_the_loss_is_main_plus_weighted_heads_and_each_part_is_logged(tmp_path, 
 def test_a_step_takes_the_gradient_of_the_weighted_loss():
     model = network()
     model.get_layer("head_dropout").rate = 0.0
-    recipe = Recipe(**{**RECIPE.__dict__, "optimizer": "sgd", "learning_rate": 0.5, "momentum": 0.0})
+    recipe = dataclasses.replace(RECIPE, optimizer="sgd", learning_rate=0.5, momentum=0.0)
     model.compile(optimizer=keras.optimizers.SGD(0.5))
     images, labels, _ = (
         np.stack(part) for part in zip(*DATA.train.load(None).take(8).as_numpy_iterator(), strict=True)
@@ -304,8 +260,6 @@ def test_the_best_epoch_is_kept_and_ties_go_to_the_lower_loss(straight):
     scores = [(logs["val_accuracy"], -logs["val_loss"]) for logs in progress["history"]]
     assert progress["best_epoch"] == 1 + scores.index(max(scores))
     best = network()
-    import keras_cnns
-
     assert keras_cnns.load_weights(best, folder / "best.safetensors")["epoch"] == str(progress["best_epoch"])
     np.testing.assert_array_equal(best.get_layer("head_dense").kernel, note.kernels[progress["best_epoch"]])
 
@@ -384,4 +338,4 @@ def test_a_loss_that_is_no_number_stops_the_run_at_once(tmp_path):
         DivergedError,
         match=r"(loss|norm) is (nan|inf) in step \d of epoch 1.*images were number \d+.*smaller --learning_rate",
     ):
-        trained(tmp_path / "run", Recipe(**{**RECIPE.__dict__, "optimizer": "sgd", "learning_rate": 1e30}))
+        trained(tmp_path / "run", dataclasses.replace(RECIPE, optimizer="sgd", learning_rate=1e30))

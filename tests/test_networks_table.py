@@ -1,7 +1,7 @@
 """The README's table of networks says what the paper numbers and the golden files say."""
 
 import keras_cnns
-from tests.networks_table import in_readme, row
+from docs.networks_table import in_readme, row
 from tests.paper_numbers import ROWS
 
 
@@ -13,4 +13,4 @@ def test_the_readme_is_what_the_command_would_write():
     for name, line in zip(keras_cnns.list_models(), lines, strict=True):
         pixels = line.split(" | ")[2]
         expected = row(name, pixels, numbers[name].parameters, numbers[name].multiply_adds)
-        assert line == expected, "run python -m tests.networks_table"
+        assert line == expected, "run python -m docs.networks_table"

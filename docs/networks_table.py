@@ -1,0 +1,89 @@
+"""The README's table of networks, from the code: python -m docs.networks_table rewrites it.
+
+Parameters and multiply-adds are counted on the networks as they are built; the paper is the citation at the top of the
+network's file; what a network was proven against is in the golden files.
+"""
+
+import functools
+import pathlib
+import re
+import sys
+
+import keras
+
+import keras_cnns
+
+# A file of tests/golden: the network that tests/test_golden.py compares with it, and the package that it is from.
+PROOFS = {
+    "resnet18": (keras_cnns.ResNet18, "torchvision"),
+    "resnet50": (keras_cnns.ResNet50, "torchvision"),
+    "resnet101": (keras_cnns.ResNet101, "torchvision"),
+    "resnet50_version1": (functools.partial(keras_cnns.ResNet50, version="1"), "keras.applications"),
+    "deformableresnet50": (keras_cnns.DeformableResNet50, "torchvision"),
+    "deformableresnet50_unmodulated": (
+        functools.partial(keras_cnns.DeformableResNet50, modulated=False),
+        "torchvision",
+    ),
+    "inceptionv1": (functools.partial(keras_cnns.InceptionV1, aux_heads=True), "torchvision"),
+    "seresnet18": (keras_cnns.SEResNet18, "timm"),
+    "seresnet50": (keras_cnns.SEResNet50, "timm"),
+    "seresnet50_version1": (functools.partial(keras_cnns.SEResNet50, version="1"), "timm"),
+    "seresnext50": (keras_cnns.SEResNeXt50, "timm"),
+    "senet154": (keras_cnns.SENet154, "timm"),
+    "alexnetonetower": (keras_cnns.AlexNetOneTower, "torchvision"),
+    "vgg11": (keras_cnns.VGG11, "torchvision"),
+    "vgg11_batchnorm": (functools.partial(keras_cnns.VGG11, batch_norm=True), "torchvision"),
+    "vgg16": (keras_cnns.VGG16, "torchvision"),
+    "vgg16_batchnorm": (functools.partial(keras_cnns.VGG16, batch_norm=True), "torchvision"),
+    "vgg16_keras": (keras_cnns.VGG16, "keras.applications"),
+    "densenet121": (keras_cnns.DenseNet121, "torchvision"),
+    "densenet161": (keras_cnns.DenseNet161, "torchvision"),
+    "densenet121_keras": (keras_cnns.DenseNet121, "keras.applications"),
+    "efficientnetb0": (keras_cnns.EfficientNetB0, "timm"),
+    "efficientnetb4": (keras_cnns.EfficientNetB4, "timm"),
+    "efficientnetlite0": (keras_cnns.EfficientNetLite0, "timm"),
+    "efficientnetb0_keras": (keras_cnns.EfficientNetB0, "keras.applications"),
+    "efficientnetb4_keras": (keras_cnns.EfficientNetB4, "keras.applications"),
+}
+README = pathlib.Path(__file__).parent.parent / "README.md"
+BEGIN, END = "<!-- networks -->\n", "<!-- end of networks -->\n"
+HEADER = (
+    "| network | paper | pixels | parameters | multiply-adds | proven against |\n"
+    "| --- | --- | --- | --- | --- | --- |\n"
+)
+
+
+def proofs(name):
+    """The packages whose network gives the same answers, in the order of the golden files; "counted" without one."""
+    packages = [peer for network, peer in PROOFS.values() if getattr(network, "func", network).__name__ == name]
+    return ", ".join(dict.fromkeys(packages)) or "counted"
+
+
+def citation(name):
+    """Authors and year of a network's paper, from the docstring of its file."""
+    module = sys.modules[keras_cnns.builder(name).__module__]
+    return re.match(r"\w[\w ]*: (.*?)[,:] \"", module.__doc__)[1] + " " + re.search(r"\b(20\d\d)\b", module.__doc__)[1]
+
+
+def row(name, pixels, parameters, multiply_adds):
+    """A line of the table; multiply-adds in units of 1e9."""
+    return f"| {name} | {citation(name)} | {pixels} | {parameters:,} | {multiply_adds:.3f} G | {proofs(name)} |\n"
+
+
+def rows():
+    """The lines of all networks, each one built and counted."""
+    for name in keras_cnns.list_models():
+        keras.backend.clear_session()
+        model = keras_cnns.builder(name)()
+        cost = keras_cnns.complexity(model)
+        yield row(name, model.input_shape[1], cost.parameters, cost.multiply_adds / 1e9)
+
+
+def in_readme():
+    """The lines of the table in the README."""
+    return README.read_text().partition(BEGIN + HEADER)[2].partition(END)[0].splitlines(keepends=True)
+
+
+if __name__ == "__main__":
+    before, _, rest = README.read_text().partition(BEGIN)
+    README.write_text(before + BEGIN + HEADER + "".join(rows()) + END + rest.partition(END)[2])
