@@ -36,6 +36,38 @@ MAY_IMPORT = (
     | {"catalogue": {"_model"} | PAPERS, "__init__": {"catalogue"} | HELPERS.keys() | PAPERS}
 )
 
+# Where a source file is tested that has no tests/test_<file>.py.
+TESTED_IN = {
+    "keras_cnns/__init__.py": "test_house_rules.py",
+    "keras_cnns/_blocks.py": "test_resnet.py",
+    "keras_cnns/layers/__init__.py": "test_house_rules.py",
+    "keras_cnns/layers/recomputation.py": "test_densenet.py",
+    "training/__main__.py": "test_cli.py",
+    "training/batches.py": "test_data.py",
+    "training/dashboards/__init__.py": "test_dashboards.py",
+    "training/dashboards/compare.py": "test_dashboards.py",
+    "training/dashboards/graph.py": "test_dashboards.py",
+    "training/dashboards/hparams.py": "test_dashboards.py",
+    "training/dashboards/log.py": "test_dashboards.py",
+    "training/dashboards/pictures.py": "test_dashboards.py",
+    "training/dashboards/probes.py": "test_dashboards.py",
+    "training/dashboards/profiling.py": "test_dashboards.py",
+    "training/dashboards/scalars.py": "test_dashboards.py",
+    "training/digits.py": "test_data.py",
+    "training/errors.py": "test_command_line.py",
+    "training/evaluation.py": "test_loop.py",
+    "training/image_file.py": "test_check_data.py",
+    "training/run_folder.py": "test_run.py",
+    "tuning/__main__.py": "test_tuning.py",
+    "tuning/commands.py": "test_tuning.py",
+    "tuning/compound.py": "test_tuning.py",
+    "tuning/figure.py": "test_tuning.py",
+    "tuning/folder.py": "test_tuning.py",
+    "tuning/search.py": "test_tuning.py",
+    "tuning/spaces.py": "test_tuning.py",
+    "tuning/workers.py": "test_tuning.py",
+}
+
 
 def sources(*folders):
     paths = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
@@ -69,6 +101,16 @@ def test_folders_are_imported_one_way(path):
     folder = path.relative_to(ROOT).parts[0]
     later = FOLDERS[FOLDERS.index(folder) + 1 :]
     assert not [name for name in imports(everywhere(path)) if name.split(".")[0] in later]
+
+
+def test_every_source_file_has_its_test():
+    """tests/test_<file>.py, or the one that `TESTED_IN` names; the list has no other entries."""
+    tests = {path.name for path in (ROOT / "tests").glob("test_*.py")}
+    paths = [path for folder in FOLDERS[:-1] for path in (ROOT / folder).rglob("*.py")]
+    with_code = [path for path in paths if len(ast.parse(path.read_text()).body) > 1]
+    without = {str(path.relative_to(ROOT)) for path in with_code if f"test_{path.stem.lstrip('_')}.py" not in tests}
+    assert without == TESTED_IN.keys()
+    assert set(TESTED_IN.values()) <= tests
 
 
 @pytest.mark.parametrize("path", sources("keras_cnns"))
