@@ -56,8 +56,14 @@ def content(data):
 
 # What is done to a good file, and what the error says: what, where and how to fix it.
 SPOILED = {
-    "missing": (drop, r"1 variables are missing, as stem_bn/moving_mean\. Build the network that the file was written"),
-    "unexpected": (lambda a, p: write(a | {"stem_bn/new": np.ones(1)}, p), "1 are not in the model, as stem_bn/new"),
+    "missing": (
+        drop,
+        r"1 variables are missing, e.g. stem_bn/moving_mean\. Build the network that the file was written",
+    ),
+    "unexpected": (
+        lambda a, p: write(a | {"stem_bn/new": np.ones(1)}, p),
+        "1 are not in the model, e.g. stem_bn/new",
+    ),
     "wrong shape": (
         replace(np.zeros(11, "float32")),
         r"head_dense/bias is \(11,\) in the file and \(10,\) in the model\. Pass the classes",
@@ -76,19 +82,19 @@ SPOILED = {
     "no file": (lambda a, p: None, r"weights\.safetensors': there is no such file\. Pass the path of a safetensors"),
     "Keras's weights": (
         content(b"\x89HDF\r\n\x1a\n"),
-        r"HDF5 file, as Keras writes .* with model\.load_weights\(path\)",
+        r"HDF5 file, the format of Keras weights.* with model\.load_weights\(path\)",
     ),
     "Keras's model": (
         content(b"PK\x03\x04 config.json model.weights.h5"),
-        r"a whole model, as Keras saves it\. .* keras\.models\.load_model\(path\), after import keras_cnns",
+        r"a whole Keras model\. .* keras\.models\.load_model\(path\), after import keras_cnns",
     ),
     "torch's weights": (
         content(b"PK\x03\x04 archive/data.pkl"),
-        r"a pickle, as torch writes .* training convert SOURCE",
+        r"a pickle, the format of torch weights, .* training convert SOURCE",
     ),
     "a pickle": (
         content(pickle.dumps(np.zeros(10))),
-        r"a pickle, as torch .* which can hold code and is not read here",
+        r"a pickle, .* which can contain code and is not read here",
     ),
 }
 
@@ -162,7 +168,7 @@ def test_files_of_others_and_of_earlier_versions_are_read(model, tmp_path):
 
 @pytest.mark.parametrize("metadata", [{"epoch": 3}, {3: "epoch"}, {"class": "caf\udce9"}])
 def test_metadata_are_text(metadata, model, tmp_path):
-    with pytest.raises(ValueError, match=r"metadata=.* names and values must be text"):
+    with pytest.raises(ValueError, match=r"metadata=.* keys and values must be strings"):
         keras_cnns.save_weights(model, tmp_path / "weights.safetensors", metadata)
     assert not (tmp_path / "weights.safetensors").exists()
 
@@ -179,7 +185,7 @@ def test_two_variables_of_one_name_are_not_saved(tmp_path):
     for name in ("first", "second"):
         part = keras.Input((4,))
         x = keras.Model(part, keras.layers.Dense(4, name="dense")(part), name=name)(x)
-    with pytest.raises(ValueError, match=r"two variables of one name; give its layers different names"):
+    with pytest.raises(ValueError, match=r"two variables with the same path; give its layers different names"):
         keras_cnns.save_weights(keras.Model(image, x), tmp_path / "weights.safetensors")
 
 
@@ -212,5 +218,5 @@ def test_a_network_without_heads_passes_over_their_weights(name, tmp_path):
     keras_cnns.save_weights(model, path)
     np.testing.assert_allclose(small_networks.build(name, weights=path)(x), model(x)["main"], rtol=1e-6)
     keras_cnns.save_weights(network(name), path)
-    with pytest.raises(ValueError, match=r"variables are missing, as aux1_"):
+    with pytest.raises(ValueError, match=r"variables are missing, e.g. aux1_"):
         small_networks.build(name, weights=path, aux_heads=True)

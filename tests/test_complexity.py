@@ -83,9 +83,9 @@ def test_complexity_needs_a_graph(model):
 
 
 def test_complexity_of_an_open_size_needs_the_shape():
-    with pytest.raises(ValueError, match=r"height or width is open\. Pass input_shape"):
+    with pytest.raises(ValueError, match=r"height or width is None\. Pass input_shape"):
         keras_cnns.complexity(backbone((None, None, 3)))
-    with pytest.raises(ValueError, match="a model inside the model has to be built with its size"):
+    with pytest.raises(ValueError, match="a model inside the model must be built with a fixed size"):
         keras_cnns.complexity(classifier(backbone((None, None, 3)), (8, 8, 3)))
     given = keras_cnns.complexity(backbone((None, None, 3)), input_shape=(8, 6, 3))
     assert given.multiply_adds == 4 * 3 * 27 * 4

@@ -16,7 +16,7 @@ from keras import layers
 
 import keras_cnns
 from keras_cnns import efficientnet, resnet
-from keras_cnns.checkpoints import NAMES, rename
+from keras_cnns.conversion import NAMES, rename
 from keras_cnns.efficientnet import Conv, MBConv
 from training.__main__ import main
 from training.convert import convert, read_torch
@@ -155,11 +155,20 @@ def test_rows_behind_a_flattened_map_are_put_into_our_order():
 
 
 SPOILED = {
-    "missing": (lambda s: {k: v for k, v in s.items() if k != "_bn1.bias"}, "1 variables are missing, as top_bn/beta"),
-    "unexpected": (lambda s: s | {"_new.weight": np.ones(3)}, "1 are not in the model, as _new/kernel"),
-    "a block too many": (lambda s: s | {"_blocks.2._bn1.bias": np.ones(3)}, "not in the model, as block2_depthwise_bn"),
+    "missing": (
+        lambda s: {k: v for k, v in s.items() if k != "_bn1.bias"},
+        "1 variables are missing, e.g. top_bn/beta",
+    ),
+    "unexpected": (lambda s: s | {"_new.weight": np.ones(3)}, "1 are not in the model, e.g. _new/kernel"),
+    "a block too many": (
+        lambda s: s | {"_blocks.2._bn1.bias": np.ones(3)},
+        "not in the model, e.g. block2_depthwise_bn",
+    ),
     "shape": (lambda s: s | {"_fc.bias": np.ones(6)}, r"head_dense/bias is \(6,\) in the file and \(5,\) in the model"),
-    "twice": (lambda s: s | {"stem_conv.weight": np.ones(3)}, "_conv_stem.weight and stem_conv.weight would both be"),
+    "twice": (
+        lambda s: s | {"stem_conv.weight": np.ones(3)},
+        "both _conv_stem.weight and stem_conv.weight would",
+    ),
     "other": (lambda s: {"fc.weight": np.ones((5, 16))}, "variables are missing"),
     "int64": (lambda s: s | {"_fc.bias": np.ones(5, "int64")}, "_fc.bias is int64; weights are floating-point"),
     "NaN": (lambda s: s | {"_fc.bias": np.full(5, np.nan)}, "head_dense/bias has values that are NaN"),
@@ -315,10 +324,10 @@ FROM_TORCH = {
         RuntimeError("failed finding central directory\nmore"),
         r"\(failed finding central directory\)\. Download",
     ),
-    "code": (pickle.UnpicklingError(ADVICE), r"\(UnpicklingError\)\. .* a file that holds code is not read"),
-    "list": ([Tensor(np.ones(3))], "something else than tensors by name"),
-    "numbers as names": ({0: Tensor(np.ones(3))}, "something else than tensors by name"),
-    "no tensor": ({"epoch": 3}, "something else than tensors by name"),
+    "code": (pickle.UnpicklingError(ADVICE), r"\(UnpicklingError\)\. .* a file that contains code is not read"),
+    "list": ([Tensor(np.ones(3))], "something other than tensors by name"),
+    "numbers as names": ({0: Tensor(np.ones(3))}, "something other than tensors by name"),
+    "no tensor": ({"epoch": 3}, "something other than tensors by name"),
     "sparse": (
         {"fc.weight": Tensor(np.ones(3), TypeError("can't convert Sparse layout"))},
         r"fc\.weight cannot be read as a plain array \(can't convert Sparse layout\)",

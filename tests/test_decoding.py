@@ -1,4 +1,4 @@
-"""Names for the answers of a network."""
+"""Class names for predicted probabilities."""
 
 import keras
 import numpy as np
@@ -7,7 +7,7 @@ import pytest
 import keras_cnns
 
 
-def test_predictions_get_names_and_an_order():
+def test_predictions_get_names_in_the_order_of_their_probability():
     probabilities = np.array([[0.1, 0.2, 0.7], [0.5, 0.4, 0.1]])
     assert keras_cnns.decode_predictions(probabilities, ["a", "b", "c"], top=2) == [
         [("c", 0.7), ("b", 0.2)],
@@ -23,12 +23,12 @@ def test_names_must_fit_the_predictions(predictions):
 
 
 @pytest.mark.parametrize("names", [None, 3, "abc"])
-def test_names_must_be_passed(names):
+def test_names_are_required(names):
     """keras.applications' second argument is `top`."""
-    with pytest.raises(ValueError, match=rf"class_names={names!r}; pass a list .* ImageNet do not come .* as top=5"):
+    with pytest.raises(ValueError, match=rf"class_names={names!r}; pass a list .* not contain .* ImageNet.* top=5"):
         keras_cnns.decode_predictions(np.ones((1, 3)), names)
 
 
-def test_the_number_of_answers_is_at_least_one():
+def test_top_is_at_least_one():
     with pytest.raises(ValueError, match="top=0; it must be at least 1"):
         keras_cnns.decode_predictions(np.ones((1, 3)), ["a", "b", "c"], top=0)

@@ -1,4 +1,4 @@
-"""Fine-tuning: what is taken over, what stays as it is, and what it is good for."""
+"""Fine-tuning: what is loaded, what stays frozen, and that it helps."""
 
 import dataclasses
 import hashlib
@@ -179,7 +179,7 @@ def test_the_run_records_what_it_started_from_and_keeps_to_it(low_run, high_run)
     assert record["file"] == high_run[0].recipe.init
     assert record["sha256"] == hashlib.sha256(low_run.best.read_bytes()).hexdigest()
     assert record["done"].endswith(
-        "but these; head_dense starts at random: its classes were 0, 1, 2, 3, 4 and are 5, 6, 7, 8, 9 now"
+        "except for these; head_dense starts at random: its classes were 0, 1, 2, 3, 4 and now are 5, 6, 7, 8, 9"
     )
 
 
@@ -269,7 +269,7 @@ def test_frozen_batch_normalizations_use_their_moving_statistics():
 @pytest.mark.parametrize(
     ("levels", "words"),
     [
-        ("stage9", "no level 'stage9'. The levels of .* are stem, stage1, stage2, stage3, head; backbone is all but"),
+        ("stage9", "no level 'stage9'. The levels of .* are stem, stage1, stage2, stage3, head; backbone means all"),
         ("stem..stage9", "no level 'stage9'. The levels"),
         ("", "no level ''"),
         ("stage3..stem", r"stage3 comes after stem. Pass stem\.\.stage3"),
@@ -296,21 +296,21 @@ def test_levels_have_the_words_of_each_paper_and_heads_come_last():
     assert {variable.path.partition("_")[0] for variable in network.trainable_variables} == {"aux1", "aux2", "head"}
 
 
-def test_only_heads_of_another_class_count_are_replaced_and_it_is_said(tmp_path):
+def test_only_heads_with_another_number_of_classes_are_replaced_and_reported(tmp_path):
     file = tmp_path / "weights.safetensors"
     source = small(3)
     keras_cnns.save_weights(source, file)
     for classes in (3, 7):
         model = small(classes)
         before = values(model)
-        said = initialize(model, file)
-        assert ("head_dense starts at random: it had 3 classes and has 7 now" in said) == (classes == 7)
+        report = initialize(model, file)
+        assert ("head_dense starts at random: it had 3 classes and now has 7" in report) == (classes == 7)
         for name, value in values(model).items():
             replaced = classes == 7 and name.startswith("head_dense/")
             np.testing.assert_array_equal(value, (before if replaced else values(source))[name], err_msg=name)
 
 
-def test_heads_of_as_many_other_classes_are_replaced_and_it_is_said(tmp_path):
+def test_heads_for_as_many_other_classes_are_replaced_and_reported(tmp_path):
     file, silent = tmp_path / "weights.safetensors", tmp_path / "silent.safetensors"
     source, seven = two_layers(7, aux=True), list("abcdefg")
     keras_cnns.save_weights(source, file, {"classes": json.dumps(seven)})
@@ -322,9 +322,9 @@ def test_heads_of_as_many_other_classes_are_replaced_and_it_is_said(tmp_path):
     ):
         model = two_layers(7, aux=True)
         before = values(model)
-        said = initialize(model, from_file, tuple(names))
-        words = "starts at random: its classes were a, b, c, d, e, ... and are g, f, e, d, c, ... now"
-        assert all((f"{head}_dense {words}" in said) == replaced for head in ("head", "aux1"))
+        report = initialize(model, from_file, tuple(names))
+        words = "starts at random: its classes were a, b, c, d, e, ... and now are g, f, e, d, c, ..."
+        assert all((f"{head}_dense {words}" in report) == replaced for head in ("head", "aux1"))
         for name, value in values(model).items():
             kept = replaced and name.partition("/")[0].endswith("_dense")
             np.testing.assert_array_equal(value, (before if kept else values(source))[name], err_msg=name)
@@ -336,22 +336,24 @@ def test_auxiliary_heads_start_at_random_where_the_file_has_none(tmp_path):
     keras_cnns.save_weights(two_layers(2, aux=True), full)
     model = two_layers(3, aux=True)
     before = values(model)
-    said = initialize(model, plain)
-    assert "aux1 starts at random: it is not in the file" in said and "head_dense starts at random: it had 2" in said
+    report = initialize(model, plain)
+    assert (
+        "aux1 starts at random: it is not in the file" in report and "head_dense starts at random: it had 2" in report
+    )
     changed = {name for name, value in values(model).items() if not np.array_equal(value, before[name])}
     assert changed == {"stem_conv/kernel"}
     # A file that has them fits all but their last layers, and a network without them passes them over.
-    said, source = initialize(model, full), safetensors.numpy.load_file(full)
+    report, source = initialize(model, full), safetensors.numpy.load_file(full)
     same = {name for name, value in values(model).items() if np.array_equal(value, source[name])}
     assert same >= {"stem_conv/kernel", "aux1_fc/kernel"} and not {"aux1_dense/kernel", "head_dense/kernel"} & same
-    assert said.count("had 2 classes and has 3 now") == 2
-    assert initialize(two_layers(2), full).endswith("all weights were taken over")
+    assert report.count("had 2 classes and now has 3") == 2
+    assert initialize(two_layers(2), full).endswith("all weights were loaded")
 
 
 def test_wrong_weights_are_refused_with_the_fix_and_change_nothing(tmp_path, low_run):
     deeper = keras_cnns.ResNetCIFAR(depth=14, input_shape=(8, 8, 3), classes=3)
     before = values(deeper)
-    with pytest.raises(UserError, match=r"variables are missing, as stage1_block2.*--model ResNetCIFAR --model_args"):
+    with pytest.raises(UserError, match=r"variables are missing, e.g. stage1_block2.*--model ResNetCIFAR --model_args"):
         low_run.write("recipe.json", low_run.recipe.to_json())
         initialize(deeper, str(low_run.folder))
     for name, value in values(deeper).items():
@@ -359,9 +361,9 @@ def test_wrong_weights_are_refused_with_the_fix_and_change_nothing(tmp_path, low
     wide = safetensors.numpy.load_file(low_run.best)
     wide["stem_conv/kernel"] = np.zeros((5, 5, 3, 16), "float32")
     safetensors.numpy.save_file(wide, tmp_path / "wide.safetensors", {"preprocessing": "none"})
-    with pytest.raises(UserError, match=r"stem_conv/kernel is \(5, 5, 3, 16\) in the file.*trained with, or other"):
+    with pytest.raises(UserError, match=r"stem_conv/kernel is \(5, 5, 3, 16\) in the file.*or pass other weights"):
         initialize(small(), tmp_path / "wide.safetensors")
-    with pytest.raises(UserError, match=r"asks for the preprocessing 'none'.*Pass --preprocessing"):
+    with pytest.raises(UserError, match=r"asks for the preprocessing mode 'none'.*Pass --preprocessing"):
         Recipe(init=str(tmp_path / "wide.safetensors")).resolved()
     with pytest.raises(UserError, match=r"there is no .*best.safetensors. Pass a folder of a run"):
         initialize(small(), tmp_path)

@@ -22,10 +22,12 @@ HELPERS = {
     "layers": {"layers"},
     "_blocks": {"layers"},
     "_model": {"checkpoints"},
-    "checkpoints": set(),
-    "complexity": set(),
+    "checkpoints": {"layer_names"},
+    "complexity": {"layer_names"},
+    "conversion": {"checkpoints"},
     "decoding": set(),
     "features": {"_model"},
+    "layer_names": set(),
     "preprocessing": set(),
 }
 PAPERS = {path.stem for path in PACKAGE.glob("*.py")} - HELPERS.keys() - {"__init__", "catalogue"}
@@ -41,6 +43,7 @@ TESTED_IN = {
     "keras_cnns/__init__.py": "test_house_rules.py",
     "keras_cnns/_blocks.py": "test_resnet.py",
     "keras_cnns/layers/__init__.py": "test_house_rules.py",
+    "keras_cnns/conversion.py": "test_convert.py",
     "keras_cnns/layers/recomputation.py": "test_densenet.py",
     "training/__main__.py": "test_cli.py",
     "training/batches.py": "test_data.py",

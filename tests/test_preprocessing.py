@@ -42,7 +42,7 @@ def zero_to_one(x):
 @pytest.mark.parametrize("kind", [np.asarray, keras.ops.convert_to_tensor], ids=["array", "tensor"])
 def test_pixels_from_zero_to_one_are_warned_of(kind):
     seen, (warning,) = zero_to_one(kind(np.full((1, 2, 2, 3), 0.5, "float32")))
-    assert "no pixel above 0.5, where white is 255" in warning and seen.shape == (1, 2, 2, 3)
+    assert "no pixel above 0.5, but expects pixels from 0 to 255" in warning and seen.shape == (1, 2, 2, 3)
     for array in (np.full((2, 2, 3), 1.5), np.ones((2, 2, 3), "uint8"), np.zeros((2, 2, 3)), np.zeros((0, 2, 2, 3))):
         assert zero_to_one(kind(array))[1] == []
 

@@ -104,8 +104,8 @@ def test_a_file_that_torch_does_not_read_or_that_is_no_state_dict(tmp_path, caps
     torch.save({"epoch": 3, "model": {}}, tmp_path / "checkpoint.pth")
     for name, words in {
         "cut": "not a whole file of torch weights",
-        "module": "a file that holds code is not read",
-        "checkpoint": "something else than tensors by name. Save model.state_dict() alone",
+        "module": "a file that contains code is not read",
+        "checkpoint": "something other than tensors by name. Save model.state_dict() alone",
     }.items():
         assert main(["convert", str(tmp_path / f"{name}.pth"), str(tmp_path / "file"), "--model", "ResNet18"]) == 3
         complaint = capsys.readouterr().err
