@@ -74,5 +74,5 @@ def test_it_has_the_right_gradient():
 
 @pytest.mark.parametrize("size", [0, 4, -3])
 def test_it_refuses_an_even_size(size):
-    with pytest.raises(ValueError, match=rf"size={size}; it must be a positive odd number, as 5"):
+    with pytest.raises(ValueError, match=rf"size={size}; it must be odd and positive, such as 5"):
         LocalResponseNormalization(size)
