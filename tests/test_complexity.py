@@ -1,4 +1,4 @@
-"""Counting is right on models small enough to do by hand."""
+"""Counts of parameters, multiply-adds and activations against hand arithmetic on small models."""
 
 import keras
 import pytest
@@ -7,7 +7,7 @@ from keras import layers
 import keras_cnns
 
 
-# Parameters, multiply-adds and activations of one layer on one image, by hand.
+# Layer, input shape, (parameters, multiply-adds, activations) for one image, by hand.
 @pytest.mark.parametrize(
     ("layer", "input_shape", "expected"),
     [
@@ -59,7 +59,7 @@ def test_complexity_looks_into_nested_models():
 
 
 def test_complexity_counts_each_application():
-    """Of a layer, at the size where it is applied, and of a nested model; parameters are counted once."""
+    """Layers count at the size of each application, nested models too; parameters are counted once."""
     image = keras.Input((8, 8, 3))
     twice = layers.Conv2D(3, 3, padding="same", name="twice")
     part = keras.Model(image, layers.MaxPooling2D(2)(twice(twice(image))))
@@ -82,7 +82,7 @@ def test_complexity_needs_a_graph(model):
         keras_cnns.complexity(model)
 
 
-def test_complexity_of_an_open_size_needs_the_shape():
+def test_complexity_needs_an_input_shape_if_the_size_is_none():
     with pytest.raises(ValueError, match=r"height or width is None\. Pass input_shape"):
         keras_cnns.complexity(backbone((None, None, 3)))
     with pytest.raises(ValueError, match="a model inside the model must be built with a fixed size"):
@@ -92,7 +92,7 @@ def test_complexity_of_an_open_size_needs_the_shape():
     assert given.layers[1:] == keras_cnns.complexity(backbone((8, 6, 3))).layers[1:]
 
 
-def test_complexity_prints_a_row_for_each_stage():
+def test_complexity_prints_a_row_per_stage():
     text = str(keras_cnns.complexity(classifier(backbone((8, 8, 3)), (8, 8, 3))))
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert "conv 4 x 4 x 4 112 1,728 64" in lines

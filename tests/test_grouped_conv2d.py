@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_cnns.layers import GroupedConv2D
 
-# Channels and filters in all, groups, further arguments. 16 channels a group is where each becomes a convolution.
+# Channels, filters, groups, other arguments. From 16 channels per group on each group is a convolution of its own.
 GROUPS = [
     (8, 8, 2, {"padding": "same"}),
     (32, 8, 2, {"padding": "same", "strides": 2}),
@@ -20,8 +20,8 @@ GROUPS = [
 
 
 @pytest.mark.parametrize(("channels", "filters", "groups", "arguments"), GROUPS)
-def test_grouped_convolution_is_keras_own(channels, filters, groups, arguments):
-    """Values and gradients, and the variables, so that weights of one fit the other."""
+def test_it_equals_that_of_keras(channels, filters, groups, arguments):
+    """In values, gradients and variables, so that weights are interchangeable."""
     random = np.random.default_rng(0)
     x = tf.constant(random.normal(size=(2, 7, 6, channels)), tf.float32)
     results = []
@@ -43,7 +43,7 @@ def test_grouped_convolution_is_keras_own(channels, filters, groups, arguments):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5 * np.abs(theirs).max())
 
 
-def test_grouped_convolution_is_serialized(tmp_path):
+def test_save_and_load(tmp_path):
     layer = GroupedConv2D(8, 3, groups=2, padding="same", name="grouped")
     model = keras.Sequential([keras.Input((4, 5, 6)), layer])
     model.save(tmp_path / "model.keras")
@@ -53,7 +53,7 @@ def test_grouped_convolution_is_serialized(tmp_path):
     np.testing.assert_array_equal(loaded(x), model(x))
 
 
-def test_grouped_convolution_in_half_precision():
+def test_half_precision():
     layer = GroupedConv2D(8, 3, groups=4, padding="same", dtype="mixed_float16")
     x = np.random.default_rng(0).normal(size=(1, 4, 5, 16)).astype("float32")
     out = layer(x)
@@ -64,7 +64,7 @@ def test_grouped_convolution_in_half_precision():
     np.testing.assert_allclose(out, whole(x), rtol=1e-2, atol=1e-2)
 
 
-def test_grouped_convolution_of_an_open_size():
+def test_any_size():
     layer = GroupedConv2D(8, 3, groups=2, padding="same")
     model = keras.Sequential([keras.Input((None, None, 6)), layer])
     assert model.output_shape == (None, None, None, 8)

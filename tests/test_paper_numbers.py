@@ -1,4 +1,4 @@
-"""Every network counts to what its paper says."""
+"""Parameters, multiply-adds, activations and depth of every network against the papers."""
 
 import keras
 import pytest
@@ -6,7 +6,7 @@ import pytest
 import keras_cnns
 from tests.paper_numbers import ROWS
 
-# Networks so deep that building one takes longer than ten others.
+# Networks that take longer to build than ten others.
 SLOW = {"EfficientNetB5", "EfficientNetB6", "EfficientNetB7"}
 
 
@@ -15,7 +15,7 @@ def test_every_network_has_a_row():
 
 
 def depth(model):
-    """The number of weighted layers on the longest path from the image to an output, not counting those of gates."""
+    """Return the number of weighted layers, without those of gates, on the longest path from the input to an output."""
     depths = {}
     for layer in model.layers:  # parents come before children
         below = max((depths[id(tensor)] for tensor in keras.tree.flatten(layer.input)), default=0)
@@ -29,7 +29,7 @@ def depth(model):
     [pytest.param(row, marks=pytest.mark.slow if row.name in SLOW else ()) for row in ROWS],
     ids=[f"{row.name}({row.arguments or ''})" for row in ROWS],
 )
-def test_network_counts_to_the_paper(row):
+def test_counts_are_those_of_the_paper(row):
     model = keras_cnns.builder(row.name)(name="mine", classifier_activation=None, **row.arguments)
     assert model.name == "mine" and model.get_layer("head_dense").activation is keras.activations.linear
     cost = keras_cnns.complexity(model)
