@@ -56,7 +56,5 @@ def call(function, arguments, environment, *streams):
     for number, stream in enumerate(streams, 1):
         os.dup2(stream.detach(), number)
     code = function(*arguments)
-    time.sleep(
-        1
-    )  # as long as other processes take to unload TensorFlow: until then peers can finish their last all-reduce
+    time.sleep(1)  # other processes take as long to unload TensorFlow; until then peers finish their last all-reduce
     raise SystemExit(code)

@@ -37,9 +37,7 @@ def draw(name, shape, seed=0):
         # Every residual block adds energy. Without damping of the branches, 16 blocks would multiply it by 10^6, and
         # biases would have no effect.
         damping = 0.7 if re.search(r"block\d+_conv\d", name) else 1
-        if re.search(
-            r"block([2-9]|\d\d)_project", name
-        ):  # blocks of EfficientNet, the first of a stage has no shortcut
+        if re.search(r"block([2-9]|\d\d)_project", name):  # EfficientNet; the first block of a stage has no shortcut
             damping = 0.3
         values = damping * (1 + 0.2 * normal)
     elif kind == "moving_variance":
@@ -113,7 +111,7 @@ DEFORMABLE = {
 def deformable_arguments(name):
     """Draw inputs, offsets, kernel, mask (or None) and a direction for gradients for a row of `DEFORMABLE`.
 
-    Offsets are some pixels, so that samples fall on both sides of the borders, and every fifth is ten times as far.
+    Offsets are a few pixels, so that samples are on both sides of the borders, and every fifth is ten times as long.
     """
     strides, padding, dilation, groups, offset_groups, masked = DEFORMABLE[name]
     size = [
