@@ -45,14 +45,14 @@ PROOFS = {
     "efficientnetb0_keras": (keras_cnns.EfficientNetB0, "keras.applications"),
     "efficientnetb4_keras": (keras_cnns.EfficientNetB4, "keras.applications"),
 }
-# Where a network is from that the paper of its file does not describe, or not as it is built by default.
+# Sources of networks that the paper of their file does not contain, or not as they are built by default.
 SOURCES = {
     "AlexNetOneTower": "Krizhevsky 2014",
-    "InceptionV1": "Szegedy et al. 2015, with batch normalization (Ioffe, Szegedy 2015) as in TF-Slim",
-    "DenseNet161": "Huang, Liu, van der Maaten, Weinberger 2017, the authors' code",
-    "SEResNet18": "Hu, Shen, Sun 2018, not in the paper; as in timm",
-    "SEResNet34": "Hu, Shen, Sun 2018, not in the paper; as in timm",
-    "SEInceptionV1": "Hu, Shen, Sun 2018, on InceptionV1",
+    "InceptionV1": "Szegedy et al. 2015; Ioffe, Szegedy 2015 (TF-Slim)",
+    "DenseNet161": "Huang, Liu, van der Maaten, Weinberger 2017 (authors' code)",
+    "SEResNet18": "Hu, Shen, Sun 2018 (network of timm)",
+    "SEResNet34": "Hu, Shen, Sun 2018 (network of timm)",
+    "SEInceptionV1": "Hu, Shen, Sun 2018 (on InceptionV1)",
     "DeformableResNet50": "Zhu, Hu, Lin, Dai 2019",
     "DeformableResNet101": "Zhu, Hu, Lin, Dai 2019",
 }

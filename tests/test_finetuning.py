@@ -14,6 +14,7 @@ from sklearn.datasets import load_digits
 
 import keras_cnns
 from training import run as runs
+from training.batches import training_batches
 from training.data import Data, Split
 from training.errors import StateError, UserError
 from training.finetuning import freeze, initialize, levels_of
@@ -195,8 +196,6 @@ def test_the_preprocessing_mode_of_the_file_is_used_everywhere(low_run, high_run
     prepare_machine(run.recipe)
     network = run.recipe.build(5)
     keras_cnns.load_weights(network, low_run.best, keep=("head_dense/",))
-    from training.batches import training_batches
-
     order = next(iter(training_batches(HIGH, run.recipe, 0)))[2].numpy()
     everything = list(HIGH.train.load(None).as_numpy_iterator())
     by_number = {number: (image, label) for image, label, number in everything}
