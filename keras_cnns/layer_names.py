@@ -1,8 +1,8 @@
 """The grammar of layer names: levels joined by underscores, from the stage down to the operation.
 
 `stage3_block1_conv2_conv` is the convolution of conv2 in block 1 of stage 3. The classifier is in the level `head`,
-auxiliary classifiers are in `aux1`, `aux2` and so on; all other levels are the backbone. Variables add their own name
-after a slash: `stage3_block1_conv2_conv/kernel`.
+auxiliary classifiers are in `aux1`, `aux2` and so on; all other levels are the backbone. The output of a block is
+`stage3_block1_out`. Variables add their own name after a slash: `stage3_block1_conv2_conv/kernel`.
 """
 
 import re

@@ -29,8 +29,8 @@ PIPELINES = {
 }
 
 DENSENET_BC = {"depth": 100, "growth_rate": 12, "bottleneck": True, "compression": 0.5}
-# A network of each family, at the size of its paper's images, with its auxiliary heads; the name is the model's unless
-# the fields have another. Both ways to compute a DenseNet, to compare their memory.
+# A network of each family at the size of its paper's images, with auxiliary heads, and a DenseNet with and without
+# recomputation, to compare their memory.
 STEPS = {
     "AlexNet": {"image_size": 227},
     "VGG16": {},
@@ -40,11 +40,12 @@ STEPS = {
     "SEResNet50": {},
     "EfficientNetB0": {},
     "DeformableResNet50": {},
-    "DenseNet-BC": {"model": "DenseNetCIFAR", "model_args": DENSENET_BC, "image_size": 32},
-    "  memory_efficient": {
+    "DenseNet-BC": {"model": "DenseNetCIFAR", "model_args": DENSENET_BC, "image_size": 32, "batch_size": 64},
+    "memory_efficient": {
         "model": "DenseNetCIFAR",
         "model_args": DENSENET_BC | {"memory_efficient": True},
         "image_size": 32,
+        "batch_size": 64,
     },
 }
 
@@ -124,14 +125,14 @@ def measure_step(name, batch_size=8, count=5):
     """Images per second of each of some training steps of a network of STEPS, and by how many MiB training, weights
     and optimizer included, raised the greatest memory of the GPU or of the process."""
     before = peak_memory()
-    fields = {"model": name, "image_size": 224} | STEPS[name]
-    recipe, data, _, step = prepared(Recipe(data="synthetic", batch_size=batch_size, **fields))
+    fields = {"model": name, "image_size": 224, "batch_size": batch_size} | STEPS[name]
+    recipe, data, _, step = prepared(Recipe(data="synthetic", **fields))
     images, targets, _ = next(iter(training_batches(data, recipe, 0)))
     figures = []
     for _ in range(count + 1):  # the first one is compiled
         started = time.perf_counter()
         float(step(images, targets)["loss"])
-        figures.append(batch_size / (time.perf_counter() - started))
+        figures.append(recipe.batch_size / (time.perf_counter() - started))
     return figures[1:], peak_memory() - before
 
 
