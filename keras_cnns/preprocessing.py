@@ -73,7 +73,7 @@ def preprocess_input(x, mode="imagenet"):
     if x.shape[-1] != 3:
         raise ValueError(
             f"preprocess_input got an array of shape {tuple(x.shape)}; the last axis must be the three channels RGB. "
-            "Repeat a grey channel three times."
+            "Repeat a gray channel three times."
         )
     if mode == "caffe":
         x = x[..., ::-1]

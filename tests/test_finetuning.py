@@ -49,10 +49,10 @@ def digits(classes, images_to_train=None):
     source = load_digits()
     chosen = np.isin(source.target, classes)
     places = np.random.RandomState(0).randint(5, size=(chosen.sum(), 2))
-    grey = np.zeros((chosen.sum(), 12, 12))
-    for image, digit, (row, column) in zip(grey, source.images[chosen], places, strict=True):
+    gray = np.zeros((chosen.sum(), 12, 12))
+    for image, digit, (row, column) in zip(gray, source.images[chosen], places, strict=True):
         image[row : row + 8, column : column + 8] = digit
-    images = np.round(grey[..., None] * np.array([1.0, 0.7, 0.4]) * 255 / 16).astype(np.uint8)
+    images = np.round(gray[..., None] * np.array([1.0, 0.7, 0.4]) * 255 / 16).astype(np.uint8)
     labels = source.target[chosen].astype(np.int64) - classes[0]
     fifth = np.arange(len(labels)) % 5
 

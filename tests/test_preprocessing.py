@@ -66,5 +66,5 @@ def test_pixels_with_unknown_values_cause_no_warning():
 def test_errors():
     with pytest.raises(ValueError, match=r"mode='torch'; it must be one of imagenet, tf, caffe, lite"):
         keras_cnns.preprocess_input(np.array(PIXEL), mode="torch")
-    with pytest.raises(ValueError, match=r"shape \(4, 4, 1\); .* Repeat a grey channel"):
+    with pytest.raises(ValueError, match=r"shape \(4, 4, 1\); .* Repeat a gray channel"):
         keras_cnns.preprocess_input(np.zeros((4, 4, 1)))
