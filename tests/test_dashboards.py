@@ -21,10 +21,10 @@ from tensorboard.plugins import projector
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 from tensorboard.util import tensor_util
-from test_contract import SMALL
-from test_loop import DATA, RECIPE, network, run_in
 
 import keras_cnns
+from tests.small_networks import SMALL
+from tests.stripes import DATA, RECIPE, network, run_in
 from training import dashboards
 from training.batches import evaluation_batches, training_batches
 from training.checkpoint import state_of

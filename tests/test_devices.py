@@ -18,7 +18,7 @@ import safetensors.numpy
 import tensorflow as tf
 
 from tests.forked import Forked
-from tests.test_loop import DATA, RECIPE, network, stripes
+from tests.stripes import DATA, RECIPE, network, stripes
 from training import devices, launch
 from training.__main__ import main
 from training.batches import training_batches

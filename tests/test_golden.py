@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 import keras_cnns
+from docs.networks_table import PROOFS
 from keras_cnns import densenet, resnet
 from keras_cnns.layers import GroupedConv2D, LocalResponseNormalization
 from keras_cnns.layers.deformable_conv2d import deform_conv2d
@@ -25,38 +26,6 @@ from tests.formula import (
 )
 
 FOLDER = pathlib.Path(__file__).parent / "golden"
-# File: the network whose answers it holds, and whose they are.
-PROOFS = {
-    "resnet18": (keras_cnns.ResNet18, "torchvision"),
-    "resnet50": (keras_cnns.ResNet50, "torchvision"),
-    "resnet101": (keras_cnns.ResNet101, "torchvision"),
-    "resnet50_version1": (functools.partial(keras_cnns.ResNet50, version="1"), "keras.applications"),
-    "deformableresnet50": (keras_cnns.DeformableResNet50, "torchvision"),
-    "deformableresnet50_unmodulated": (
-        functools.partial(keras_cnns.DeformableResNet50, modulated=False),
-        "torchvision",
-    ),
-    "inceptionv1": (functools.partial(keras_cnns.InceptionV1, aux_heads=True), "torchvision"),
-    "seresnet18": (keras_cnns.SEResNet18, "timm"),
-    "seresnet50": (keras_cnns.SEResNet50, "timm"),
-    "seresnet50_version1": (functools.partial(keras_cnns.SEResNet50, version="1"), "timm"),
-    "seresnext50": (keras_cnns.SEResNeXt50, "timm"),
-    "senet154": (keras_cnns.SENet154, "timm"),
-    "alexnetonetower": (keras_cnns.AlexNetOneTower, "torchvision"),
-    "vgg11": (keras_cnns.VGG11, "torchvision"),
-    "vgg11_batchnorm": (functools.partial(keras_cnns.VGG11, batch_norm=True), "torchvision"),
-    "vgg16": (keras_cnns.VGG16, "torchvision"),
-    "vgg16_batchnorm": (functools.partial(keras_cnns.VGG16, batch_norm=True), "torchvision"),
-    "vgg16_keras": (keras_cnns.VGG16, "keras.applications"),
-    "densenet121": (keras_cnns.DenseNet121, "torchvision"),
-    "densenet161": (keras_cnns.DenseNet161, "torchvision"),
-    "densenet121_keras": (keras_cnns.DenseNet121, "keras.applications"),
-    "efficientnetb0": (keras_cnns.EfficientNetB0, "timm"),
-    "efficientnetb4": (keras_cnns.EfficientNetB4, "timm"),
-    "efficientnetlite0": (keras_cnns.EfficientNetLite0, "timm"),
-    "efficientnetb0_keras": (keras_cnns.EfficientNetB0, "keras.applications"),
-    "efficientnetb4_keras": (keras_cnns.EfficientNetB4, "keras.applications"),
-}
 NETWORKS = {file: network for file, (network, _) in PROOFS.items()}
 SMALL_DENSENET = functools.partial(densenet.densenet, densenet.Column((2, 2), growth_rate=8))
 # The same in training: file and network.

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 import keras_cnns
-from tests.test_loop import DATA, RECIPE, network
+from tests.stripes import DATA, RECIPE, network
 from training.batches import training_batches
 from training.loop import average_of, make_train_step
 from training.optimization import current_rate, learning_rate, make_optimizer, plateau

@@ -304,7 +304,8 @@ def benchmark(options):
     elif options.what == "step":
         for name in measures.STEPS:
             figures, memory = comparison.alone(measures.measure_step, name, options.batch_size)
-            unit = f"images/s in steps of {options.batch_size}; {memory:,.0f} MiB"
+            batch = measures.STEPS[name].get("batch_size", options.batch_size)
+            unit = f"images/s in steps of {batch}; {memory:,.0f} MiB"
             print(measures.table({f"{name:<18}": figures}, unit), flush=True)
     else:
         for name, watched in measures.WATCHED.items():
