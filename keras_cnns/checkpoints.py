@@ -76,7 +76,7 @@ NAMES = {
         (r"^(blocks\.0\..*)\.conv_pw$", r"\1.conv_pwl"),
         (r"^(blocks\.0\..*)\.bn2$", r"\1.bn3"),
         (r"^(blocks\.0\..*)\.bn1$", r"\1.bn2"),
-        (r"^blocks\.(\d)\.(\d+)\.", lambda match: f"stage{int(match[1]) + 1}_block{int(match[2]) + 1}_"),
+        (r"^blocks\.(\d)\.(\d+)\.", lambda match: f"stage{int(match[1]) + 2}_block{int(match[2]) + 1}_"),
         (r"_conv_pw$", "_expand_conv"),
         (r"_bn1$", "_expand_bn"),
         (r"_conv_dw$", "_depthwise_conv"),
@@ -394,6 +394,12 @@ def _flattened(layer, model):
 def _check_fit(model, path, variables, arrays):
     """Raise a ValueError that says what does not fit: names, then shapes, then values."""
     missing, unexpected = variables.keys() - arrays.keys(), arrays.keys() - variables.keys()
+    if any(key.startswith("stage8_") for key in missing) and any(key.startswith("stage1_") for key in unexpected):
+        raise ValueError(
+            f"{path} does not fit {model.name}: an earlier version wrote it, which called EfficientNet's stages stage1 "
+            "to stage7; they are stage2 to stage8 now, as in the paper's Table 1. Convert the published weights again, "
+            "or train again."
+        )
     if missing or unexpected:
         raise ValueError(
             f"{path} does not fit {model.name}: "

@@ -3,7 +3,7 @@
 
 Table 1, the baseline B0, is `TABLE_1`; its MBConv, from MobileNetV2 (Sandler et al. 2018, Figure 4d) and MnasNet, is
 `mbconv`; equation 3, compound scaling, is `compound_coefficients`. Stage 1 of Table 1 is `stem` here, its stages 2 to 8
-are `stage1` to `stage7`, and the 1x1 convolution of its stage 9 is `top`.
+are `stage2` to `stage8`, and the 1x1 convolution of its stage 9 is `top`.
 
 There are two ways to scale. The variants B1 to B7 have the coefficients that the authors published with their code,
 which are rounded and chosen by hand; `compound_coefficients` is the formula. They differ: phi = 1 gives width 1.10 and
@@ -51,13 +51,13 @@ class MBConv(NamedTuple):
 TABLE_1 = (
     #       stage    operator  kernel strides  channels  layers     input
     Conv(  "stem",             3,     2,         32),             # 224 x 224
-    MBConv("stage1", 1,        3,     1,         16,     1),      # 112 x 112
-    MBConv("stage2", 6,        3,     2,         24,     2),      # 112 x 112
-    MBConv("stage3", 6,        5,     2,         40,     2),      #  56 x  56
-    MBConv("stage4", 6,        3,     2,         80,     3),      #  28 x  28
-    MBConv("stage5", 6,        5,     1,        112,     3),      #  14 x  14
-    MBConv("stage6", 6,        5,     2,        192,     4),      #  14 x  14
-    MBConv("stage7", 6,        3,     1,        320,     1),      #   7 x   7
+    MBConv("stage2", 1,        3,     1,         16,     1),      # 112 x 112
+    MBConv("stage3", 6,        3,     2,         24,     2),      # 112 x 112
+    MBConv("stage4", 6,        5,     2,         40,     2),      #  56 x  56
+    MBConv("stage5", 6,        3,     2,         80,     3),      #  28 x  28
+    MBConv("stage6", 6,        5,     1,        112,     3),      #  14 x  14
+    MBConv("stage7", 6,        5,     2,        192,     4),      #  14 x  14
+    MBConv("stage8", 6,        3,     1,        320,     1),      #   7 x   7
     Conv(  "top",              1,     1,       1280),             #   7 x   7
 )
 # fmt: on

@@ -25,13 +25,13 @@ def blocks(model):
 # Table 1 of Tan and Le, typed by hand: operator, kernel, channels and layers of stages 2 to 8, and the resolution at
 # which each ends, which is the one at which the paper's next stage begins.
 STAGES = {
-    "stage1": (1, 3, 16, 1, 112),
-    "stage2": (6, 3, 24, 2, 56),
-    "stage3": (6, 5, 40, 2, 28),
-    "stage4": (6, 3, 80, 3, 14),
-    "stage5": (6, 5, 112, 3, 14),
-    "stage6": (6, 5, 192, 4, 7),
-    "stage7": (6, 3, 320, 1, 7),
+    "stage2": (1, 3, 16, 1, 112),
+    "stage3": (6, 3, 24, 2, 56),
+    "stage4": (6, 5, 40, 2, 28),
+    "stage5": (6, 3, 80, 3, 14),
+    "stage6": (6, 5, 112, 3, 14),
+    "stage7": (6, 5, 192, 4, 7),
+    "stage8": (6, 3, 320, 1, 7),
 }
 
 
@@ -66,10 +66,10 @@ def test_the_input_is_added_where_it_fits(name):
 
 def test_the_gate_is_a_quarter_of_the_blocks_input():
     model = network("EfficientNetB0")
-    assert model.get_layer("stage1_block1_gate_reduce_conv").kernel.shape == (1, 1, 32, 8)
-    assert model.get_layer("stage2_block1_gate_reduce_conv").kernel.shape == (1, 1, 96, 4)
-    assert model.get_layer("stage2_block2_gate_reduce_conv").kernel.shape == (1, 1, 144, 6)
-    assert model.get_layer("stage7_block1_gate_expand_conv").kernel.shape == (1, 1, 48, 1152)
+    assert model.get_layer("stage2_block1_gate_reduce_conv").kernel.shape == (1, 1, 32, 8)
+    assert model.get_layer("stage3_block1_gate_reduce_conv").kernel.shape == (1, 1, 96, 4)
+    assert model.get_layer("stage3_block2_gate_reduce_conv").kernel.shape == (1, 1, 144, 6)
+    assert model.get_layer("stage8_block1_gate_expand_conv").kernel.shape == (1, 1, 48, 1152)
 
 
 def test_lite_has_relu6_and_no_gate():
@@ -100,7 +100,7 @@ def test_an_even_map_is_padded_on_the_right_and_bottom_only():
 
 def test_a_depthwise_kernel_starts_with_the_variance_of_its_window():
     """He et al.: 2 / 9 for 3x3, whatever the number of channels; Keras's fan-in counts the channels as well."""
-    kernel = np.asarray(network("EfficientNetB0").get_layer("stage7_block1_depthwise_conv").kernel)
+    kernel = np.asarray(network("EfficientNetB0").get_layer("stage8_block1_depthwise_conv").kernel)
     assert kernel.var() == pytest.approx(2 / 9, rel=0.1)
 
 
@@ -112,12 +112,12 @@ def test_drop_connect_grows_linearly_from_the_first_block():
     places = {block: place for place, block in enumerate(blocks(model))}
     rates = {layer.name: layer.rate for layer in model.layers if layer.name.endswith("_drop")}
     assert rates == pytest.approx({f"{b}_drop": 0.2 * p / 16 for b, p in places.items() if f"{b}_drop" in rates})
-    assert next(iter(rates)) == "stage2_block2_drop" and rates["stage6_block4_drop"] == pytest.approx(0.2 * 14 / 16)
+    assert next(iter(rates)) == "stage3_block2_drop" and rates["stage7_block4_drop"] == pytest.approx(0.2 * 14 / 16)
 
 
 def test_drop_connect_drops_the_branch_of_whole_images():
     keras.utils.set_random_seed(0)
-    layer = network("EfficientNet", drop_connect=0.8).get_layer("stage6_block4_drop")
+    layer = network("EfficientNet", drop_connect=0.8).get_layer("stage7_block4_drop")
     ones = np.ones((64, 3, 3, 2), "float32")
     dropped = np.asarray(layer(ones, training=True))
     assert set(dropped[:, 0, 0, 0].round(4)) == {0, np.float32(1 / (1 - 0.7)).round(4)}
@@ -237,7 +237,20 @@ def test_a_file_without_coefficients_says_so(tmp_path, text, said):
 
 
 def test_a_table_of_ones_own():
-    table = (Conv("stem", 3, 2, 4), MBConv("stage1", 2, 3, 2, 6, 1), Conv("top", 1, 1, 12))
+    table = (Conv("stem", 3, 2, 4), MBConv("stage2", 2, 3, 2, 6, 1), Conv("top", 1, 1, 12))
     model = efficientnet.efficientnet(table, classes=3)
-    assert model.get_layer("stage1_block1_expand_conv").kernel.shape == (1, 1, 4, 8)
+    assert model.get_layer("stage2_block1_expand_conv").kernel.shape == (1, 1, 4, 8)
     assert model.get_layer("top_bn").output.shape[1:] == (56, 56, 12)
+
+
+def test_weights_of_an_earlier_version_are_refused(tmp_path):
+    """It called the paper's stages 2 to 8 stage1 to stage7: most names are names of today's, of other blocks."""
+    table = (TABLE_1[0], *(row._replace(channels=8, layers=1) for row in TABLE_1[1:8]), TABLE_1[8]._replace(channels=8))
+    earlier = (table[0], *(row._replace(name=f"stage{place}") for place, row in enumerate(table[1:8], 1)), table[8])
+    path = tmp_path / "earlier.safetensors"
+    keras_cnns.save_weights(efficientnet.efficientnet(earlier, include_top=False), path)
+    model = efficientnet.efficientnet(table, include_top=False)
+    before = model.get_weights()
+    with pytest.raises(ValueError, match=r"an earlier version wrote it.* stage2 to stage8 now.* Convert the published"):
+        keras_cnns.load_weights(model, path)
+    assert all(map(np.array_equal, model.get_weights(), before))

@@ -70,7 +70,7 @@ KERAS_RESNET = (
     (r"^predictions$", "head_dense"),
 )
 KERAS_EFFICIENTNET = (
-    (r"^block(\d)([a-z])_", lambda match: f"stage{match[1]}_block{ord(match[2]) - ord('a') + 1}_"),
+    (r"^block(\d)([a-z])_", lambda match: f"stage{int(match[1]) + 1}_block{ord(match[2]) - ord('a') + 1}_"),
     (r"_dwconv$", "_depthwise_conv"),
     (r"^(stage\d_block\d+)_bn$", r"\1_depthwise_bn"),
     (r"_se_(reduce|expand)$", r"_gate_\1_conv"),
