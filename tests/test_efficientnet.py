@@ -8,8 +8,9 @@ import pytest
 from keras import layers
 
 import keras_cnns
-from keras_cnns import efficientnet
-from keras_cnns.efficientnet import TABLE_1, Conv, MBConv, scale, scale_lite
+from keras_cnns import efficientnet, efficientnet_lite
+from keras_cnns.efficientnet import TABLE_1, Conv, MBConv, scale
+from keras_cnns.efficientnet_lite import scale_lite
 
 
 @functools.cache
@@ -149,7 +150,7 @@ SCALED = {
 @pytest.mark.parametrize("variant", SCALED)
 def test_scaled_tables(variant):
     function, width, depth, channels, stage_layers = SCALED[variant]
-    table = function(TABLE_1, width, depth)
+    table = function(TABLE_1, width=width, depth=depth)
     assert tuple(row.channels for row in table) == channels
     assert tuple(row.layers for row in table if isinstance(row, MBConv)) == stage_layers
     untouched = {"channels": 0, "layers": 0}
@@ -183,7 +184,8 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("variant", PUBLISHED)
 def test_published_sizes_and_dropout(variant, monkeypatch):
-    monkeypatch.setattr(efficientnet, "TABLE_1", (TABLE_1[0], TABLE_1[1], TABLE_1[7], TABLE_1[8]))  # to be quick
+    for module in (efficientnet, efficientnet_lite):
+        monkeypatch.setattr(module, "TABLE_1", (TABLE_1[0], TABLE_1[1], TABLE_1[7], TABLE_1[8]))  # to be quick
     model = keras_cnns.builder(f"EfficientNet{variant}")()
     size, dropout = PUBLISHED[variant]
     assert model.input_shape == (None, size, size, 3)

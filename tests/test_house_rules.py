@@ -21,19 +21,27 @@ PACKAGE = ROOT / "keras_cnns"
 HELPERS = {
     "layers": {"layers"},
     "_blocks": {"layers"},
+    "_builder": set(),
     "_model": {"checkpoints"},
     "checkpoints": set(),
+    "coefficients": set(),
     "complexity": set(),
     "decoding": set(),
     "features": {"_model"},
     "preprocessing": set(),
 }
 PAPERS = {path.stem for path in PACKAGE.glob("*.py")} - HELPERS.keys() - {"__init__", "catalogue"}
-PARENTS = {"senet": {"resnet", "googlenet"}, "deformable": {"resnet"}}
+PARENTS = {
+    "resnet_cifar": {"resnet"},
+    "senet": {"resnet", "googlenet"},
+    "efficientnet": {"coefficients"},
+    "efficientnet_lite": {"efficientnet"},
+    "deformable": {"resnet"},
+}
 MAY_IMPORT = (
     HELPERS
-    | {paper: {"layers", "_blocks", "_model"} | PARENTS.get(paper, set()) for paper in PAPERS}
-    | {"catalogue": {"_model"} | PAPERS, "__init__": {"catalogue"} | HELPERS.keys() | PAPERS}
+    | {paper: {"layers", "_blocks", "_builder", "_model"} | PARENTS.get(paper, set()) for paper in PAPERS}
+    | {"catalogue": {"_builder"} | PAPERS, "__init__": {"catalogue"} | HELPERS.keys() | PAPERS}
 )
 
 
