@@ -1,7 +1,7 @@
-"""The README's table of networks, from the code: python -m docs.networks_table rewrites it.
+"""Write the table of networks in the README from the code: python -m docs.networks_table.
 
-Parameters and multiply-adds are counted on the networks as they are built; the paper is the citation at the top of the
-network's file; what a network was proven against is in the golden files.
+Parameters and multiply-adds are counted on the networks as they are built. The paper is the first citation in the
+network's file, or the entry of `SOURCES` for a network that this paper does not describe.
 """
 
 import functools
@@ -45,6 +45,18 @@ PROOFS = {
     "efficientnetb0_keras": (keras_cnns.EfficientNetB0, "keras.applications"),
     "efficientnetb4_keras": (keras_cnns.EfficientNetB4, "keras.applications"),
 }
+# Sources of networks that the paper of their file does not contain, or not as they are built by default.
+SOURCES = {
+    "AlexNetOneTower": "Krizhevsky 2014",
+    "InceptionV1": "Szegedy et al. 2015; Ioffe, Szegedy 2015 (TF-Slim)",
+    "DenseNet161": "Huang, Liu, van der Maaten, Weinberger 2017 (authors' code)",
+    "SEResNet18": "Hu, Shen, Sun 2018 (network of timm)",
+    "SEResNet34": "Hu, Shen, Sun 2018 (network of timm)",
+    "SEInceptionV1": "Hu, Shen, Sun 2018 (on InceptionV1)",
+    "DeformableResNet50": "Zhu, Hu, Lin, Dai 2019",
+    "DeformableResNet101": "Zhu, Hu, Lin, Dai 2019",
+}
+SOURCES |= dict.fromkeys(keras_cnns.list_models("EfficientNetLite"), "Liu 2020 (TensorFlow blog)")
 README = pathlib.Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- networks -->\n", "<!-- end of networks -->\n"
 HEADER = (
@@ -54,24 +66,26 @@ HEADER = (
 
 
 def proofs(name):
-    """The packages whose network gives the same answers, in the order of the golden files; "counted" without one."""
+    """Return the packages whose network gives the same outputs, in the order of `PROOFS`, or "counted"."""
     packages = [peer for network, peer in PROOFS.values() if getattr(network, "func", network).__name__ == name]
     return ", ".join(dict.fromkeys(packages)) or "counted"
 
 
 def citation(name):
-    """Authors and year of a network's paper, from the docstring of its file."""
+    """Return the authors and the year of a network's source."""
+    if name in SOURCES:
+        return SOURCES[name]
     module = sys.modules[keras_cnns.builder(name).__module__]
     return re.match(r"\w[\w ]*: (.*?)[,:] \"", module.__doc__)[1] + " " + re.search(r"\b(20\d\d)\b", module.__doc__)[1]
 
 
 def row(name, pixels, parameters, multiply_adds):
-    """A line of the table; multiply-adds in units of 1e9."""
+    """Return a line of the table; multiply-adds are in units of 1e9."""
     return f"| {name} | {citation(name)} | {pixels} | {parameters:,} | {multiply_adds:.3f} G | {proofs(name)} |\n"
 
 
 def rows():
-    """The lines of all networks, each one built and counted."""
+    """Build and count every network and yield its line."""
     for name in keras_cnns.list_models():
         keras.backend.clear_session()
         model = keras_cnns.builder(name)()
@@ -80,7 +94,7 @@ def rows():
 
 
 def in_readme():
-    """The lines of the table in the README."""
+    """Return the lines of the table in the README."""
     return README.read_text().partition(BEGIN + HEADER)[2].partition(END)[0].splitlines(keepends=True)
 
 

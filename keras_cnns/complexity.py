@@ -1,4 +1,4 @@
-"""What a network costs: trainable parameters, multiply-adds and activations, counted from the functional model."""
+"""The cost of a network: trainable parameters, multiply-adds and activations, counted from the functional model."""
 
 import itertools
 import math
@@ -7,26 +7,28 @@ from typing import NamedTuple
 
 import keras
 
+from keras_cnns.layer_names import level_of
+
 
 class LayerComplexity(NamedTuple):
-    """What one layer costs, for one image."""
+    """The cost of one layer for one image."""
 
     name: str
-    output_shape: tuple[int, ...]  # without the batch; of the first output where a layer has several
+    output_shape: tuple[int, ...]  # without the batch; of the first output if a layer has several
     parameters: int  # trainable
-    multiply_adds: int  # of convolutions and dense layers, biases left out
+    multiply_adds: int  # of convolutions and dense layers, without biases
     activations: int  # elements of the output
 
 
 @dataclass(frozen=True)
 class Complexity:
-    """What a network costs, for one image. Printing it gives a table by stage."""
+    """The cost of a network for one image; printing it gives a table by stage."""
 
     layers: tuple[LayerComplexity, ...]
 
     @property
     def parameters(self) -> int:
-        """Trainable parameters; moving statistics are not among them."""
+        """Trainable parameters, without moving statistics."""
         return sum(layer.parameters for layer in self.layers)
 
     @property
@@ -42,7 +44,7 @@ class Complexity:
     def __str__(self):
         stages = {}
         for layer in self.layers:
-            stages.setdefault(layer.name.partition("_")[0], []).append(layer)
+            stages.setdefault(level_of(layer.name), []).append(layer)
         rows = [
             (name, " x ".join(map(str, group[-1].output_shape)), Complexity(tuple(group)))
             for name, group in stages.items()
@@ -59,25 +61,25 @@ class Complexity:
 
 
 def complexity(model, input_shape=None):
-    """Count trainable parameters, multiply-adds and activations, layer by layer and in all, for one image.
+    """Count trainable parameters, multiply-adds and activations for one image, per layer and in total.
 
-    A layer or a nested model that is applied several times costs multiply-adds and activations each time; its
-    parameters are counted once, the first time.
+    A layer or nested model that is applied several times counts multiply-adds and activations each time, but
+    parameters only the first time.
 
-    A layer counts multiply-adds if it has a `kernel`, each of whose elements is used once at every position of the
-    output: convolutions, grouped and depthwise ones included, and dense layers. A deformable convolution has further
-    kernels, of the offsets and the mask, which count alike; what they make stays inside the layer and is not among the
-    activations, and its interpolation is not among the multiply-adds.
+    Multiply-adds are those of layers with a `kernel`, each element of which is used once at every position of the
+    output: convolutions, grouped and depthwise ones included, and dense layers. The kernels of a deformable
+    convolution's offsets and masks count too, but the offsets and masks themselves are not among the activations, and
+    the interpolation is not among the multiply-adds.
 
     Args:
         model: A functional Keras model.
-        input_shape: (height, width, channels) to count for, needed where the model leaves height or width open.
+        input_shape: (height, width, channels) of the image; required if the height or width of the model is None.
 
     Returns:
         A `Complexity` with `parameters`, `multiply_adds`, `activations` and `layers`.
 
     Raises:
-        ValueError: Height or width is open and `input_shape` does not say it, or the model is not functional.
+        ValueError: Height or width is None and `input_shape` is missing, or the model is not functional.
 
     Example:
         >>> cost = keras_cnns.complexity(keras_cnns.ResNet50())
@@ -91,10 +93,10 @@ def complexity(model, input_shape=None):
 
 
 def _applications(model):
-    """Each application of a layer in a model, (layer, Keras's node); those in a nested model in its place."""
+    """Yield (layer, Keras node) for each application of a layer in a model, those of nested models in their place."""
     if not hasattr(model, "inputs"):
         raise ValueError(
-            f"{model.name} has no graph of layers to count: it is subclassed, or Sequential without its input. "
+            f"{model.name} has no graph of layers to count: it is subclassed, or Sequential without an input. "
             "Pass a functional model."
         )
     model = keras.Model(model.inputs, model.outputs, name=model.name)  # a Sequential model has no nodes of its own
@@ -107,15 +109,15 @@ def _applications(model):
 
 
 def _layer_complexity(layer, node, counted):
-    """What one application of a layer costs; variables that are `counted` cost no parameters again."""
+    """Return the cost of one application of a layer, without the parameters that are already `counted`."""
     shape = node.outputs[0].shape[1:]
     if None in shape:
         raise ValueError(
-            f"The output of {layer.name} is {shape}: height or width is open. Pass input_shape, as (224, 224, 3); "
-            "a model inside the model has to be built with its size."
+            f"The output of {layer.name} is {shape}: height or width is None. Pass input_shape, such as (224, 224, 3); "
+            "a model inside the model must be built with a fixed size."
         )
     kernels = [variable for variable in layer.weights if variable.name.endswith("kernel")]
-    # Of a dense layer's output (batch, units) there is one position. A transposed convolution works from its input.
+    # A dense layer's output (batch, units) is one position. A transposed convolution applies its kernel to its input.
     transposed = isinstance(layer, keras.layers.Conv2DTranspose)
     positions = math.prod(node.input_tensors[0].shape[1:-1] if transposed else shape[:-1])
     new = [variable for variable in layer.trainable_variables if id(variable) not in counted]

@@ -1,4 +1,4 @@
-"""From probabilities to names."""
+"""Class names for predicted probabilities."""
 
 from collections.abc import Iterable
 
@@ -11,15 +11,15 @@ def decode_predictions(probabilities, class_names=None, top=5):
 
     Args:
         probabilities: Probabilities (batch, classes); an array or a tensor.
-        class_names: Name of each class, in the order of the outputs. It has to be passed: no list of names, ImageNet's
-            neither, comes with this package.
-        top: How many classes to give; all, where there are fewer.
+        class_names: Name of each class, in the order of the outputs. This package contains no lists of names, such as
+            those of ImageNet.
+        top: Number of classes to return, at most.
 
     Returns:
         For each image a list of (name, probability), the most probable first.
 
     Raises:
-        ValueError: `class_names` is missing or not as long as there are classes, or `top` is below 1.
+        ValueError: `class_names` is missing or does not have one name per class, or `top` is below 1.
 
     Example:
         >>> keras_cnns.decode_predictions(numpy.array([[0.25, 0.75]]), ["cat", "dog"])
@@ -29,7 +29,7 @@ def decode_predictions(probabilities, class_names=None, top=5):
     if not isinstance(class_names, Iterable) or isinstance(class_names, str):
         raise ValueError(
             f"decode_predictions got class_names={class_names!r}; pass a list of the names of the classes, in the "
-            "order of the outputs. Those of ImageNet do not come with this package. `top` is passed by name, as top=5."
+            "order of the outputs. This package does not contain those of ImageNet. Pass `top` by name, e.g. top=5."
         )
     class_names = list(class_names)
     if probabilities.ndim != 2 or probabilities.shape[1] != len(class_names):

@@ -1,4 +1,4 @@
-"""Networks as backbones: the maps on which detection, segmentation and the like are built."""
+"""Networks as backbones for detection, segmentation and similar tasks."""
 
 import keras
 
@@ -6,21 +6,21 @@ from keras_cnns._model import main_output
 
 
 def features(model, strides=(4, 8, 16, 32)):
-    """The backbone of a network: its last feature map at each stride.
+    """Return the backbone of a network: a model whose outputs are the last feature maps at some strides.
 
-    A map's stride is how many pixels of the image are one of the map, in each direction. Of the layers at a stride it
-    is the last block's end, whose name ends in `_out`, or, before the first block, the last layer there.
+    The stride of a map is the number of pixels of the image per pixel of the map, in each direction. The last map at a
+    stride is the output of the last block there, whose name ends in `_out`, or of the last layer if there is no block.
 
     Args:
-        model: A network of this package; weights are shared.
-        strides: The strides, each once.
+        model: A network of this package; the backbone shares its weights.
+        strides: The strides, without repetition.
 
     Returns:
-        A model (batch, height, width, channels) -> a list of maps, one for each stride, about
-        (batch, height / stride, width / stride, channels of that stage); the map itself, where one stride is asked.
+        A model (batch, height, width, channels) -> a list of maps, one per stride, of about
+        (batch, height / stride, width / stride, channels of that stage); for a single stride the map itself.
 
     Raises:
-        ValueError: The network has no map at a stride.
+        ValueError: The network has no map at one of the strides.
 
     Example:
         >>> backbone = keras_cnns.features(keras_cnns.ResNet18(include_top=False, input_shape=(64, 64, 3)))
@@ -41,7 +41,7 @@ def features(model, strides=(4, 8, 16, 32)):
 
 
 def _ends(model):
-    """{stride: the layer that gives the last feature map at it}."""
+    """Return {stride: the layer whose output is the last feature map at it}."""
     stride_of, ends = {}, {}
     for layer in model.layers:  # in the order of computation
         before = max((stride_of.get(id(tensor), 1) for tensor in keras.tree.flatten(layer.input)), default=1)
@@ -50,7 +50,7 @@ def _ends(model):
         stride_of |= {id(tensor): stride for tensor in keras.tree.flatten(layer.output)}
         is_map = (
             not isinstance(layer, keras.layers.InputLayer | keras.layers.ZeroPadding2D)
-            and not isinstance(layer.output, list)  # the maps of a memory-efficient DenseNet, not yet concatenated
+            and not isinstance(layer.output, list)  # the unconcatenated maps of a memory-efficient DenseNet
             and len(layer.output.shape) == 4
         )
         is_end = layer.name.endswith("_out")

@@ -1,6 +1,6 @@
-"""Processes forked off one that has imported TensorFlow, which takes seconds, but not used it: no fork survives that.
+"""Processes forked from a server that has imported TensorFlow, which takes seconds.
 
-All tests of a pytest process share that one.
+The server must not use TensorFlow, since a fork would not survive that. All tests of a pytest process share it.
 """
 
 import multiprocessing
@@ -13,14 +13,14 @@ CONTEXT = multiprocessing.get_context("forkserver")
 
 
 class Forked:
-    """What subprocess.Popen gives, of a process that calls a function.
+    """A process that calls a function, with the interface of subprocess.Popen.
 
     Args:
-        function: A function of a module, whose result is the exit code.
-        arguments: Its arguments.
-        env: The environment.
-        stdout: The descriptor of its output; by default this process's.
-        stderr: That of its complaints.
+        function: A function of a module that returns the exit code.
+        arguments: Arguments of the function.
+        env: The environment variables.
+        stdout: File descriptor of the standard output; by default that of this process.
+        stderr: File descriptor of the standard error.
     """
 
     def __init__(self, function, *arguments, env=os.environ, stdout=1, stderr=2):
@@ -56,5 +56,5 @@ def call(function, arguments, environment, *streams):
     for number, stream in enumerate(streams, 1):
         os.dup2(stream.detach(), number)
     code = function(*arguments)
-    time.sleep(1)  # another process takes as long to take TensorFlow apart; until then its peers get their last sum
+    time.sleep(1)  # other processes take as long to unload TensorFlow; until then peers finish their last all-reduce
     raise SystemExit(code)

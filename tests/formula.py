@@ -1,7 +1,7 @@
-"""Weights and images drawn by a formula, so that two implementations can have the same without a file between them.
+"""Weights and images drawn by a formula, so that two implementations can use the same ones without sharing a file.
 
-The golden files hold only what an independent implementation answers to these weights and images. NumPy's RandomState
-is the generator because NumPy promises that its stream never changes.
+The golden files contain only the outputs of an independent implementation for these weights and images. The generator
+is NumPy's RandomState, because NumPy guarantees that its stream never changes.
 """
 
 import math
@@ -10,56 +10,56 @@ import zlib
 
 import numpy as np
 
-# Batch, height, width and channels of the images of one step in training.
+# Shape (batch, height, width, channels) of the images of one training step.
 TRAINING_SHAPE = (4, 64, 64, 3)
 
 
 def draw(name, shape, seed=0):
-    """Draws a variable so that activations neither vanish nor explode and no value is a default one.
+    """Draw a variable so that activations neither vanish nor explode and no value is a default.
 
     Args:
-        name: Path of the variable in our network, as "stage1_block1_conv1_conv/kernel".
+        name: Path of the variable in our network, such as "stage1_block1_conv1_conv/kernel".
         shape: Its shape in our layout: (height, width, in, out) for a convolution, (height, width, channels, 1) for a
             depthwise one, (in, out) for a dense layer.
-        seed: Another seed gives other weights.
+        seed: Seed of the generator.
 
     Returns:
         A float32 array.
     """
     normal = _normal(name, shape, seed)
     kind = name.rpartition("/")[2]
-    if kind in ("kernel", "offset_kernel", "mask_kernel"):  # He et al. 2015: a ReLU after it keeps the energy
+    if kind in ("kernel", "offset_kernel", "mask_kernel"):  # He et al. 2015: the following ReLU keeps the energy
         fan_in = math.prod(shape[:2] if "_depthwise_" in name else shape[:-1])
         values = normal * math.sqrt(2 / fan_in)
     elif kind in ("bias", "offset_bias", "mask_bias", "beta", "moving_mean"):
         values = 0.2 * normal
     elif kind == "gamma":
-        # Every residual block adds to the energy; without damping its branch, 16 blocks would make it 10^6 times larger
-        # and drown all biases.
+        # Every residual block adds energy. Without damping of the branches, 16 blocks would multiply it by 10^6, and
+        # biases would have no effect.
         damping = 0.7 if re.search(r"block\d+_conv\d", name) else 1
-        if re.search(r"block([2-9]|\d\d)_project", name):  # MBConv's, of which the first of a stage adds nothing
+        if re.search(r"block([2-9]|\d\d)_project", name):  # EfficientNet; the first block of a stage has no shortcut
             damping = 0.3
         values = damping * (1 + 0.2 * normal)
     elif kind == "moving_variance":
         values = np.exp(0.3 * normal)
     else:
-        raise ValueError(f"{name}: there is no formula for a variable called {kind!r}.")
+        raise ValueError(f"{name}: there is no formula for variables called {kind!r}.")
     return values.astype("float32")
 
 
 def set_formula_weights(model, seed=0):
-    """Sets every variable of a Keras model by the formula."""
+    """Set every variable of a Keras model by the formula."""
     for variable in model.weights:
         variable.assign(draw(variable.path, tuple(variable.shape), seed))
 
 
 def output_direction(output, shape):
-    """Draws what an output is multiplied with to make the loss of one step in training."""
+    """Draw the factors of an output in the loss of one training step."""
     return _normal(f"{output}/direction", tuple(shape), 0)
 
 
 def summary(name, value):
-    """What a golden file holds of a gradient, or of a variable: its norm and its products with two drawn directions.
+    """Return the norm of a gradient or variable and its products with two drawn directions, as in golden files.
 
     Args:
         name: Path of the variable in our network.
@@ -73,9 +73,9 @@ def summary(name, value):
 
 
 def image(name, shape, seed=0):
-    """Draws images (batch, height, width, channels) within the range of normalised pixels, in float32.
+    """Draw images (batch, height, width, channels) in the range of normalized pixels, in float32.
 
-    Patches of 32 pixels under noise: pure noise would be the same to a network in every image, for it averages.
+    They are patches of 32 pixels with noise: a network averages pure noise, so that all images would be the same to it.
     """
     batch, height, width, channels = shape
     patches = _normal(f"{name}/patches", (batch, -(-height // 32), -(-width // 32), channels), seed)
@@ -109,9 +109,9 @@ DEFORMABLE = {
 
 
 def deformable_arguments(name):
-    """Draws inputs, offsets, kernel and mask (None without) of a row of `DEFORMABLE`, and a direction for gradients.
+    """Draw inputs, offsets, kernel, mask (or None) and a direction for gradients for a row of `DEFORMABLE`.
 
-    Offsets are some pixels, so that samples fall on both sides of the borders, and every fifth is ten times as far.
+    Offsets are a few pixels, so that samples are on both sides of the borders, and every fifth is ten times as long.
     """
     strides, padding, dilation, groups, offset_groups, masked = DEFORMABLE[name]
     size = [

@@ -1,10 +1,10 @@
-"""A run that kills itself with SIGKILL at the count-th time that it comes to a point.
+"""A run that kills itself with SIGKILL when it reaches a point for the n-th time.
 
 batch          after a step
-write          with half of a state written
-before_rename  with a state written under its temporary name
-after_rename   with the state in its place
-epoch_end      after an epoch's validation, before its state is written
+write          after half of a state has been written
+before_rename  after a state has been written under its temporary name
+after_rename   after the state has been renamed
+epoch_end      after the validation of an epoch, before its state is written
 never
 """
 
@@ -19,14 +19,14 @@ from training import checkpoint
 from training.recipe import Recipe
 from training.run import fit
 
-# All that has a state: stochastic depth, batch normalization, Adam, an average, a plateau, augmentation and mixing.
+# Everything with a state: stochastic depth, batch normalization, Adam, averages, plateau, augmentation and mixing.
 RECIPE = Recipe(
     name="killed",
     model="ResNetCIFAR",
     model_args={"depth": 8, "width": 0.25, "drop_connect": 0.2},
     data="digits",
     image_size=8,
-    batch_size=128,  # ten steps an epoch
+    batch_size=128,  # ten steps per epoch
     optimizer="adam",
     learning_rate=1e-2,
     schedule="plateau",
@@ -38,7 +38,7 @@ RECIPE = Recipe(
 
 
 class Killer(keras.callbacks.Callback):
-    """Kills the process at the count-th time that it comes to the point."""
+    """Kill the process when it reaches a point for the `count`-th time."""
 
     def __init__(self, point, count):
         super().__init__()
@@ -58,7 +58,7 @@ class Killer(keras.callbacks.Callback):
 
 
 def train(folder, point, count, epochs):
-    """Train the recipe in a folder; the exit code is 0, if it comes to that."""
+    """Train the recipe in a folder and return 0, unless the process is killed."""
     killer = Killer(point, count)
     write, replace = Path.write_bytes, os.replace
 

@@ -1,4 +1,4 @@
-"""A few small photographs in folders, the least run on them, and what a folder holds, to compare."""
+"""Small photographs in folders, a minimal run on them, and the contents of a folder, to compare."""
 
 import os
 import random
@@ -17,7 +17,7 @@ WORDS = [
 
 
 def make_photos(root, classes=CLASSES, count=12):
-    """Write `count` PNG files of 9 x 9 pixels for each class below a folder, no two alike, and return the folder."""
+    """Write `count` different PNG files of 9 x 9 pixels per class into a folder and return the folder."""
     draw = random.Random(str(root.name))
     for number, name in enumerate(classes):
         (root / name).mkdir(parents=True)
@@ -27,18 +27,18 @@ def make_photos(root, classes=CLASSES, count=12):
 
 
 def add_photo(file, shade=0, draw=random):
-    """Write one PNG file of noise around a shade."""
+    """Write a PNG file of noise around a gray value."""
     noise = np.frombuffer(draw.randbytes(9 * 9 * 3), np.uint8).reshape(9, 9, 3) // 4
     Image.fromarray(noise + np.uint8(shade)).save(file)
 
 
 def fit(photos, folder, *options):
-    """Carry out `fit` on photographs and return its exit code."""
+    """Run `fit` on photographs and return its exit code."""
     return main([*WORDS, "--data", f"folder:{photos}", "--run", str(folder), *map(str, options)])
 
 
 def content(folder):
-    """Return {path relative to a folder: bytes of the file, or target of the link} of everything in it."""
+    """Return {relative path: bytes of a file, or target of a link} of everything in a folder."""
     return {
         str(path.relative_to(folder)): os.readlink(path) if path.is_symlink() else path.is_file() and path.read_bytes()
         for path in folder.rglob("*")

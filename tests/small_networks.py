@@ -1,4 +1,4 @@
-"""A small network for every family, so that the same promises can be tried on all of them in seconds."""
+"""A small network of every family, for tests that take seconds on all of them."""
 
 import functools
 
@@ -68,7 +68,7 @@ inception = functools.partial(googlenet.googlenet, MODULES)
 inception_v1 = functools.partial(googlenet.googlenet, MODULES, **V1)
 se_inception = functools.partial(googlenet.googlenet, MODULES, **V1_GATED)
 senet154 = functools.partial(senet.senet, STAGES_OF_GROUPS, **SENET154)
-# A small network and the networks that it stands for, which differ in their tables alone.
+# {small network: the networks that differ from it only in their tables}
 STANDS_FOR = {
     two_gpus: ("AlexNet",),
     one_tower: ("AlexNetOneTower",),
@@ -95,7 +95,7 @@ SMALL = {name: small for small, names in STANDS_FOR.items() for name in names}
 DISTINCT = [names[0] for names in STANDS_FOR.values()]
 CIFAR = [*STANDS_FOR[cifar], *STANDS_FOR[plain_cifar], *STANDS_FOR[dense_cifar]]
 FLATTENING = ("AlexNet", "AlexNetOneTower", "VGG11")
-# Networks whose normalization and activation come before their convolution, but in the stem.
+# Networks whose normalization and activation precede the convolution, except in the stem.
 PRE_ACTIVATION = ("DenseNet121", "DenseNetCIFAR")
 WITH_HEADS = ("GoogLeNet", "InceptionV1", "SEInceptionV1")
 
@@ -104,20 +104,20 @@ every_network = pytest.mark.parametrize("name", DISTINCT)
 
 
 def build(name, **arguments):
-    """A small network at 64 pixels and 10 classes, if not said otherwise."""
+    """Build a small network, by default for 64 pixels and 10 classes."""
     sizes = {} if {"input_shape", "input_tensor"} & arguments.keys() else {"input_shape": (64, 64, 3)}
     return SMALL[name](**({"classes": 10} | sizes | arguments))
 
 
 @functools.cache
 def network(name, **arguments):
-    """A small network for tests that change no more than its moving statistics; always the same one."""
+    """Return a shared small network, for tests that change at most its moving statistics."""
     keras.utils.set_random_seed(0)
     return shaken(build(name, **arguments))
 
 
 def shaken(model):
-    """Moves what starts at zero or one off it, so that none of it can get lost unseen; kernels are random already."""
+    """Change variables that start at zero or one, so that losing one has an effect; kernels are random already."""
     random = np.random.default_rng(0)
     for variable in model.weights:
         if not variable.path.endswith("kernel"):
@@ -126,7 +126,7 @@ def shaken(model):
 
 
 def same_weights(model, source):
-    """Gives a model the weights of another by their paths."""
+    """Copy the weights of another model by their paths."""
     values = {variable.path: variable for variable in source.weights}
     for variable in model.weights:
         variable.assign(values[variable.path])
@@ -138,7 +138,7 @@ def images(*shape):
 
 
 def outputs(model, x):
-    """The outputs in inference as a dictionary of arrays; that of a network without heads is "main"."""
+    """Return {head: output in inference mode} as arrays; the only output of a network without heads is "main"."""
     out = model(x, training=False)
     return {key: np.asarray(value) for key, value in (out if isinstance(out, dict) else {"main": out}).items()}
 

@@ -1,4 +1,4 @@
-"""Images of stripes, a network that learns them in seconds, and the recipe that trains it."""
+"""A data set of stripes, a network that learns it in seconds, and its recipe."""
 
 import keras
 import numpy as np
@@ -10,7 +10,7 @@ from training.run import Run
 
 
 def stripes(count, seed):
-    """A split of images whose class is the direction of their stripes."""
+    """Return a split of images whose class is the direction of their stripes."""
     random = np.random.RandomState(seed)
     labels = random.randint(0, 2, count)
     stripe = np.where(np.arange(8) % 2, 255.0, 0.0)
@@ -33,7 +33,7 @@ RECIPE = Recipe(
 
 
 def network(heads=True):
-    """A network of one block with batch normalization, dropout and an auxiliary head: all that the loop must handle."""
+    """Build a network of one block with all that the loop must handle: batch normalization, dropout, two heads."""
     image = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(8, 3, use_bias=False, name="block_conv")(image)
     x = keras.layers.BatchNormalization(name="block_bn")(x)
@@ -49,5 +49,6 @@ def network(heads=True):
 
 
 def run_in(folder, recipe=RECIPE):
+    """Return the run of a recipe in a new folder."""
     folder.mkdir(exist_ok=True)
     return Run(folder, recipe)

@@ -1,4 +1,4 @@
-"""The fused batch normalization is Keras's, number for number, in less time."""
+"""The fused batch normalization equals that of Keras."""
 
 import contextlib
 
@@ -15,7 +15,7 @@ MAPS = np.random.RandomState(0).normal(3.0, 2.0, (4, 5, 6, 8)).astype("float32")
 
 
 def pair(shape=MAPS.shape, **arguments):
-    """Keras's layer and ours with the same variables, none of them at its initial value."""
+    """Return Keras's layer and ours with the same variables, none at its initial value."""
     layers = [cls(momentum=0.9, **arguments) for cls in (keras.layers.BatchNormalization, BatchNormalization)]
     for layer in layers:
         layer.build(shape)
@@ -28,7 +28,7 @@ def pair(shape=MAPS.shape, **arguments):
 
 
 def gradients(layer, x, training):
-    """The outputs, the gradients to input, gamma and beta of a sum that none of them leaves out, and the statistics."""
+    """Return the outputs, the gradients of a weighted sum by input, gamma and beta, and the moving statistics."""
     x = tf.constant(x)
     direction = tf.constant(np.random.RandomState(2).normal(size=x.shape).astype("float32"))
     with tf.GradientTape() as tape:
@@ -50,7 +50,7 @@ def assert_close(ours, theirs, tolerance):
 @pytest.mark.parametrize(
     ("policy", "tolerance"), [("float32", 1e-5), ("mixed_float16", 2e-3), ("mixed_bfloat16", 2e-2), ("float64", 1e-10)]
 )
-def test_results_gradients_and_statistics_are_kerass(policy, tolerance, arguments, training):
+def test_results_gradients_and_statistics_equal_those_of_keras(policy, tolerance, arguments, training):
     keras.config.set_dtype_policy(policy)
     theirs, ours = pair(**arguments)
     maps = MAPS.astype("float64") if policy == "float64" else MAPS
@@ -58,27 +58,27 @@ def test_results_gradients_and_statistics_are_kerass(policy, tolerance, argument
     assert ours(maps).dtype == theirs(maps).dtype
 
 
-def test_the_fused_kernel_is_taken():
+def test_the_fused_kernel_is_used():
     _, ours = pair()
     function = tf.function(lambda x: ours(x, training=True)).get_concrete_function(tf.TensorSpec(MAPS.shape))
     assert "FusedBatchNormV3" in {node.op for node in function.graph.as_graph_def().node}
 
 
-def test_the_moving_variance_is_the_mean_square_and_not_bessels():
+def test_the_moving_variance_is_biased():
     _, ours = pair()
     before = np.asarray(ours.moving_variance)
     ours(MAPS, training=True)
     np.testing.assert_allclose(ours.moving_variance, 0.9 * before + 0.1 * MAPS.var((0, 1, 2)), rtol=1e-5)
 
 
-def test_one_element_in_a_channel_has_no_variance():
+def test_one_element_per_channel_has_no_variance():
     _, ours = pair((1, 1, 1, 8))
     before = np.asarray(ours.moving_variance)
     ours(MAPS[:1, :1, :1], training=True)
     np.testing.assert_allclose(ours.moving_variance, 0.9 * before, rtol=1e-6)
 
 
-def test_frozen_it_uses_and_keeps_the_moving_statistics():
+def test_a_frozen_layer_uses_and_keeps_the_moving_statistics():
     theirs, ours = pair()
     theirs.trainable = ours.trainable = False
     before = [np.asarray(variable) for variable in ours.weights]
@@ -100,7 +100,7 @@ def test_another_axis_and_renormalization_are_left_to_keras(arguments):
     assert_close(gradients(ours, MAPS, True), gradients(theirs, MAPS, True), 1e-6)
 
 
-def test_weights_of_one_fit_the_other(tmp_path):
+def test_weights_are_interchangeable_with_keras(tmp_path):
     networks = []
     for cls in (keras.layers.BatchNormalization, BatchNormalization):
         image = keras.Input(MAPS.shape[1:])
@@ -113,7 +113,7 @@ def test_weights_of_one_fit_the_other(tmp_path):
     np.testing.assert_allclose(ours(MAPS), theirs(MAPS), rtol=1e-5, atol=1e-6)
 
 
-def test_it_is_saved_and_loaded_with_its_arguments():
+def test_save_and_load():
     layer = BatchNormalization(momentum=0.7, epsilon=0.2, synchronized=True, name="norm")
     same = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
     assert isinstance(same, BatchNormalization)
@@ -121,7 +121,7 @@ def test_it_is_saved_and_loaded_with_its_arguments():
 
 
 def halves():
-    """A strategy of two devices, and MAPS divided between them unevenly."""
+    """Return a strategy of two devices and MAPS divided unevenly between them."""
     strategy = make_strategy("mirrored")
     parts = iter([MAPS[:3], MAPS[3:]])
     return strategy, strategy.experimental_distribute_values_from_function(lambda _: tf.constant(next(parts)))
@@ -144,9 +144,9 @@ def test_synchronized_replicas_share_their_statistics():
     np.testing.assert_allclose(layer.moving_variance.value, whole.moving_variance.value, rtol=1e-4)
 
 
-def test_synchronized_replicas_share_the_statistics_that_are_computed_twice():
+def test_synchronized_replicas_share_recomputed_statistics():
     def gradients_of(layer, maps):
-        """What the layer gives, and the gradients of a sum over all elements to the maps, gamma and beta."""
+        """Return the output of the layer and the gradients of its sum by the maps, gamma and beta."""
         with tf.GradientTape() as tape:
             tape.watch(maps)
             scale, shift = layer([maps[..., :3], maps[..., 3:]], training=True)

@@ -1,4 +1,4 @@
-"""The list of networks, and networks by name."""
+"""The list of networks and the lookup by name."""
 
 import pytest
 
@@ -6,11 +6,11 @@ import keras_cnns
 from tests.small_networks import SMALL
 
 
-def test_every_network_is_here():
+def test_every_network_has_a_small_one():
     assert list(SMALL) == keras_cnns.list_models()
 
 
-def test_a_part_of_a_name_or_a_pattern_lists_networks():
+def test_networks_are_listed_by_part_of_a_name_or_pattern():
     assert keras_cnns.list_models("PLAINNET") == [name for name in SMALL if name.startswith("PlainNet")]
     assert keras_cnns.list_models("resnext") == ["SEResNeXt50", "SEResNeXt101"]
     assert keras_cnns.list_models("resnet?") == [] and keras_cnns.list_models("*inception*") == [

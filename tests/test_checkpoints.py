@@ -1,4 +1,4 @@
-"""Files of weights: equal bytes for equal weights, damage found wherever it is, and other people's files."""
+"""Weight files: equal bytes for equal weights, damage detected anywhere, and files of other programs."""
 
 import functools
 import hashlib
@@ -27,7 +27,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def whole(model, tmp_path_factory):
-    """The bytes of its file."""
+    """Return the bytes of the weight file of `model`."""
     path = tmp_path_factory.mktemp("whole") / "weights.safetensors"
     keras_cnns.save_weights(model, path, METADATA)
     return path.read_bytes()
@@ -42,11 +42,11 @@ def drop(arrays, path):
 
 
 def replace(array):
-    """Writes another last variable of the model, so that all others would already be in."""
+    """Write another value of the last variable of the model, after all others would have been loaded."""
     return lambda arrays, path: write(arrays | {"head_dense/bias": array}, path)
 
 
-def transpose(arrays, path):  # of as many elements
+def transpose(arrays, path):  # the number of elements stays the same
     write(arrays | {"head_dense/kernel": np.ascontiguousarray(arrays["head_dense/kernel"].T)}, path)
 
 
@@ -54,10 +54,16 @@ def content(data):
     return lambda arrays, path: path.write_bytes(data)
 
 
-# What is done to a good file, and what the error says: what, where and how to fix it.
+# {fault: (how to make it from a good file, the error)}
 SPOILED = {
-    "missing": (drop, r"1 variables are missing, as stem_bn/moving_mean\. Build the network that the file was written"),
-    "unexpected": (lambda a, p: write(a | {"stem_bn/new": np.ones(1)}, p), "1 are not in the model, as stem_bn/new"),
+    "missing": (
+        drop,
+        r"1 variables are missing, e.g. stem_bn/moving_mean\. Build the network that the file was written",
+    ),
+    "unexpected": (
+        lambda a, p: write(a | {"stem_bn/new": np.ones(1)}, p),
+        "1 are not in the model, e.g. stem_bn/new",
+    ),
     "wrong shape": (
         replace(np.zeros(11, "float32")),
         r"head_dense/bias is \(11,\) in the file and \(10,\) in the model\. Pass the classes",
@@ -76,19 +82,19 @@ SPOILED = {
     "no file": (lambda a, p: None, r"weights\.safetensors': there is no such file\. Pass the path of a safetensors"),
     "Keras's weights": (
         content(b"\x89HDF\r\n\x1a\n"),
-        r"HDF5 file, as Keras writes .* with model\.load_weights\(path\)",
+        r"HDF5 file, the format of Keras weights.* with model\.load_weights\(path\)",
     ),
     "Keras's model": (
         content(b"PK\x03\x04 config.json model.weights.h5"),
-        r"a whole model, as Keras saves it\. .* keras\.models\.load_model\(path\), after import keras_cnns",
+        r"a whole Keras model\. .* keras\.models\.load_model\(path\), after import keras_cnns",
     ),
     "torch's weights": (
         content(b"PK\x03\x04 archive/data.pkl"),
-        r"a pickle, as torch writes .* training convert SOURCE",
+        r"a pickle, the format of torch weights, .* training convert SOURCE",
     ),
     "a pickle": (
         content(pickle.dumps(np.zeros(10))),
-        r"a pickle, as torch .* which can hold code and is not read here",
+        r"a pickle, .* which can contain code and is not read here",
     ),
 }
 
@@ -131,7 +137,7 @@ def test_equal_weights_and_metadata_make_equal_files(model, tmp_path):
 
 
 def test_a_flipped_bit_is_found_wherever_it_is(whole, tmp_path):
-    """In the metadata and the names as well as in the arrays."""
+    """In the metadata, the names and the arrays."""
     path = tmp_path / "weights.safetensors"
     arrays = 8 + int.from_bytes(whole[:8], "little")
     metadata = range(8, whole.index(b"}", whole.index(b"epoch")))
@@ -148,7 +154,7 @@ def test_a_flipped_bit_is_found_wherever_it_is(whole, tmp_path):
 
 
 def test_files_of_others_and_of_earlier_versions_are_read(model, tmp_path):
-    """Theirs have no checksum; those of earlier versions have one of the arrays alone, which is compared."""
+    """Files of other programs have no checksum; those of earlier versions have a checksum of the arrays alone."""
     arrays, path = {variable.path: np.asarray(variable) for variable in model.weights}, tmp_path / "weights.safetensors"
     write(arrays, path, {"epoch": "3"})
     assert keras_cnns.load_weights(model, path) == {"epoch": "3"}
@@ -161,29 +167,29 @@ def test_files_of_others_and_of_earlier_versions_are_read(model, tmp_path):
 
 
 @pytest.mark.parametrize("metadata", [{"epoch": 3}, {3: "epoch"}, {"class": "caf\udce9"}])
-def test_metadata_are_text(metadata, model, tmp_path):
-    with pytest.raises(ValueError, match=r"metadata=.* names and values must be text"):
+def test_metadata_are_strings(metadata, model, tmp_path):
+    with pytest.raises(ValueError, match=r"metadata=.* keys and values must be strings"):
         keras_cnns.save_weights(model, tmp_path / "weights.safetensors", metadata)
     assert not (tmp_path / "weights.safetensors").exists()
 
 
 @pytest.mark.parametrize("name", [checkpoints.CHECKSUM, "zeros"])
-def test_metadata_cannot_be_taken_for_the_checksum(name, model, tmp_path):
+def test_metadata_are_not_mistaken_for_the_checksum(name, model, tmp_path):
     keras_cnns.save_weights(model, tmp_path / "file", {name: checkpoints.BLANK, "epoch": "3"})
     assert keras_cnns.read_weights(tmp_path / "file")[1].items() >= {("epoch", "3")}
 
 
-def test_two_variables_of_one_name_are_not_saved(tmp_path):
-    """Two models inside another may have layers of the same name."""
+def test_two_variables_with_the_same_path_are_not_saved(tmp_path):
+    """Two models inside another model may have layers of the same name."""
     image = x = keras.Input((4,))
     for name in ("first", "second"):
         part = keras.Input((4,))
         x = keras.Model(part, keras.layers.Dense(4, name="dense")(part), name=name)(x)
-    with pytest.raises(ValueError, match=r"two variables of one name; give its layers different names"):
+    with pytest.raises(ValueError, match=r"two variables with the same path; give its layers different names"):
         keras_cnns.save_weights(keras.Model(image, x), tmp_path / "weights.safetensors")
 
 
-def test_a_model_remembers_how_the_pixels_of_its_weights_are_normalised(whole, tmp_path):
+def test_a_model_remembers_the_preprocessing_mode_of_its_weights(whole, tmp_path):
     path, pixels = tmp_path / "weights.safetensors", np.full((1, 8, 8, 3), 191.0)
     path.write_bytes(whole)
     model = build(weights=path)
@@ -196,7 +202,7 @@ def test_a_model_remembers_how_the_pixels_of_its_weights_are_normalised(whole, t
     np.testing.assert_array_equal(keras_cnns.preprocess_input(pixels, model), plain)
 
 
-def test_that_of_a_network_with_heads_is_its_main_outputs_too(tmp_path):
+def test_the_main_output_of_a_network_with_heads_has_its_mode(tmp_path):
     image = keras.Input((4,))
     model = keras.Model(image, {name: keras.layers.Dense(2, name=name)(image) for name in ("main", "aux1")})
     keras_cnns.save_weights(model, tmp_path / "file", {"preprocessing": "tf"})
@@ -207,10 +213,10 @@ def test_that_of_a_network_with_heads_is_its_main_outputs_too(tmp_path):
 
 
 @pytest.mark.parametrize("name", WITH_HEADS)
-def test_a_network_without_heads_passes_over_their_weights(name, tmp_path):
+def test_a_network_without_heads_skips_their_weights(name, tmp_path):
     model, path, x = network(name, aux_heads=True), tmp_path / "weights.safetensors", images(2, 64, 64, 3)
     keras_cnns.save_weights(model, path)
     np.testing.assert_allclose(small_networks.build(name, weights=path)(x), model(x)["main"], rtol=1e-6)
     keras_cnns.save_weights(network(name), path)
-    with pytest.raises(ValueError, match=r"variables are missing, as aux1_"):
+    with pytest.raises(ValueError, match=r"variables are missing, e.g. aux1_"):
         small_networks.build(name, weights=path, aux_heads=True)

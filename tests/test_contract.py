@@ -1,4 +1,4 @@
-"""What every network promises, whatever its paper: its names, its inputs, its outputs and its files."""
+"""What all networks have in common: names, inputs, outputs, gradients and files."""
 
 import functools
 import re
@@ -25,7 +25,8 @@ from tests.small_networks import (
     shaken,
 )
 
-LAST_MAP = {"AlexNet": 6, "AlexNetOneTower": 7}  # of 64 pixels, where it is not 64 // 32: by hand
+# Pixels of the last feature map of an image of 64 pixels, by hand, if it is not 64 // 32.
+LAST_MAP = {"AlexNet": 6, "AlexNetOneTower": 7}
 LAST_MAP |= dict.fromkeys(CIFAR, 16)
 HEAD_WEIGHTS = {"main": 1.0, "aux1": 0.3, "aux2": 0.3}
 VARIANTS = [(name, {}) for name in DISTINCT]
@@ -43,7 +44,7 @@ every_variant = pytest.mark.parametrize(("name", "arguments"), VARIANTS, ids=[f"
 
 
 def producers(model):
-    """The layer that makes a tensor, by the tensor's id."""
+    """Return {id of a tensor: name of the layer whose output it is}."""
     return {id(tensor): layer.name for layer in model.layers for tensor in keras.tree.flatten(layer.output)}
 
 
@@ -54,12 +55,12 @@ def test_names_are_levels(name, arguments):
     assert not [(a, b) for a in names for b in names if b.startswith(f"{a}_")]
 
 
-BLOCK = r"(stage\d+_block\d+|inception\d[a-z]|dense\d_layer\d+|conv\d(?=_\d|_out))(?=_)"  # the last of them VGG's
+BLOCK = r"(stage\d+_block\d+|inception\d[a-z]|dense\d_layer\d+|conv\d(?=_\d|_out))(?=_)"  # the last is VGG's
 
 
-@pytest.mark.parametrize("name", [name for name in DISTINCT if not name.startswith("AlexNet")])  # it has no blocks
+@pytest.mark.parametrize("name", [name for name in DISTINCT if not name.startswith("AlexNet")])  # without blocks
 def test_every_block_ends_in_out(name):
-    """What leaves a block is its last tensor, whose name ends in _out."""
+    """The only tensor of a block that is used outside the block is its last one, whose name ends in _out."""
     model = network(name)
     made_by = producers(model)
     block = {layer.name: match[0] for layer in model.layers if (match := re.match(BLOCK, layer.name))}
@@ -74,7 +75,7 @@ def test_every_block_ends_in_out(name):
 
 @every_variant
 def test_normalization_and_activation_are_named_as_their_convolution(name, arguments):
-    """conv1_conv -> conv1_bn -> conv1_relu, or where they come before it conv1_bn -> conv1_relu -> conv1_conv."""
+    """conv1_conv -> conv1_bn -> conv1_relu, or with pre-activation conv1_bn -> conv1_relu -> conv1_conv."""
     model = network(name, **arguments)
     made_by = producers(model)
     after = {"bn": ("conv",), "relu": ("bn", "conv"), "swish": ("bn", "conv")}
@@ -84,7 +85,7 @@ def test_normalization_and_activation_are_named_as_their_convolution(name, argum
         unit, _, kind = layer.name.rpartition("_")
         expected = before if name in PRE_ACTIVATION and unit != "stem" else after
         if kind in expected:
-            # Of several inputs the last: the normalization of what the others are.
+            # The last input: a recomputed convolution takes feature maps and then their normalization.
             source = made_by[id(keras.tree.flatten(layer.input)[-1])]
             assert source in {f"{unit}_{expected_kind}" for expected_kind in expected[kind]}, layer.name
             met.add(kind)
@@ -107,7 +108,7 @@ def test_keras_file_round_trip(name, arguments, tmp_path):
 
 
 def classifiers(model, x):
-    """What enters the last dense layer of each head, with that layer's kernel and bias: {head: three arrays}."""
+    """Return {head: (input, kernel, bias)} of the last dense layer of each head, as arrays."""
     outputs = model.output if isinstance(model.output, dict) else {"main": model.output}
     layers = {head: model.get_layer(producers(model)[id(output)]) for head, output in outputs.items()}
     features = keras.Model(model.input, {head: layer.input for head, layer in layers.items()})(x, training=False)
@@ -125,19 +126,19 @@ def test_outputs_are_probabilities(name, arguments):
 
 @every_variant
 def test_no_activation_gives_logits(name, arguments):
-    """Of seven classes; all else is the network of ten with its activation."""
+    """With seven classes; all other layers are those of the network with ten classes and an activation."""
     x, model = images(2, 64, 64, 3), network(name, classes=7, classifier_activation=None, **arguments)
     assert [v.path for v in model.weights] == [v.path for v in network(name, **arguments).weights]
     out = outputs(model, x)
     for head, (features, kernel, bias) in classifiers(model, x).items():
         assert out[head].shape == (2, 7)
         np.testing.assert_allclose(out[head], features @ kernel + bias, rtol=1e-4, atol=1e-5)
-        assert not np.allclose(out[head][0], out[head][1], rtol=1e-3)  # each image has its own
+        assert not np.allclose(out[head][0], out[head][1], rtol=1e-3)  # the logits of two images differ
 
 
 @every_variant
 def test_one_class_is_a_sigmoid(name, arguments):
-    """The softmax of one logit is always 1."""
+    """Not a softmax, which is always 1 for a single logit."""
     x, model = images(2, 64, 64, 3), shaken(build(name, classes=1, **arguments))
     out = outputs(model, x)
     for head, (features, kernel, bias) in classifiers(model, x).items():
@@ -147,7 +148,7 @@ def test_one_class_is_a_sigmoid(name, arguments):
 
 @every_network
 def test_without_top(name, tmp_path):
-    """A backbone, which passes over the classifier's weights in a file; with pooling its size is open by default."""
+    """A backbone skips the classifier's weights in a file; with pooling its default size is (None, None)."""
     x, model, path = images(2, 64, 64, 3), network(name), tmp_path / "weights.safetensors"
     keras_cnns.save_weights(model, path)
     shapes = {None: (64, 64, 3), "avg": None, "max": (64, 64, 3)}
@@ -161,8 +162,7 @@ def test_without_top(name, tmp_path):
     assert maps.shape[:3] == (2, size, size) and parts[None].output_shape == (None, *maps.shape[1:])
     np.testing.assert_allclose(parts["avg"](x), maps.mean((1, 2)), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(parts["max"](x), maps.max((1, 2)), rtol=1e-5, atol=1e-6)
-    # The classifier stands on the average, or on dense layers on the whole map: the backbone's features are those that
-    # the whole network sees.
+    # The classifier applied to the backbone's features gives the output of the whole network.
     features = maps.reshape(2, -1) if name in FLATTENING else maps.mean((1, 2))
     for fully_connected in ("head_fc1", "head_fc2") if name in FLATTENING else ():
         kernel, bias = model.get_layer(fully_connected).get_weights()
@@ -176,7 +176,7 @@ def test_without_top(name, tmp_path):
 
 @every_network
 def test_any_size_and_number_of_channels(name):
-    """A network whose size is open equals the one whose size is fixed, odd and oblong ones too; images are grey."""
+    """A network of size (None, None) equals those of fixed sizes, odd and oblong ones too, on gray images."""
     top = {"include_top": False, "pooling": "avg"} if name in FLATTENING else {}
     model = shaken(build(name, input_shape=(None, None, 1), **top))
     assert model.input_shape == (None, None, None, 1)
@@ -197,7 +197,7 @@ def test_any_size_with_heads(name, size):
 
 @every_network
 def test_input_tensor(name):
-    """What one's own layers make of an input; the network begins before them."""
+    """The output of a user's own layer; the model begins at the input of that layer."""
     own, model, x = keras.Input((64, 64, 3), name="photo"), network(name), images(2, 64, 64, 3)
     on_layer = same_weights(build(name, input_tensor=keras.layers.Rescaling(0.5, name="half")(own)), model)
     assert on_layer.input is own
@@ -207,7 +207,7 @@ def test_input_tensor(name):
 # --- numbers
 
 
-# Both half precisions for every network, one for its variants: they differ in what NumPy and TensorFlow can compute.
+# bfloat16 for every network, float16 for every variant: NumPy and TensorFlow support different operations of the two.
 HALVES = [(name, {}, "bfloat16") for name in DISTINCT] + [(name, arguments, "float16") for name, arguments in VARIANTS]
 
 
@@ -247,7 +247,7 @@ def test_every_variable_has_a_gradient(name, arguments):
     for variable, gradient in zip(model.trainable_variables, tape.gradient(loss, variables), strict=True):
         assert gradient is not None, variable.path
         if arguments.get("batch_norm") and variable.path.endswith("_conv/bias"):
-            assert np.isfinite(gradient).all(), variable.path  # zero but for rounding: the normalization takes it out
+            assert np.isfinite(gradient).all(), variable.path  # rounding errors: the normalization removes biases
             continue
         assert np.isfinite(gradient).all() and np.any(gradient), variable.path
 
@@ -257,10 +257,10 @@ def test_every_variable_has_a_gradient(name, arguments):
 
 @every_variant
 def test_weight_file_round_trip(name, arguments, tmp_path):
-    """Into a second build, which has the same names, whatever else has been built."""
+    """A second build has the same names, whatever has been built in between."""
     model, path = network(name, **arguments), tmp_path / "weights.safetensors"
     keras_cnns.save_weights(model, path, {"epoch": "3"})
-    keras.layers.Dense(1), keras.layers.ReLU()  # moves Keras's counters for layers without a name
+    keras.layers.Dense(1), keras.layers.ReLU()  # increments Keras's counters of unnamed layers
     loaded = build(name, weights=str(path), **arguments)
     assert [layer.name for layer in loaded.layers] == [layer.name for layer in model.layers]
     assert [variable.path for variable in loaded.weights] == [variable.path for variable in model.weights]

@@ -1,4 +1,4 @@
-"""Published weights by their names: every array goes to one variable, in our layout, or nothing is written."""
+"""Conversion of published weights: every array becomes one variable in our layout, or nothing is written."""
 
 import hashlib
 import os
@@ -16,13 +16,13 @@ from keras import layers
 
 import keras_cnns
 from keras_cnns import efficientnet, resnet
-from keras_cnns.checkpoints import NAMES, rename
+from keras_cnns.conversion import NAMES, rename
 from keras_cnns.efficientnet import Conv, MBConv
 from training.__main__ import main
 from training.convert import convert, read_torch
 from training.errors import DataError, UserError
 
-# The packages' names of layers, and ours, typed by hand.
+# {package: {its name of a layer: our name}}, typed by hand.
 RENAMED = {
     "torchvision resnet": {
         "conv1": "stem_conv",
@@ -38,7 +38,7 @@ RENAMED = {
         "features.norm0": "stem_bn",
         "features.denseblock3.denselayer24.norm1": "dense3_layer24_conv1_bn",
         "features.denseblock1.denselayer2.conv2": "dense1_layer2_conv2_conv",
-        # As the published files have them; torchvision renames them when it reads the files.
+        # The names in the published files, which torchvision changes when it loads them.
         "features.denseblock4.denselayer16.norm.2": "dense4_layer16_conv2_bn",
         "features.denseblock1.denselayer1.conv.1": "dense1_layer1_conv1_conv",
         "features.transition2.norm": "transition2_bn",
@@ -103,7 +103,7 @@ STEM, TOP = Conv("stem", 3, 2, 8), Conv("top", 1, 1, 16)
 
 @pytest.fixture
 def small():
-    """An EfficientNet of two blocks without gates, and a state dict for it in efficientnet-pytorch's form."""
+    """Return an EfficientNet of two blocks without gates and a state dict for it as in efficientnet-pytorch."""
     table = (STEM, MBConv("stage2", 1, 3, 1, 8, 1), MBConv("stage3", 6, 5, 2, 12, 1), TOP)
     model = efficientnet.efficientnet(table, gate=None, classes=5, input_shape=(32, 32, 3))
     random = np.random.default_rng(0)
@@ -142,8 +142,8 @@ def test_every_array_goes_to_its_variable_in_our_layout(small):
         np.testing.assert_array_equal(arrays[f"stage3_block1_expand_bn/{kind}"], state[f"_blocks.1._bn0.{theirs}"])
 
 
-def test_rows_behind_a_flattened_map_are_put_into_our_order():
-    """torch flattens (channels, height, width), Keras (height, width, channels); dropout between is passed by."""
+def test_rows_after_a_flattened_map_are_reordered():
+    """torch flattens (channels, height, width), Keras (height, width, channels); dropout in between is skipped."""
     image = keras.Input((2, 3, 4))
     x = layers.Dropout(0.5)(layers.Flatten()(image))
     model = keras.Model(image, layers.Dense(5, use_bias=False, name="head_dense")(x))
@@ -155,11 +155,20 @@ def test_rows_behind_a_flattened_map_are_put_into_our_order():
 
 
 SPOILED = {
-    "missing": (lambda s: {k: v for k, v in s.items() if k != "_bn1.bias"}, "1 variables are missing, as top_bn/beta"),
-    "unexpected": (lambda s: s | {"_new.weight": np.ones(3)}, "1 are not in the model, as _new/kernel"),
-    "a block too many": (lambda s: s | {"_blocks.2._bn1.bias": np.ones(3)}, "not in the model, as block2_depthwise_bn"),
+    "missing": (
+        lambda s: {k: v for k, v in s.items() if k != "_bn1.bias"},
+        "1 variables are missing, e.g. top_bn/beta",
+    ),
+    "unexpected": (lambda s: s | {"_new.weight": np.ones(3)}, "1 are not in the model, e.g. _new/kernel"),
+    "a block too many": (
+        lambda s: s | {"_blocks.2._bn1.bias": np.ones(3)},
+        "not in the model, e.g. block2_depthwise_bn",
+    ),
     "shape": (lambda s: s | {"_fc.bias": np.ones(6)}, r"head_dense/bias is \(6,\) in the file and \(5,\) in the model"),
-    "twice": (lambda s: s | {"stem_conv.weight": np.ones(3)}, "_conv_stem.weight and stem_conv.weight would both be"),
+    "twice": (
+        lambda s: s | {"stem_conv.weight": np.ones(3)},
+        "both _conv_stem.weight and stem_conv.weight would",
+    ),
     "other": (lambda s: {"fc.weight": np.ones((5, 16))}, "variables are missing"),
     "int64": (lambda s: s | {"_fc.bias": np.ones(5, "int64")}, "_fc.bias is int64; weights are floating-point"),
     "NaN": (lambda s: s | {"_fc.bias": np.full(5, np.nan)}, "head_dense/bias has values that are NaN"),
@@ -178,7 +187,7 @@ def test_a_state_dict_that_does_not_fit_is_refused(small, fault):
 
 
 def torchvision_resnet18(classes):
-    """The names and shapes of torchvision's ResNet-18, typed by hand, with random values."""
+    """Return random weights with the names and shapes of torchvision's ResNet-18, typed by hand."""
     shapes = {"conv1.weight": (64, 3, 7, 7), "fc.weight": (classes, 512), "fc.bias": (classes,)}
     norms = {"bn1": 64}
     for stage, (into, out) in enumerate(((64, 64), (64, 128), (128, 256), (256, 512)), 1):
@@ -203,7 +212,7 @@ def source(tmp_path):
     return path
 
 
-def test_the_command_writes_weights_and_where_they_are_from(source, tmp_path, capsys):
+def test_the_command_writes_weights_and_their_source(source, tmp_path, capsys):
     file = tmp_path / "ours.safetensors"
     assert main(["convert", str(source), str(file), "--model", "resnet18", "--model_args", '{"classes": 7}']) == 0
     assert f"{file}: ResNet18, preprocessing imagenet" in capsys.readouterr().out
@@ -221,14 +230,14 @@ def test_the_command_writes_weights_and_where_they_are_from(source, tmp_path, ca
     assert keras_cnns.ResNet18(include_top=False, weights=str(file)).count_params() == 11_186_112
 
 
-def test_the_mode_of_preprocessing_can_be_said(source, tmp_path):
+def test_the_preprocessing_mode_can_be_passed(source, tmp_path):
     arguments = {"model_args": {"classes": 7}, "preprocessing": "caffe"}
     assert convert(source, tmp_path / "file", "ResNet18", **arguments)["preprocessing"] == "caffe"
 
 
 @pytest.fixture
 def small_builder(small, monkeypatch):
-    """Lets the name InceptionV1 or ResNet18 stand for a small network, and gives a file of weights for it."""
+    """Return a function that makes a name stand for a small network and returns a state dict for it."""
     model, state = small
 
     def build(**arguments):
@@ -245,7 +254,7 @@ def small_builder(small, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "mode"), [("InceptionV1", "tf"), ("EfficientNetLite3", "lite"), ("SEInceptionV1", "imagenet")]
 )
-def test_the_mode_is_that_of_the_networks_publisher(name, mode, small_builder, tmp_path):
+def test_the_default_mode_is_that_of_the_published_weights(name, mode, small_builder, tmp_path):
     safetensors.numpy.save_file(small_builder(name), tmp_path / "theirs.safetensors")
     assert convert(tmp_path / "theirs.safetensors", tmp_path / "ours", name)["preprocessing"] == mode
 
@@ -259,7 +268,7 @@ def test_half_precision_is_read(dtype, small_builder, tmp_path):
     np.testing.assert_array_equal(bias, state["_fc.bias"].astype("float32"))
 
 
-def test_only_a_regular_file_is_replaced_and_only_after_all_is_checked(small_builder, tmp_path):
+def test_only_a_regular_file_is_replaced_and_only_after_all_checks(small_builder, tmp_path):
     source, old, fifo = tmp_path / "theirs.safetensors", tmp_path / "old", tmp_path / "fifo"
     state = small_builder("ResNet18")
     safetensors.numpy.save_file(state, source)
@@ -290,7 +299,7 @@ def test_only_a_regular_file_is_replaced_and_only_after_all_is_checked(small_bui
 
 
 class Tensor:
-    """What convert needs of a torch tensor; one without values is sparse or on the device "meta"."""
+    """The part of a torch tensor that convert uses; with an error it is sparse or on the device "meta"."""
 
     def __init__(self, array, error=None):
         self.array, self.error = array, error
@@ -308,17 +317,17 @@ class Tensor:
 
 
 ADVICE = "Weights only load failed. Re-run torch.load with weights_only=False"
-# What torch.load gives or raises, and what is then said.
+# {case: (what torch.load returns or raises, the error)}
 FROM_TORCH = {
     "empty": (EOFError(), r"weights\.pth is not a whole file of torch weights \(EOFError\)"),
     "cut off": (
         RuntimeError("failed finding central directory\nmore"),
         r"\(failed finding central directory\)\. Download",
     ),
-    "code": (pickle.UnpicklingError(ADVICE), r"\(UnpicklingError\)\. .* a file that holds code is not read"),
-    "list": ([Tensor(np.ones(3))], "something else than tensors by name"),
-    "numbers as names": ({0: Tensor(np.ones(3))}, "something else than tensors by name"),
-    "no tensor": ({"epoch": 3}, "something else than tensors by name"),
+    "code": (pickle.UnpicklingError(ADVICE), r"\(UnpicklingError\)\. .* a file that contains code is not read"),
+    "list": ([Tensor(np.ones(3))], "something other than tensors by name"),
+    "numbers as names": ({0: Tensor(np.ones(3))}, "something other than tensors by name"),
+    "no tensor": ({"epoch": 3}, "something other than tensors by name"),
     "sparse": (
         {"fc.weight": Tensor(np.ones(3), TypeError("can't convert Sparse layout"))},
         r"fc\.weight cannot be read as a plain array \(can't convert Sparse layout\)",
@@ -346,8 +355,8 @@ def test_what_torch_does_not_read_as_weights_is_refused(what, tmp_path, monkeypa
     assert "weights_only" not in str(error.value)
 
 
-def test_torchs_tensors_become_arrays(tmp_path, monkeypatch):
-    """Whole numbers stay what they are, so that they are refused as weights."""
+def test_torch_tensors_become_arrays(tmp_path, monkeypatch):
+    """Integers stay integers, so that they are refused as weights."""
     state = {"half": Tensor(np.ones(3, "float16")), "whole": Tensor(np.array(7))}
     torch = types.SimpleNamespace(load=lambda *_, **__: state, Tensor=Tensor)
     monkeypatch.setitem(sys.modules, "torch", torch)

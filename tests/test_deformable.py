@@ -118,15 +118,19 @@ SPOILED = {
     "an offset alone": (
         ["stage3_block1_conv2_conv/offset_bias"],
         [],
-        "1 variables are missing, as stage3_block1",
+        "1 variables are missing, e.g. stage3_block1",
     ),
-    "a mask alone": (["stage2_block1_conv2_conv/mask_kernel"], [], "missing, as stage2_block1_conv2_conv/mask_kernel"),
+    "a mask alone": (
+        ["stage2_block1_conv2_conv/mask_kernel"],
+        [],
+        "missing, e.g. stage2_block1_conv2_conv/mask_kernel",
+    ),
     "a kernel": (
         ["stage3_block1_conv2_conv/kernel"],
         [],
-        "1 variables are missing, as stage3_block1_conv2_conv/kernel",
+        "1 variables are missing, e.g. stage3_block1_conv2_conv/kernel",
     ),
-    "an unknown offset": ([], ["stem_conv/offset_kernel"], "1 are not in the model, as stem_conv/offset_kernel"),
+    "an unknown offset": ([], ["stem_conv/offset_kernel"], "1 are not in the model, e.g. stem_conv/offset_kernel"),
 }
 
 
@@ -148,7 +152,7 @@ def test_a_plain_file_still_has_to_fit(plain_file):
     arrays = safetensors.numpy.load_file(plain_file)
     del arrays["stage4_block1_conv2_conv/kernel"]
     safetensors.numpy.save_file(arrays, plain_file.with_name("less.safetensors"))
-    with pytest.raises(ValueError, match=r"1 variables are missing, as stage4_block1_conv2_conv/kernel"):
+    with pytest.raises(ValueError, match=r"1 variables are missing, e.g. stage4_block1_conv2_conv/kernel"):
         deformable_resnet(STAGES, weights=plain_file.with_name("less.safetensors"), **SMALL)
     with pytest.raises(ValueError, match=r"head_dense/kernel is \(64, 10\) in the file and \(64, 7\) in the model"):
         deformable_resnet(STAGES, weights=plain_file, **(SMALL | {"classes": 7}))
@@ -157,7 +161,7 @@ def test_a_plain_file_still_has_to_fit(plain_file):
 def test_weights_of_a_deformable_network_do_not_fit_a_plain_one(tmp_path):
     """Its offsets are part of what it learned and must not get lost unseen."""
     keras_cnns.save_weights(deformable_resnet(STAGES, **SMALL), tmp_path / "deformable.safetensors")
-    with pytest.raises(ValueError, match=r"12 are not in the model, as stage2_block1_conv2_conv/mask_bias"):
+    with pytest.raises(ValueError, match=r"12 are not in the model, e.g. stage2_block1_conv2_conv/mask_bias"):
         resnet.resnet(STAGES, block=resnet.bottleneck, weights=tmp_path / "deformable.safetensors", **SMALL)
 
 

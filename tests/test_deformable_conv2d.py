@@ -1,4 +1,4 @@
-"""Deformable convolution against what it must be: a plain one, a shifted one, its own differences."""
+"""Deformable convolution against plain convolutions, shifted maps, its equations and finite differences."""
 
 import keras
 import numpy as np
@@ -15,7 +15,7 @@ def draw(*shape, seed=0):
 
 
 def moved(layer, seed=1, scale=0.05):
-    """Gives the offsets and masks of a built layer weights that are not zero."""
+    """Set the variables of the offsets and masks of a built layer to random values."""
     for variable in layer.weights:
         if variable.name.startswith(("offset_", "mask_")):
             variable.assign(scale * draw(*variable.shape, seed=seed))
@@ -35,7 +35,7 @@ GEOMETRIES = [
 
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=lambda g: "-".join(map(str, g.values())))
 def test_zero_offsets_are_the_plain_convolution(geometry):
-    """At odd and even sizes, with and without a mask; Keras's weights are taken as they are."""
+    """With the weights of Keras's layer, at odd and even sizes, with and without a mask."""
     for height, width in ((9, 12), (10, 11)):
         x = draw(2, height, width, 4)
         plain = keras.layers.Conv2D(6, bias_initializer="random_normal", **geometry)
@@ -62,7 +62,7 @@ def test_groups_are_those_of_the_plain_convolution(groups, offset_groups):
 
 @pytest.mark.parametrize("padding", ["same", "valid", 2, (0, 1)])
 def test_strides_and_dilation_together(padding):
-    """Keras has no such convolution; every second row and third column of the dense one, from where "same" starts."""
+    """Keras has no such convolution: compare with every second row and third column of an unstrided one."""
     x = draw(2, 11, 13, 3)
     layer = DeformableConv2D(4, 3, strides=(2, 3), dilation_rate=2, padding=padding)
     out = layer(x)
@@ -71,7 +71,7 @@ def test_strides_and_dilation_together(padding):
     padded = np.pad(x, ((0, 0), (rows, rows), (columns, columns), (0, 0)))
     dense = tf.nn.convolution(padded, layer.kernel.value, padding="VALID", dilations=2)
     np.testing.assert_allclose(out, dense[:, ::2, ::3], rtol=1e-4, atol=1e-5)
-    # The offsets' convolution looks at the same places: its bias, and one weight in the middle of its kernel.
+    # The convolution of the offsets has the same positions: its bias, and one weight in the middle of its kernel.
     assert layer.compute_output_shape(x.shape) == out.shape
     offsets, _ = moved(layer).offsets_and_mask(x)
     dense = tf.nn.convolution(padded, layer.offset_kernel.value, padding="VALID", dilations=2) + layer.offset_bias
@@ -83,7 +83,7 @@ def test_strides_and_dilation_together(padding):
 
 @pytest.mark.parametrize("shift", [(1, 0), (-2, 3), (0, -4), (30, 0)])
 def test_a_whole_offset_is_a_shifted_map(shift):
-    """Everything beyond the border is zero, however far; (down, right) is the order."""
+    """Everything outside the map is zero, at any distance; offsets are (down, right)."""
     x, kernel = draw(2, 8, 9, 3), draw(3, 3, 3, 5, seed=1)
     down, right = shift
     far = np.pad(x, ((0, 0), (40, 40), (40, 40), (0, 0)))
@@ -94,7 +94,7 @@ def test_a_whole_offset_is_a_shifted_map(shift):
 
 
 def sample(image, y, x):
-    """The value of a map (height, width) at a place, by equations (3) and (4) of Dai et al."""
+    """Return the value of a map (height, width) at a position by equations (3) and (4) of Dai et al."""
     return sum(
         max(0, 1 - abs(y - row)) * max(0, 1 - abs(x - column)) * image[row, column]
         for row in range(image.shape[0])
@@ -103,7 +103,7 @@ def sample(image, y, x):
 
 
 def test_samples_are_those_of_the_papers_equations():
-    """Equation (2), one sample at a time: offsets, masks and offset groups, across the borders by fractions."""
+    """Equation (2), one sample at a time: offsets, masks and offset groups, also fractions outside the border."""
     height, width, channels, filters, offset_groups = 4, 5, 4, 3, 2
     x, kernel = draw(1, height, width, channels), draw(2, 3, channels, filters, seed=1)
     offsets = 2 * draw(1, 3, 3, offset_groups * 6 * 2, seed=2)
@@ -118,8 +118,8 @@ def test_samples_are_those_of_the_papers_equations():
     np.testing.assert_allclose(out[0], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_offsets_that_are_no_number_stay_visible():
-    """Training that diverges must end in a NaN, not in an index out of range."""
+def test_nan_offsets_give_nan():
+    """Diverging training must end in NaN, not in an index out of range."""
     x, kernel, offsets = draw(1, 4, 4, 2), draw(3, 3, 2, 2), np.zeros((1, 4, 4, 18), "float32")
     offsets[0, 0, 0] = np.nan
     offsets[0, 3, 3] = np.inf
@@ -131,7 +131,7 @@ def test_offsets_that_are_no_number_stay_visible():
 
 
 def test_gradients_are_those_of_finite_differences():
-    """In float64, to the map, the offsets, the kernel and the mask."""
+    """In float64, of the map, the offsets, the kernel and the mask."""
     arguments = [draw(1, 4, 5, 4), 1.5 * draw(1, 4, 5, 36, seed=1), draw(3, 3, 2, 2, seed=2), draw(1, 4, 5, 18, seed=3)]
     arguments = [tf.constant(argument, "float64") for argument in arguments]
     direction = tf.constant(draw(1, 4, 5, 2, seed=4), "float64")
@@ -151,7 +151,7 @@ def test_gradients_are_those_of_finite_differences():
 
 
 def test_a_small_network_learns_its_offsets():
-    """The target is the image, two pixels further to the right and one further down: the offsets must find it."""
+    """The target is the image shifted by one row and two columns, which the offsets must learn."""
     keras.utils.set_random_seed(0)
     phase = 3 * draw(2, 32, 1, 1, 1)
     rows, columns = np.arange(10.0)[:, None, None], np.arange(12.0)[:, None]
@@ -179,14 +179,14 @@ def test_variables(modulated):
 
 
 def test_offsets_and_mask_come_from_the_input():
-    """By hand for a bias of the branches alone: 0.5 pixels down, mask 2 * sigmoid(1)."""
+    """By hand: with biases only, 0.5 pixels down and a mask of 2 * sigmoid(1)."""
     layer, x = DeformableConv2D(1, 1, modulated=True, kernel_initializer="ones"), draw(1, 3, 3, 1)
     layer.build(x.shape)
     layer.offset_bias.assign([0.5, 0])
     layer.mask_bias.assign([1])
     below = np.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0)))[:, 1:]
     np.testing.assert_allclose(layer(x), 2 / (1 + np.exp(-1)) * (x + below) / 2, rtol=1e-5, atol=1e-6)
-    # Of a kernel of the branches: as many pixels to the right as the pixel says.
+    # With a kernel: the value of the pixel is the offset to the right.
     layer.offset_bias.assign([0, 0])
     layer.mask_bias.assign([0])
     layer.offset_kernel.assign([[[[0, 1]]]])
@@ -196,7 +196,7 @@ def test_offsets_and_mask_come_from_the_input():
 
 @pytest.mark.parametrize("modulated", [False, True])
 def test_any_size(modulated):
-    """A model whose size is open answers as the layer does at each size, also in a graph."""
+    """A model of size (None, None) equals the layer at each size, in a graph too."""
     for padding in ("same", "valid", 1):
         layer = DeformableConv2D(4, 3, strides=2, padding=padding, modulated=modulated)
         model = keras.Sequential([keras.Input((None, None, 3)), layer])
@@ -226,7 +226,7 @@ def test_save_and_load(modulated, tmp_path):
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_half_precision(policy):
-    """The map is in half precision; where to look is not, or 300.3 pixels to the right would be 300.25 or 300."""
+    """The map is in half precision, positions are not: 300.3 pixels would be 300.25 or 300."""
     layer = DeformableConv2D(2, 1, modulated=True, kernel_initializer="ones", use_bias=False, dtype=policy)
     x = np.zeros((1, 2, 400, 1), "float32")
     x[..., 300, :] = 1

@@ -1,4 +1,4 @@
-"""Networks as backbones, and names for their answers."""
+"""Networks as backbones of detectors and segmenters."""
 
 import keras
 import numpy as np
@@ -27,7 +27,7 @@ def test_each_stride_has_the_end_of_its_last_block(name, layers):
     assert maps.name == f"{name.lower()}_features"
 
 
-def test_the_maps_are_the_networks_own_at_any_size():
+def test_the_maps_are_those_of_the_network_at_any_size():
     model = keras_cnns.ResNet18(include_top=False)
     maps = keras_cnns.features(model, strides=(2, 32))
     x = np.random.RandomState(0).normal(size=(1, 64, 32, 3)).astype("float32")
@@ -41,7 +41,7 @@ def test_cifar_networks_have_other_strides():
     assert maps.output_shape == [(None, 32, 32, 16), (None, 16, 16, 32), (None, 8, 8, 64)]
 
 
-def test_heads_are_no_part_of_a_backbone():
+def test_heads_are_not_part_of_a_backbone():
     model = keras_cnns.GoogLeNet(aux_heads=True, input_shape=(224, 224, 3))
     maps = keras_cnns.features(model, strides=(16,))
     last = maps(np.zeros((1, 224, 224, 3), "float32"))
@@ -49,13 +49,13 @@ def test_heads_are_no_part_of_a_backbone():
     assert not any(layer.name.startswith(("aux", "head")) for layer in maps.layers)
 
 
-def test_a_stride_that_is_not_there_is_named():
+def test_a_missing_stride_is_named():
     with pytest.raises(ValueError, match=r"resnet18 has no feature map at stride 64\. Its strides are 2, 4, 8, 16, 32"):
         keras_cnns.features(keras_cnns.ResNet18(), strides=(8, 64))
 
 
 def test_a_segmentation_network_trains_on_a_backbone():
-    """The README's, on a small backbone: every map is brought to the size of the finest, added up, and classified."""
+    """The example of the README on a small backbone: all maps are upsampled to the finest, added and classified."""
     stages = [resnet.Stage(filters, 1) for filters in (8, 16, 32, 64)]
     backbone = keras_cnns.features(resnet.resnet(stages, block=resnet.basic_block, include_top=False))
     finest, *coarser = backbone.outputs
@@ -75,30 +75,3 @@ def test_a_segmentation_network_trains_on_a_backbone():
     masks[:, :, 32:] = 1
     losses = network.fit(images, masks, batch_size=4, epochs=5, verbose=0).history["loss"]
     assert losses[-1] < 0.5 * losses[0]
-
-
-def test_predictions_get_names_and_an_order():
-    probabilities = np.array([[0.1, 0.2, 0.7], [0.5, 0.4, 0.1]])
-    assert keras_cnns.decode_predictions(probabilities, ["a", "b", "c"], top=2) == [
-        [("c", 0.7), ("b", 0.2)],
-        [("a", 0.5), ("b", 0.4)],
-    ]
-    assert [len(row) for row in keras_cnns.decode_predictions(keras.ops.ones((1, 3)), ["a", "b", "c"])] == [3]
-
-
-@pytest.mark.parametrize("predictions", [np.ones((1, 4)), np.ones(3)])
-def test_names_must_fit_the_predictions(predictions):
-    with pytest.raises(ValueError, match=r"and 3 class names; pass probabilities \(batch, classes\)"):
-        keras_cnns.decode_predictions(predictions, ["a", "b", "c"])
-
-
-@pytest.mark.parametrize("names", [None, 3, "abc"])
-def test_names_must_be_passed(names):
-    """keras.applications' second argument is `top`."""
-    with pytest.raises(ValueError, match=rf"class_names={names!r}; pass a list .* ImageNet do not come .* as top=5"):
-        keras_cnns.decode_predictions(np.ones((1, 3)), names)
-
-
-def test_the_number_of_answers_is_at_least_one():
-    with pytest.raises(ValueError, match="top=0; it must be at least 1"):
-        keras_cnns.decode_predictions(np.ones((1, 3)), ["a", "b", "c"], top=0)

@@ -1,4 +1,4 @@
-"""Fine-tuning: what is taken over, what stays as it is, and what it is good for."""
+"""Fine-tuning: what is loaded, what stays frozen, and that it helps."""
 
 import dataclasses
 import hashlib
@@ -14,6 +14,7 @@ from sklearn.datasets import load_digits
 
 import keras_cnns
 from training import run as runs
+from training.batches import training_batches
 from training.data import Data, Split
 from training.errors import StateError, UserError
 from training.finetuning import freeze, initialize, levels_of
@@ -34,14 +35,17 @@ RECIPE = Recipe(
     preprocessing="caffe",
     precision="float32",
 ).resolved()
-# Ten steps of plain SGD, from scratch and of a head alone: one recipe, each with the best of the rates in the README.
+# Ten steps of plain SGD, from scratch and of the head alone, each with the best learning rate of those in the docs.
 SCRATCH = dataclasses.replace(RECIPE, epochs=1, crop="center", optimizer="sgd", momentum=0.0, learning_rate=2.0)
 TUNE = dataclasses.replace(SCRATCH, preprocessing="auto", learning_rate=1.0)
 
 
 def digits(classes, images_to_train=None):
-    """Images (12, 12, 3) of some digits, each somewhere in its image, so that a network has more to learn than where
-    the ink is, and tinted, so that the order of the channels matters; a fifth tests, a fifth validates."""
+    """Return data of some digits as images (12, 12, 3), a fifth each for validation and test.
+
+    The position of the digit is random, so that a network must learn its shape, and images are tinted, so that the
+    order of the channels matters.
+    """
     source = load_digits()
     chosen = np.isin(source.target, classes)
     places = np.random.RandomState(0).randint(5, size=(chosen.sum(), 2))
@@ -68,7 +72,7 @@ LOW, HIGH = digits(range(5)), digits(range(5, 10), 320)
 
 
 def batch(split, count):
-    """Images (count, 12, 12, 3) as evaluation sees them, normalised by hand as Caffe does, and their labels."""
+    """Return images (count, 12, 12, 3) as in evaluation, normalized by hand as in Caffe, and their labels."""
     images, labels, _ = next(iter(split.load(None).batch(count)))
     pixels = tf.image.resize(images, (12, 12), antialias=True).numpy()
     return pixels, (pixels[..., ::-1] - np.float32(CAFFE_MEAN)).astype("float32"), labels.numpy()
@@ -85,7 +89,7 @@ def loss_and_accuracy(logits, labels):
 
 
 def trained(folder, data, recipe, start=lambda model: None):
-    """Trains a network that `start` has prepared; gives it and its run."""
+    """Train a network that `start` has prepared and return it and its run."""
     recipe = recipe.resolved()
     prepare_machine(recipe)
     model = recipe.build(len(data.class_names))
@@ -111,7 +115,7 @@ def small(classes=3):
 
 
 def two_layers(classes, aux=False):
-    """The least network: a convolution, its head and, if asked, an auxiliary head."""
+    """Build a minimal network: a convolution, a head and optionally an auxiliary head."""
     image = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(4, 3, use_bias=False, name="stem_conv")(image)
     main = keras.layers.Dense(classes, name="head_dense")(keras.layers.GlobalAveragePooling2D(name="head_pool")(x))
@@ -123,12 +127,12 @@ def two_layers(classes, aux=False):
 
 @pytest.fixture(scope="module")
 def low_run(tmp_path_factory):
-    """A network trained on the digits 0 to 4."""
+    """Return the run of a network trained on the digits 0 to 4."""
     return trained(tmp_path_factory.mktemp("low") / "run", LOW, RECIPE)[1]
 
 
 class StopInStep(keras.callbacks.Callback):
-    """Ends the process's work in a step, as a kill would, and keeps the first step's loss."""
+    """Interrupt training in a step, as a kill would, and keep the loss of the first step."""
 
     def __init__(self, step):
         super().__init__()
@@ -142,8 +146,10 @@ class StopInStep(keras.callbacks.Callback):
 
 @pytest.fixture(scope="module")
 def high_run(low_run, tmp_path_factory):
-    """A run of `fit` on the digits 5 to 9 that starts from them with a frozen backbone. It was interrupted, and the
-    file that it started from was another one when it went on."""
+    """Return a run of `fit` on the digits 5 to 9, initialized from `low_run` with a frozen backbone.
+
+    It was interrupted, and the file that it was initialized from had changed when it was resumed.
+    """
     folder = tmp_path_factory.mktemp("high")
     source = folder / "source.safetensors"
     shutil.copy(low_run.best, source)
@@ -158,7 +164,7 @@ def high_run(low_run, tmp_path_factory):
     return run, stop.first
 
 
-def test_a_frozen_backbone_beats_as_many_steps_from_scratch(low_run, high_run, tmp_path):
+def test_a_frozen_backbone_beats_training_from_scratch(low_run, high_run, tmp_path):
     tuned = json.loads(high_run[0].metrics.read_text())["test"]["accuracy"]
     _, scratch = trained(tmp_path / "scratch", HIGH, SCRATCH)
     with pytest.MonkeyPatch.context() as patch:
@@ -168,30 +174,28 @@ def test_a_frozen_backbone_beats_as_many_steps_from_scratch(low_run, high_run, t
     assert tuned > accuracy + 0.05
 
 
-def test_what_is_frozen_keeps_its_bits_through_fit(low_run, high_run):
+def test_frozen_weights_keep_their_bits_through_fit(low_run, high_run):
     before, after = saved(low_run), saved(high_run[0])
     changed = {name for name in after if not np.array_equal(before[name], after[name])}
     assert changed == {"head_dense/kernel", "head_dense/bias"}
 
 
-def test_the_run_records_what_it_started_from_and_keeps_to_it(low_run, high_run):
+def test_the_run_records_its_initial_weights_and_keeps_to_them(low_run, high_run):
     record = json.loads((high_run[0].folder / "init.json").read_text())
     assert record["file"] == high_run[0].recipe.init
     assert record["sha256"] == hashlib.sha256(low_run.best.read_bytes()).hexdigest()
     assert record["done"].endswith(
-        "but these; head_dense starts at random: its classes were 0, 1, 2, 3, 4 and are 5, 6, 7, 8, 9 now"
+        "except for these; head_dense starts at random: its classes were 0, 1, 2, 3, 4 and now are 5, 6, 7, 8, 9"
     )
 
 
-def test_the_preprocessing_of_the_file_reaches_everything(low_run, high_run, tmp_path):
+def test_the_preprocessing_mode_of_the_file_is_used_everywhere(low_run, high_run, tmp_path):
     run, first_loss = high_run
     assert run.recipe.preprocessing == "caffe"
-    # Training: a frozen backbone and the head it started with give the loss of the first step directly.
+    # Training: the frozen backbone and the initial head give the loss of the first step.
     prepare_machine(run.recipe)
     network = run.recipe.build(5)
     keras_cnns.load_weights(network, low_run.best, keep=("head_dense/",))
-    from training.batches import training_batches
-
     order = next(iter(training_batches(HIGH, run.recipe, 0)))[2].numpy()
     everything = list(HIGH.train.load(None).as_numpy_iterator())
     by_number = {number: (image, label) for image, label, number in everything}
@@ -200,7 +204,7 @@ def test_the_preprocessing_of_the_file_reaches_everything(low_run, high_run, tmp
     pixels = tf.image.resize(images, (12, 12), antialias=True).numpy()
     x = (pixels[..., ::-1] - np.float32(CAFFE_MEAN)).astype("float32")
     assert first_loss == pytest.approx(loss_and_accuracy(network(x, training=False).numpy(), labels)[0], rel=1e-4)
-    # The rest, with the weights that it ended with.
+    # Everything else, with the final weights.
     keras_cnns.load_weights(network, run.best)
     pixels, x, labels = batch(HIGH.test, HIGH.test.size)
     logits = network(x, training=False).numpy()
@@ -223,7 +227,7 @@ def test_the_preprocessing_of_the_file_reaches_everything(low_run, high_run, tmp
     np.testing.assert_allclose(served["serve_bytes"](images=encoded)["probabilities"], expected[:1], atol=1e-5)
 
 
-def test_gradual_unfreezing_is_a_second_run_from_the_first(high_run, tmp_path):
+def test_gradual_unfreezing_is_a_second_run_initialized_from_the_first(high_run, tmp_path):
     first = high_run[0]
     recipe = dataclasses.replace(
         TUNE, init=str(first.folder), freeze="stem..stage2", backbone_rate=0.1, optimizer="adam", learning_rate=0.01
@@ -239,8 +243,8 @@ def test_gradual_unfreezing_is_a_second_run_from_the_first(high_run, tmp_path):
     assert accuracy[1] > accuracy[0]
 
 
-def test_a_frozen_range_keeps_its_bits_and_all_else_changes(tmp_path):
-    """Decay, momentum and the moving average of the weights included."""
+def test_a_frozen_range_keeps_its_bits_and_the_rest_changes(tmp_path):
+    """With weight decay, momentum and the moving average of the weights."""
     recipe = dataclasses.replace(RECIPE, ema=0.5, weight_decay=0.1, decay_norms=True, epochs=1, batch_size=128)
     starts = []
 
@@ -255,7 +259,7 @@ def test_a_frozen_range_keeps_its_bits_and_all_else_changes(tmp_path):
 
 
 def test_frozen_batch_normalizations_use_their_moving_statistics():
-    """Both kinds: the fused one, and that of networks that compute it twice."""
+    """Of both kinds: the fused one and the recomputed one."""
     for efficient in (False, True):
         model = keras_cnns.DenseNetCIFAR(depth=10, memory_efficient=efficient, input_shape=(8, 8, 3), classes=3)
         freeze(model, "backbone")
@@ -269,21 +273,21 @@ def test_frozen_batch_normalizations_use_their_moving_statistics():
 @pytest.mark.parametrize(
     ("levels", "words"),
     [
-        ("stage9", "no level 'stage9'. The levels of .* are stem, stage1, stage2, stage3, head; backbone is all but"),
+        ("stage9", "no level 'stage9'. The levels of .* are stem, stage1, stage2, stage3, head; backbone means all"),
         ("stem..stage9", "no level 'stage9'. The levels"),
         ("", "no level ''"),
         ("stage3..stem", r"stage3 comes after stem. Pass stem\.\.stage3"),
         ("stem..head", "nothing would be left to train"),
     ],
 )
-def test_levels_that_cannot_be_frozen_are_refused_with_the_levels(levels, words):
+def test_levels_that_cannot_be_frozen_are_refused_with_a_list(levels, words):
     model = small()
     with pytest.raises(UserError, match=words):
         freeze(model, levels)
     assert len(model.trainable_variables) > 20
 
 
-def test_levels_have_the_words_of_each_paper_and_heads_come_last():
+def test_levels_have_the_names_of_each_paper_and_heads_are_last():
     network = keras_cnns.InceptionV1(aux_heads=True, input_shape=(32, 32, 3), classes=2)
     levels = levels_of(network)
     assert levels[:2] == ["conv1", "pool1"] and levels[-3:] == ["aux1", "aux2", "head"]
@@ -296,62 +300,64 @@ def test_levels_have_the_words_of_each_paper_and_heads_come_last():
     assert {variable.path.partition("_")[0] for variable in network.trainable_variables} == {"aux1", "aux2", "head"}
 
 
-def test_only_heads_of_another_class_count_are_replaced_and_it_is_said(tmp_path):
+def test_only_heads_with_another_number_of_classes_are_replaced_and_reported(tmp_path):
     file = tmp_path / "weights.safetensors"
     source = small(3)
     keras_cnns.save_weights(source, file)
     for classes in (3, 7):
         model = small(classes)
         before = values(model)
-        said = initialize(model, file)
-        assert ("head_dense starts at random: it had 3 classes and has 7 now" in said) == (classes == 7)
+        report = initialize(model, file)
+        assert ("head_dense starts at random: it had 3 classes and now has 7" in report) == (classes == 7)
         for name, value in values(model).items():
             replaced = classes == 7 and name.startswith("head_dense/")
             np.testing.assert_array_equal(value, (before if replaced else values(source))[name], err_msg=name)
 
 
-def test_heads_of_as_many_other_classes_are_replaced_and_it_is_said(tmp_path):
+def test_heads_for_as_many_other_classes_are_replaced_and_reported(tmp_path):
     file, silent = tmp_path / "weights.safetensors", tmp_path / "silent.safetensors"
     source, seven = two_layers(7, aux=True), list("abcdefg")
     keras_cnns.save_weights(source, file, {"classes": json.dumps(seven)})
     keras_cnns.save_weights(source, silent)
     for names, from_file, replaced in (
         (seven, file, False),
-        (seven[::-1], file, True),  # the outputs would mean other classes
+        (seven[::-1], file, True),  # the outputs stand for other classes
         (seven[::-1], silent, False),
     ):
         model = two_layers(7, aux=True)
         before = values(model)
-        said = initialize(model, from_file, tuple(names))
-        words = "starts at random: its classes were a, b, c, d, e, ... and are g, f, e, d, c, ... now"
-        assert all((f"{head}_dense {words}" in said) == replaced for head in ("head", "aux1"))
+        report = initialize(model, from_file, tuple(names))
+        words = "starts at random: its classes were a, b, c, d, e, ... and now are g, f, e, d, c, ..."
+        assert all((f"{head}_dense {words}" in report) == replaced for head in ("head", "aux1"))
         for name, value in values(model).items():
             kept = replaced and name.partition("/")[0].endswith("_dense")
             np.testing.assert_array_equal(value, (before if kept else values(source))[name], err_msg=name)
 
 
-def test_auxiliary_heads_start_at_random_where_the_file_has_none(tmp_path):
+def test_auxiliary_heads_that_are_not_in_the_file_start_at_random(tmp_path):
     plain, full = tmp_path / "plain.safetensors", tmp_path / "full.safetensors"
     keras_cnns.save_weights(two_layers(2), plain)
     keras_cnns.save_weights(two_layers(2, aux=True), full)
     model = two_layers(3, aux=True)
     before = values(model)
-    said = initialize(model, plain)
-    assert "aux1 starts at random: it is not in the file" in said and "head_dense starts at random: it had 2" in said
+    report = initialize(model, plain)
+    assert (
+        "aux1 starts at random: it is not in the file" in report and "head_dense starts at random: it had 2" in report
+    )
     changed = {name for name, value in values(model).items() if not np.array_equal(value, before[name])}
     assert changed == {"stem_conv/kernel"}
-    # A file that has them fits all but their last layers, and a network without them passes them over.
-    said, source = initialize(model, full), safetensors.numpy.load_file(full)
+    # A file with heads fits all but their last layers, and a network without them skips them.
+    report, source = initialize(model, full), safetensors.numpy.load_file(full)
     same = {name for name, value in values(model).items() if np.array_equal(value, source[name])}
     assert same >= {"stem_conv/kernel", "aux1_fc/kernel"} and not {"aux1_dense/kernel", "head_dense/kernel"} & same
-    assert said.count("had 2 classes and has 3 now") == 2
-    assert initialize(two_layers(2), full).endswith("all weights were taken over")
+    assert report.count("had 2 classes and now has 3") == 2
+    assert initialize(two_layers(2), full).endswith("all weights were loaded")
 
 
-def test_wrong_weights_are_refused_with_the_fix_and_change_nothing(tmp_path, low_run):
+def test_weights_of_another_network_are_refused_and_change_nothing(tmp_path, low_run):
     deeper = keras_cnns.ResNetCIFAR(depth=14, input_shape=(8, 8, 3), classes=3)
     before = values(deeper)
-    with pytest.raises(UserError, match=r"variables are missing, as stage1_block2.*--model ResNetCIFAR --model_args"):
+    with pytest.raises(UserError, match=r"variables are missing, e.g. stage1_block2.*--model ResNetCIFAR --model_args"):
         low_run.write("recipe.json", low_run.recipe.to_json())
         initialize(deeper, str(low_run.folder))
     for name, value in values(deeper).items():
@@ -359,9 +365,9 @@ def test_wrong_weights_are_refused_with_the_fix_and_change_nothing(tmp_path, low
     wide = safetensors.numpy.load_file(low_run.best)
     wide["stem_conv/kernel"] = np.zeros((5, 5, 3, 16), "float32")
     safetensors.numpy.save_file(wide, tmp_path / "wide.safetensors", {"preprocessing": "none"})
-    with pytest.raises(UserError, match=r"stem_conv/kernel is \(5, 5, 3, 16\) in the file.*trained with, or other"):
+    with pytest.raises(UserError, match=r"stem_conv/kernel is \(5, 5, 3, 16\) in the file.*or pass other weights"):
         initialize(small(), tmp_path / "wide.safetensors")
-    with pytest.raises(UserError, match=r"asks for the preprocessing 'none'.*Pass --preprocessing"):
+    with pytest.raises(UserError, match=r"asks for the preprocessing mode 'none'.*Pass --preprocessing"):
         Recipe(init=str(tmp_path / "wide.safetensors")).resolved()
     with pytest.raises(UserError, match=r"there is no .*best.safetensors. Pass a folder of a run"):
         initialize(small(), tmp_path)
@@ -375,7 +381,7 @@ def test_wrong_weights_are_refused_with_the_fix_and_change_nothing(tmp_path, low
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_the_backbone_moves_by_its_fraction_of_the_step(optimizer):
+def test_the_backbone_takes_its_fraction_of_the_step(optimizer):
     images = tf.random.stateless_uniform((4, 8, 8, 3), (0, 0), 0, 255)
     targets = tf.one_hot([0, 1, 2, 0], 3)
     start, ends = None, []

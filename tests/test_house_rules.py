@@ -1,4 +1,4 @@
-"""House rules, read from the source: who may import whom, nothing at import time, every public name documented."""
+"""Rules checked on the source: imports, no work at import time, tests and documentation of everything public."""
 
 import ast
 import doctest
@@ -14,20 +14,22 @@ import pytest
 import keras_cnns
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = ("keras_cnns", "training", "tuning", "docs", "tests")  # a folder may import those before it, and itself
+FOLDERS = ("keras_cnns", "training", "tuning", "docs", "tests")  # a folder may import itself and those before it
 PACKAGE = ROOT / "keras_cnns"
 
-# Which modules of keras_cnns a module of keras_cnns may import. One that is not listed here is a paper.
+# {module of keras_cnns: the modules of keras_cnns that it may import}; modules that are not listed are papers.
 HELPERS = {
     "layers": {"layers"},
     "_blocks": {"layers"},
     "_builder": set(),
     "_model": {"checkpoints"},
-    "checkpoints": set(),
+    "checkpoints": {"layer_names"},
     "coefficients": set(),
-    "complexity": set(),
+    "complexity": {"layer_names"},
+    "conversion": {"checkpoints"},
     "decoding": set(),
     "features": {"_model"},
+    "layer_names": set(),
     "preprocessing": set(),
 }
 PAPERS = {path.stem for path in PACKAGE.glob("*.py")} - HELPERS.keys() - {"__init__", "catalogue"}
@@ -44,6 +46,42 @@ MAY_IMPORT = (
     | {"catalogue": {"_builder"} | PAPERS, "__init__": {"catalogue"} | HELPERS.keys() | PAPERS}
 )
 
+# {source file without a tests/test_<file>.py: where it is tested}
+TESTED_IN = {
+    "keras_cnns/__init__.py": "test_house_rules.py",
+    "keras_cnns/_blocks.py": "test_resnet.py",
+    "keras_cnns/_builder.py": "test_model.py",
+    "keras_cnns/coefficients.py": "test_efficientnet.py",
+    "keras_cnns/efficientnet_lite.py": "test_efficientnet.py",
+    "keras_cnns/layers/__init__.py": "test_house_rules.py",
+    "keras_cnns/conversion.py": "test_convert.py",
+    "keras_cnns/layers/recomputation.py": "test_densenet.py",
+    "training/__main__.py": "test_cli.py",
+    "training/batches.py": "test_data.py",
+    "training/dashboards/__init__.py": "test_dashboards.py",
+    "training/dashboards/compare.py": "test_dashboards.py",
+    "training/dashboards/graph.py": "test_dashboards.py",
+    "training/dashboards/hparams.py": "test_dashboards.py",
+    "training/dashboards/log.py": "test_dashboards.py",
+    "training/dashboards/pictures.py": "test_dashboards.py",
+    "training/dashboards/probes.py": "test_dashboards.py",
+    "training/dashboards/profiling.py": "test_dashboards.py",
+    "training/dashboards/scalars.py": "test_dashboards.py",
+    "training/digits.py": "test_data.py",
+    "training/errors.py": "test_command_line.py",
+    "training/evaluation.py": "test_loop.py",
+    "training/image_file.py": "test_check_data.py",
+    "training/run_folder.py": "test_run.py",
+    "tuning/__main__.py": "test_tuning.py",
+    "tuning/commands.py": "test_tuning.py",
+    "tuning/compound.py": "test_tuning.py",
+    "tuning/figure.py": "test_tuning.py",
+    "tuning/folder.py": "test_tuning.py",
+    "tuning/search.py": "test_tuning.py",
+    "tuning/spaces.py": "test_tuning.py",
+    "tuning/workers.py": "test_tuning.py",
+}
+
 
 def sources(*folders):
     paths = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
@@ -51,7 +89,7 @@ def sources(*folders):
 
 
 def imports(nodes):
-    """The dotted names that import statements bring in: "a.b" for `import a.b` and for `from a import b`."""
+    """Yield the dotted names of import statements: "a.b" for `import a.b` and for `from a import b`."""
     for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -65,7 +103,7 @@ def everywhere(path):
 
 
 def at_import(node):
-    """The nodes that run when the module is imported: all but the bodies of functions."""
+    """Yield the nodes that run when the module is imported: all but the bodies of functions."""
     yield node
     for child in ast.iter_child_nodes(node):
         if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
@@ -73,21 +111,31 @@ def at_import(node):
 
 
 @pytest.mark.parametrize("path", sources(*FOLDERS))
-def test_folders_are_imported_one_way(path):
+def test_folders_import_in_one_direction(path):
     folder = path.relative_to(ROOT).parts[0]
     later = FOLDERS[FOLDERS.index(folder) + 1 :]
     assert not [name for name in imports(everywhere(path)) if name.split(".")[0] in later]
 
 
+def test_every_source_file_has_its_test():
+    """Either tests/test_<file>.py or an entry in `TESTED_IN`, which has no others."""
+    tests = {path.name for path in (ROOT / "tests").glob("test_*.py")}
+    paths = [path for folder in FOLDERS[:-1] for path in (ROOT / folder).rglob("*.py")]
+    with_code = [path for path in paths if len(ast.parse(path.read_text()).body) > 1]
+    without = {str(path.relative_to(ROOT)) for path in with_code if f"test_{path.stem.lstrip('_')}.py" not in tests}
+    assert without == TESTED_IN.keys()
+    assert set(TESTED_IN.values()) <= tests
+
+
 @pytest.mark.parametrize("path", sources("keras_cnns"))
-def test_modules_of_the_networks_are_imported_one_way(path):
+def test_modules_of_keras_cnns_import_in_one_direction(path):
     module = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     ours = {name.partition(".")[2].split(".")[0] for name in imports(everywhere(path)) if name.startswith("keras_cnns")}
     assert ours <= MAY_IMPORT[module]
 
 
 @pytest.mark.parametrize("path", sources("keras_cnns"))
-def test_the_networks_need_only_keras_numpy_and_safetensors(path):
+def test_keras_cnns_needs_only_keras_numpy_and_safetensors(path):
     roots = {name.split(".")[0] for name in imports(at_import(ast.parse(path.read_text())))}
     assert roots <= {"keras_cnns", "keras", "numpy", "safetensors"} | sys.stdlib_module_names
     anywhere = {name.split(".")[0] for name in imports(everywhere(path))}
@@ -95,7 +143,7 @@ def test_the_networks_need_only_keras_numpy_and_safetensors(path):
 
 
 @pytest.mark.parametrize("path", sources("training", "tuning"))
-def test_only_public_names_cross_a_folder(path):
+def test_only_public_names_are_used_in_other_folders(path):
     folder = path.relative_to(ROOT).parts[0]
     nodes = list(everywhere(path))
     used = {name for name in imports(nodes) if name.split(".")[0] in FOLDERS and name.split(".")[0] != folder}
@@ -110,7 +158,7 @@ def test_only_public_names_cross_a_folder(path):
     assert not [name for name in used if "._" in name]
 
 
-# A __main__.py is a program: nobody imports it.
+# A __main__.py is a program, which is not imported.
 @pytest.mark.parametrize("path", [p for p in sources(*FOLDERS[:3]) if not p.id.endswith("__main__.py")])
 def test_nothing_happens_at_import_time(path):
     module = ast.parse(path.read_text())
@@ -126,7 +174,7 @@ def test_nothing_happens_at_import_time(path):
 
 @pytest.mark.parametrize("path", sources(*FOLDERS[:3]))
 def test_no_lambda_layer(path):
-    """A Lambda layer cannot be saved safely: its code travels in the file."""
+    """A Lambda layer cannot be saved safely, since its code is in the file."""
     assert not [n.lineno for n in everywhere(path) if "Lambda" in (getattr(n, "attr", ""), getattr(n, "id", ""))]
     assert not [name for name in imports(everywhere(path)) if name.endswith(".Lambda")]
 
@@ -135,7 +183,7 @@ TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 
 
 @pytest.mark.parametrize("path", [*sources(*FOLDERS[:3]), *(pytest.param(text, id=text.name) for text in TEXTS)])
-def test_no_path_of_one_machine(path):
+def test_no_machine_paths(path):
     assert not re.findall(r"(?<![\w~.])/(?:work|root|tmp)\b.*", path.read_text())
 
 
@@ -155,9 +203,8 @@ def test_public_names_are_documented(name):
     thing = PUBLIC[name]
     doc = inspect.getdoc(thing)
     described, example = doc.partition("Args:")[2], doc.partition("Example:")[2]
-    inherited = inspect.isclass(thing) and "__init__" not in vars(
-        thing
-    )  # and described by the parent, which is Keras's
+    # An inherited constructor is documented by the parent class in Keras.
+    inherited = inspect.isclass(thing) and "__init__" not in vars(thing)
     parameters = () if inherited else inspect.signature(thing).parameters.values()
     arguments = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
     assert not [argument for argument in arguments if not re.search(rf"^\s+{argument}: \S", described, re.MULTILINE)]
@@ -166,13 +213,13 @@ def test_public_names_are_documented(name):
         assert "Raises:" in doc
 
 
-def test_every_public_layer_is_on_the_menu():
+def test_every_layer_is_public():
     modules = [ast.parse(path.read_text()) for path in (PACKAGE / "layers").glob("*.py")]
     classes = {node.name for module in modules for node in module.body if isinstance(node, ast.ClassDef)}
     assert {name for name in classes if not name.startswith("_")} == set(keras_cnns.layers.__all__)
 
 
-# Every builder's example is made by the same function; two of them stand for all.
+# The examples of all builders are generated by the same function; two builders are enough.
 EXAMPLES = [name for name in PUBLIC if name not in keras_cnns.list_models()] + ["GoogLeNet", "ResNet18"]
 
 

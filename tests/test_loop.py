@@ -1,4 +1,4 @@
-"""The loop: what it minimises, what it logs, what it keeps, and that it resumes where it stopped."""
+"""The training loop: its loss, logs and weights, and that it resumes where it stopped."""
 
 import dataclasses
 import os
@@ -24,7 +24,7 @@ def trained(folder, recipe=RECIPE, callbacks=(), heads=True):
 
 
 class Stop(keras.callbacks.Callback):
-    """Sends SIGTERM to the process after a step, or at the end of an epoch's training, which it counts from 1."""
+    """Send SIGTERM to the process after a step or after the training of an epoch, counted from 1."""
 
     def __init__(self, step=None, epoch=None):
         super().__init__()
@@ -40,7 +40,7 @@ class Stop(keras.callbacks.Callback):
 
 
 class Note(keras.callbacks.Callback):
-    """Keeps the learning rate of each step, and of each epoch the kernel that it ended with."""
+    """Record the learning rate of each step and the kernel of the head after each epoch."""
 
     def __init__(self):
         super().__init__()
@@ -58,7 +58,7 @@ LONG = dataclasses.replace(RECIPE, epochs=6, warmup_epochs=1.0)
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
-    """A run of LONG: its folder, model, progress and what was noted."""
+    """Return the folder, model, progress and records of an uninterrupted run of LONG."""
     folder, note = tmp_path_factory.mktemp("straight") / "run", Note()
     return folder, *trained(folder, LONG, [note]), note
 
@@ -80,7 +80,7 @@ FULL = dataclasses.replace(
 
 
 def stopping(split):
-    """The split, whose reading sends SIGTERM to the process."""
+    """Return a split that sends SIGTERM to the process when it is loaded."""
 
     def load(*arguments, **options):
         os.kill(os.getpid(), signal.SIGTERM)
@@ -89,13 +89,13 @@ def stopping(split):
     return dataclasses.replace(split, load=load)
 
 
-def test_an_evaluation_stops_at_the_batch_before_which_it_is_asked_to():
+def test_an_evaluation_can_be_stopped_before_a_batch():
     evaluate, answers = make_evaluation(network(), 2, dataclasses.replace(RECIPE, batch_size=4)), iter([False, True])
-    assert evaluate(DATA.validation, lambda: next(answers)) is None  # asked a third time it would fail
+    assert evaluate(DATA.validation, lambda: next(answers)) is None  # a third call would fail
     assert evaluate(DATA.validation).images == 16
 
 
-def test_resuming_wherever_a_signal_came_equals_a_straight_run(tmp_path):
+def test_resuming_after_a_signal_at_any_time_equals_an_uninterrupted_run(tmp_path):
     def run(name, stop=None, data=DATA):
         prepare_machine(FULL)
         model, note = network(), Note()
@@ -120,11 +120,11 @@ def test_resuming_wherever_a_signal_came_equals_a_straight_run(tmp_path):
         (Stop(step=9), DATA, 2, 4),
         (Stop(epoch=3), DATA, 3, 6),
     ):
-        said, note = run("parts", stop, data)
-        assert said == f"stopped in epoch {epoch} after {steps} steps of it, which are saved; the same command " + (
+        message, note = run("parts", stop, data)
+        assert message == f"stopped in epoch {epoch} after {steps} steps of it, which are saved; the same command " + (
             "resumes from there"
         )
-        assert epoch not in note.kernels  # the callback after the one that the signal came in was left out
+        assert epoch not in note.kernels  # callbacks after the one that received the signal did not run
         assert (not note.rates) == (data is validated or stop.epoch == 1)
     model, parts = run("parts")
     assert parts == whole
@@ -140,7 +140,7 @@ def test_resuming_wherever_a_signal_came_equals_a_straight_run(tmp_path):
 
 
 def assert_equal_bits(one, other):
-    """Compares weights, moving statistics, seeds and the optimizer's variables."""
+    """Compare weights, moving statistics, seeds and the variables of the optimizer."""
     pairs = zip(one.variables + one.optimizer.variables, other.variables + other.optimizer.variables, strict=True)
     for first, second in pairs:
         first_value, second_value = map(keras.ops.convert_to_numpy, (first, second))
@@ -165,7 +165,7 @@ def test_it_learns_in_half_precision(tmp_path, precision):
     assert scaled == (precision == "mixed_float16")
 
 
-def test_the_loss_is_main_plus_weighted_heads_and_each_part_is_logged(tmp_path, straight):
+def test_the_loss_is_the_main_plus_the_weighted_auxiliary_losses_and_all_are_logged(tmp_path, straight):
     other = dataclasses.replace(RECIPE, epochs=1, aux_weight=0.7)
     for weight, progress in ((0.3, straight[2]), (0.7, trained(tmp_path / "run", other)[1])):
         for logs in progress["history"]:
@@ -235,7 +235,7 @@ def test_equal_runs_give_equal_bits_and_seeds_differ(tmp_path, straight):
 
 
 class StopAfter(keras.callbacks.Callback):
-    """Raises at the end of an epoch's training, before its checkpoint, as a kill would."""
+    """Interrupt after the training of an epoch, before its checkpoint, as a kill would."""
 
     def __init__(self, epoch):
         super().__init__()
@@ -246,7 +246,7 @@ class StopAfter(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-def test_a_broken_run_resumes_to_the_same_bits(tmp_path, straight):
+def test_a_killed_run_resumes_to_the_same_bits(tmp_path, straight):
     _, model, whole, _ = straight
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path / "broken", LONG, callbacks=[StopAfter(2)])
@@ -255,7 +255,7 @@ def test_a_broken_run_resumes_to_the_same_bits(tmp_path, straight):
     assert_equal_bits(model, resumed)
 
 
-def test_the_best_epoch_is_kept_and_ties_go_to_the_lower_loss(straight):
+def test_the_best_epoch_is_kept_with_ties_broken_by_the_loss(straight):
     folder, _, progress, note = straight
     scores = [(logs["val_accuracy"], -logs["val_loss"]) for logs in progress["history"]]
     assert progress["best_epoch"] == 1 + scores.index(max(scores))
@@ -264,7 +264,7 @@ def test_the_best_epoch_is_kept_and_ties_go_to_the_lower_loss(straight):
     np.testing.assert_array_equal(best.get_layer("head_dense").kernel, note.kernels[progress["best_epoch"]])
 
 
-def test_keras_callbacks_work_without_being_told_which_way_is_better(tmp_path):
+def test_keras_callbacks_find_out_whether_more_is_better(tmp_path):
     early = keras.callbacks.EarlyStopping(monitor="val_top5_accuracy", patience=1)  # is 1.0 from the first epoch on
     reduce = keras.callbacks.ReduceLROnPlateau(monitor="val_accuracy", factor=0.5, patience=1, min_delta=1.0)
     whole, weights = tmp_path / "own.keras", tmp_path / "own.weights.h5"
@@ -285,15 +285,15 @@ def test_keras_callbacks_work_without_being_told_which_way_is_better(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("callback", "said"),
+    ("callback", "message"),
     [
         (keras.callbacks.ReduceLROnPlateau(), "ReduceLROnPlateau.*Pass --schedule plateau, or --schedule constant"),
         (keras.callbacks.LearningRateScheduler(lambda epoch: 0.1), "LearningRateScheduler changes the learning rate"),
         (keras.callbacks.EarlyStopping("val_aux1_accuracy"), "not logged. Logged are loss,.*, val_top5_accuracy"),
     ],
 )
-def test_a_callback_that_cannot_work_is_refused_before_the_first_step(tmp_path, callback, said):
-    with pytest.raises(UserError, match=said):
+def test_a_callback_that_cannot_work_is_refused_before_the_first_step(tmp_path, callback, message):
+    with pytest.raises(UserError, match=message):
         trained(tmp_path / "run", callbacks=[callback])
     assert not list((tmp_path / "run").iterdir())
 
@@ -307,7 +307,7 @@ def test_the_learning_rate_warms_up_and_falls(straight):
 def test_means_are_over_the_steps_that_were_summed(tmp_path, straight):
     run = run_in(tmp_path / "run", LONG)
     arrays, progress = run_in(straight[0], LONG).checkpoints.load()
-    # Nine steps of the last epoch, which has six today.
+    # Nine steps of the last epoch, which now has six.
     progress |= {"epoch": 5, "step": 9, "totals": {"accuracy": 4.5}, "history": progress["history"][:5]}
     run.checkpoints.save(arrays, progress)
     assert trained(tmp_path / "run", LONG)[1]["history"][5]["accuracy"] == 0.5
@@ -316,7 +316,7 @@ def test_means_are_over_the_steps_that_were_summed(tmp_path, straight):
 def test_weights_that_are_not_finite_are_never_the_best(tmp_path):
     class Break(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
-            if batch == 5:  # the last one, whose loss was still finite
+            if batch == 5:  # the last step, whose loss is still finite
                 self.model.get_layer("head_dense").bias.assign([np.nan, 0.0])
 
     with pytest.raises(DivergedError, match=r"head_dense/bias is no longer finite after 6 steps.*No weights"):
@@ -324,16 +324,16 @@ def test_weights_that_are_not_finite_are_never_the_best(tmp_path):
     assert not (tmp_path / "run" / "best.safetensors").exists()
 
 
-def test_of_a_tie_the_first_classes_are_the_most_probable():
+def test_among_ties_the_first_classes_are_in_the_top():
     logits = tf.constant([[0.0] * 10, [0.0] * 8 + [1.0, 0.0], [1.0, 3.0, 2.0, 3.0] + [0.0] * 6])
     found = [[label for label in range(10) if in_top(5, logits, tf.fill((3,), label))[row]] for row in range(3)]
     assert found == [[0, 1, 2, 3, 4], [0, 1, 2, 3, 8], [0, 1, 2, 3, 4]]
     first = [bool(value) for value in in_top(1, logits, tf.argmax(logits, axis=-1))]
     assert first == [True] * 3
-    assert np.all(in_top(5, logits[:, :2], tf.ones(3, tf.int64)))  # of two classes both
+    assert np.all(in_top(5, logits[:, :2], tf.ones(3, tf.int64)))  # both of two classes
 
 
-def test_a_loss_that_is_no_number_stops_the_run_at_once(tmp_path):
+def test_a_non_finite_loss_stops_the_run_at_once(tmp_path):
     with pytest.raises(
         DivergedError,
         match=r"(loss|norm) is (nan|inf) in step \d of epoch 1.*images were number \d+.*smaller --learning_rate",

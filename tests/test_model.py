@@ -1,4 +1,4 @@
-"""What all builders share: their signature, the checks of their input, and the head."""
+"""What all builders share: their signature, their input checks and their head."""
 
 import inspect
 
@@ -22,7 +22,7 @@ from tests.small_networks import (
 
 @every_builder
 def test_signature(name):
-    """keras.applications' spelling and defaults, all of it visible, and one's own name for the model."""
+    """The names and defaults of keras.applications, all visible in the signature, and `name`."""
     shared = {
         "include_top": True,
         "weights": None,
@@ -49,8 +49,8 @@ def test_signature(name):
     ],
     ids=["function", "layer", "logarithm", "other"],
 )
-def test_one_class_with_an_activation_of_ones_own(activation, logit, expected):
-    """What is constant over one class is replaced however it is passed, and nothing else."""
+def test_one_class_with_a_custom_activation(activation, logit, expected):
+    """A softmax, which is constant for one class, is replaced in whatever form it is passed; others are not."""
     head = SMALL["ResNetCIFAR"](classes=1, classifier_activation=activation, input_shape=(8, 8, 3)).get_layer(
         "head_dense"
     )
@@ -68,7 +68,7 @@ def test_a_network_that_flattens_has_a_fixed_size(name):
 
 
 @pytest.mark.filterwarnings("error:The structure of `inputs`")
-def test_an_input_of_ones_own():
+def test_input_tensor_is_the_input():
     own, model, x = keras.Input((64, 64, 3), name="photo"), network("ResNet18"), images(2, 64, 64, 3)
     on_input = same_weights(build("ResNet18", input_tensor=own), model)
     assert on_input.input is own
@@ -78,7 +78,7 @@ def test_an_input_of_ones_own():
 # --- errors
 
 ERRORS = [
-    # builder, arguments, what the message must hold: what happened, where and how to fix it
+    # builder, arguments, parts of the message: what happened, where and how to fix it
     ("ResNet50", {"input_shape": (20, 20, 3)}, ["ResNet50", "input_shape=(20, 20, 3)", "at least 32", "larger input_"]),
     ("GoogLeNet", {"input_shape": (31, 64, 3)}, ["(31, 64, 3)", "at least 32", "divides them by 32", "larger input_"]),
     ("VGG16", {"input_shape": (31, 64, 3)}, ["(31, 64, 3)", "at least 32", "divides them by 32", "larger input_"]),
@@ -126,7 +126,7 @@ ERRORS = [
 
 
 @pytest.mark.parametrize(("name", "arguments", "words"), ERRORS, ids=[f"{name}-{kw}" for name, kw, _ in ERRORS])
-def test_errors_say_what_and_where_and_the_mend(name, arguments, words):
+def test_errors_say_what_happened_and_how_to_fix_it(name, arguments, words):
     with pytest.raises(ValueError) as error:
         keras_cnns.builder(name)(**arguments)
     assert [word for word in words if word not in str(error.value)] == [], str(error.value)
@@ -138,7 +138,7 @@ def test_input_tensor_and_shape_that_disagree():
 
 
 @pytest.mark.parametrize("tensor", [np.zeros((1, 64, 64, 3)), keras.KerasTensor((None, 64, 3))], ids=["array", "rank3"])
-def test_input_tensor_that_is_no_tensor_of_images(tensor):
+def test_input_tensor_that_is_not_a_tensor_of_images(tensor):
     with pytest.raises(ValueError, match=r"must be a Keras tensor \(batch, height, width, channels\)\. Make one with"):
         keras_cnns.ResNet18(input_tensor=tensor)
 
@@ -161,13 +161,13 @@ def test_channels_first_setting(name):
         keras_cnns.builder(name)()
 
 
-def test_numpys_whole_numbers_are_whole_numbers():
+def test_numpy_integers_are_integers():
     model = SMALL["ResNet18"](classes=np.int64(3), input_shape=tuple(np.array([64, 64, 3])))
     assert (model.input_shape, model.output_shape) == ((None, 64, 64, 3), (None, 3))
 
 
 @every_builder
 def test_arguments_by_position(name):
-    """keras.applications takes them; here only a depth is."""
+    """Only a depth may be positional, unlike in keras.applications."""
     with pytest.raises(TypeError, match=rf"{name} got .*True.* by position\. Pass arguments by name, such as {name}\("):
         keras_cnns.builder(name)(*[8] * name.endswith("CIFAR"), True)

@@ -1,13 +1,12 @@
-"""Every network counts to what its paper says, and the counting is right on models small enough to do by hand."""
+"""Parameters, multiply-adds, activations and depth of every network against the papers."""
 
 import keras
 import pytest
-from keras import layers
 
 import keras_cnns
 from tests.paper_numbers import ROWS
 
-# Networks so deep that building one takes longer than ten others.
+# Networks that take longer to build than ten others.
 SLOW = {"EfficientNetB5", "EfficientNetB6", "EfficientNetB7"}
 
 
@@ -16,7 +15,7 @@ def test_every_network_has_a_row():
 
 
 def depth(model):
-    """The number of weighted layers on the longest path from the image to an output, not counting those of gates."""
+    """Return the number of weighted layers, without those of gates, on the longest path from the input to an output."""
     depths = {}
     for layer in model.layers:  # parents come before children
         below = max((depths[id(tensor)] for tensor in keras.tree.flatten(layer.input)), default=0)
@@ -30,7 +29,7 @@ def depth(model):
     [pytest.param(row, marks=pytest.mark.slow if row.name in SLOW else ()) for row in ROWS],
     ids=[f"{row.name}({row.arguments or ''})" for row in ROWS],
 )
-def test_network_counts_to_the_paper(row):
+def test_counts_are_those_of_the_paper(row):
     model = keras_cnns.builder(row.name)(name="mine", classifier_activation=None, **row.arguments)
     assert model.name == "mine" and model.get_layer("head_dense").activation is keras.activations.linear
     cost = keras_cnns.complexity(model)
@@ -39,95 +38,3 @@ def test_network_counts_to_the_paper(row):
     assert round(cost.multiply_adds / 1e9, 3) == row.multiply_adds
     assert cost.activations == row.activations
     assert depth(model) == row.depth
-
-
-# Parameters, multiply-adds and activations of one layer on one image, by hand.
-@pytest.mark.parametrize(
-    ("layer", "input_shape", "expected"),
-    [
-        (layers.Dense(7), (5,), (5 * 7 + 7, 5 * 7, 7)),
-        (layers.Dense(7, use_bias=False), (5,), (35, 35, 7)),
-        (layers.Conv2D(4, 3, padding="same"), (8, 6, 3), (27 * 4 + 4, 8 * 6 * 27 * 4, 8 * 6 * 4)),
-        (layers.Conv2D(4, 3, strides=2), (9, 7, 3), (27 * 4 + 4, 4 * 3 * 27 * 4, 4 * 3 * 4)),
-        (layers.Conv2D(4, 3, groups=2, padding="same"), (8, 8, 6), (9 * 3 * 4 + 4, 64 * 9 * 3 * 4, 64 * 4)),
-        (layers.DepthwiseConv2D(3, padding="same"), (8, 8, 6), (9 * 6 + 6, 64 * 9 * 6, 64 * 6)),
-        (layers.SeparableConv2D(4, 3, padding="same"), (8, 8, 6), (54 + 24 + 4, 64 * (54 + 24), 64 * 4)),
-        (layers.Conv2DTranspose(4, 3, 2, "same"), (8, 8, 3), (9 * 12 + 4, 64 * 9 * 12, 16 * 16 * 4)),
-        (layers.BatchNormalization(), (8, 8, 6), (2 * 6, 0, 0)),
-        (layers.MaxPooling2D(2), (8, 8, 6), (0, 0, 0)),
-    ],
-    ids=[
-        "dense",
-        "dense_without_bias",
-        "conv",
-        "strided",
-        "grouped",
-        "depthwise",
-        "separable",
-        "transposed",
-        "batch_norm",
-        "pool",
-    ],
-)
-def test_complexity_of_a_layer(layer, input_shape, expected):
-    cost = keras_cnns.complexity(keras.Sequential([keras.Input(input_shape), layer]))
-    assert (cost.parameters, cost.multiply_adds, cost.activations) == expected
-
-
-def backbone(input_shape):
-    image = keras.Input(input_shape)
-    return keras.Model(image, layers.Conv2D(4, 3, strides=2, padding="same", name="conv")(image))
-
-
-def classifier(part, input_shape):
-    image = keras.Input(input_shape)
-    return keras.Model(image, layers.Dense(5, name="dense")(layers.GlobalAveragePooling2D()(part(image))))
-
-
-def test_complexity_looks_into_nested_models():
-    cost = keras_cnns.complexity(classifier(backbone((8, 8, 3)), (8, 8, 3)))
-    assert cost.parameters == 27 * 4 + 4 + 4 * 5 + 5
-    assert cost.multiply_adds == 4 * 4 * 27 * 4 + 4 * 5
-    assert [layer.name for layer in cost.layers if layer.multiply_adds] == ["conv", "dense"]
-    assert [layer.output_shape for layer in cost.layers if layer.multiply_adds] == [(4, 4, 4), (5,)]
-
-
-def test_complexity_counts_each_application():
-    """Of a layer, at the size where it is applied, and of a nested model; parameters are counted once."""
-    image = keras.Input((8, 8, 3))
-    twice = layers.Conv2D(3, 3, padding="same", name="twice")
-    part = keras.Model(image, layers.MaxPooling2D(2)(twice(twice(image))))
-    convolution, other, dense = layers.Conv2D(3, 1, name="convolution"), keras.Input((8, 8, 3)), layers.Dense(5)
-    x = layers.Concatenate()([part(other), part(convolution(other)), convolution(part(other))])
-    cost = keras_cnns.complexity(keras.Model(other, dense(layers.GlobalAveragePooling2D()(x))))
-    assert cost.parameters == (27 * 3 + 3) + (9 + 3) + (9 * 5 + 5)
-    assert cost.multiply_adds == 3 * 2 * 64 * 27 * 3 + 64 * 9 + 16 * 9 + 9 * 5
-    assert cost.activations == 3 * 2 * 64 * 3 + 64 * 3 + 16 * 3 + 5
-
-
-class Subclassed(keras.Model):
-    def call(self, inputs):
-        return inputs
-
-
-@pytest.mark.parametrize("model", [Subclassed(), keras.Sequential([layers.Dense(3)])], ids=["subclassed", "sequential"])
-def test_complexity_needs_a_graph(model):
-    with pytest.raises(ValueError, match=r"no graph of layers to count: .* Pass a functional model"):
-        keras_cnns.complexity(model)
-
-
-def test_complexity_of_an_open_size_needs_the_shape():
-    with pytest.raises(ValueError, match=r"height or width is open\. Pass input_shape"):
-        keras_cnns.complexity(backbone((None, None, 3)))
-    with pytest.raises(ValueError, match="a model inside the model has to be built with its size"):
-        keras_cnns.complexity(classifier(backbone((None, None, 3)), (8, 8, 3)))
-    given = keras_cnns.complexity(backbone((None, None, 3)), input_shape=(8, 6, 3))
-    assert given.multiply_adds == 4 * 3 * 27 * 4
-    assert given.layers[1:] == keras_cnns.complexity(backbone((8, 6, 3))).layers[1:]
-
-
-def test_complexity_prints_a_row_for_each_stage():
-    text = str(keras_cnns.complexity(classifier(backbone((8, 8, 3)), (8, 8, 3))))
-    lines = [" ".join(line.split()) for line in text.splitlines()]
-    assert "conv 4 x 4 x 4 112 1,728 64" in lines
-    assert lines[-1] == "all 137 1,748 69"

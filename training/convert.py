@@ -1,6 +1,6 @@
-"""From a published file of torch weights to a safetensors file of ours.
+"""Convert a published file of torch weights to a safetensors file of this package.
 
-A .pth file is a pickle, which can carry code: it is read by torch alone, with `weights_only=True`, which refuses code.
+A .pth file is a pickle, which can contain code. It is read by torch alone with `weights_only=True`, which refuses code.
 """
 
 import hashlib
@@ -14,22 +14,22 @@ from training.errors import DataError, UserError
 
 
 def convert(source, file, model, *, model_args=None, preprocessing=None):
-    """Write the weights in a torch state dict as a file for `weights=` and return its metadata.
+    """Write the weights of a torch state dict as a file for `weights=` and return its metadata.
 
-    A file that is there is replaced only after everything has been read and checked.
+    An existing file is replaced only after everything has been read and checked.
 
     Args:
-        source: A .pth file that holds a state dict, or a safetensors file with torch's names.
+        source: A .pth file with a state dict, or a safetensors file with torch's names.
         file: The safetensors file to write.
         model: Name of the network that the weights are for.
-        model_args: Arguments of its builder, as {"aux_heads": True} or {"classes": 10}.
-        preprocessing: How pixels were normalised in training, a mode of `keras_cnns.preprocess_input`. By default
-            what the network's publisher used: "lite" for EfficientNet-Lite, "tf" for InceptionV1, whose weights
-            torchvision took over from TensorFlow (transform_input=True there), and "imagenet" for the others.
+        model_args: Arguments of its builder, such as {"aux_heads": True} or {"classes": 10}.
+        preprocessing: The mode of `keras_cnns.preprocess_input` that the weights were trained with. The default is
+            the one of the published weights: "lite" for EfficientNet-Lite, "tf" for InceptionV1, which torchvision
+            converted from TensorFlow (transform_input=True there), and "imagenet" for the others.
 
     Raises:
-        UserError: A wrong path, name or argument, torch is missing, or the weights are not the network's.
-        DataError: The source is damaged or holds something else than weights.
+        UserError: A path, name or argument is wrong, torch is missing, or the weights do not fit the network.
+        DataError: The source is damaged or contains something other than weights.
     """
     try:
         builder = keras_cnns.builder(model)
@@ -47,7 +47,7 @@ def convert(source, file, model, *, model_args=None, preprocessing=None):
         arrays = keras_cnns.convert_weights(network, state)
     except ValueError as error:
         raise UserError(
-            f"{source}: {error} --model names the network, --model_args its arguments, as '{{\"classes\": 10}}'."
+            f"{source}: {error} Pass the right --model and --model_args, such as '{{\"classes\": 10}}'."
         ) from error
     metadata = {
         "model": builder.__name__,
@@ -62,34 +62,34 @@ def convert(source, file, model, *, model_args=None, preprocessing=None):
 
 
 def read_torch(source):
-    """Read a state dict, {name: array}, with torch."""
+    """Read a state dict with torch and return {name: array}."""
     try:
         import torch
     except ImportError as error:
         raise UserError(
-            f"{source} can be read only with torch, which is not installed. Run `pip install torch`, for this command "
-            "alone; what it writes needs no torch."
+            f"{source} can be read only with torch, which is not installed. Run `pip install torch`; only this command "
+            "needs it, the converted file does not."
         ) from error
     try:
         state = torch.load(source, map_location="cpu", weights_only=True)
     except (OSError, MemoryError):
         raise
     except Exception as error:  # torch raises whatever unpickling and unzipping can raise
-        # Of a file that is refused, torch's message says how to run the code in it.
+        # torch's message about a file that it refuses says how to run the code in it.
         reason = "" if isinstance(error, pickle.UnpicklingError) else str(error)
         raise DataError(
             f"{source} is not a whole file of torch weights ({(reason or type(error).__name__).splitlines()[0]}). "
-            "Download it again, or save model.state_dict() alone: a file that holds code is not read."
+            "Download it again, or save model.state_dict() alone: a file that contains code is not read."
         ) from error
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
     ):
-        raise DataError(f"{source} holds something else than tensors by name. Save model.state_dict() alone.")
+        raise DataError(f"{source} contains something other than tensors by name. Save model.state_dict() alone.")
     arrays = {}
     for name, tensor in state.items():
         try:
             arrays[name] = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
-        except (TypeError, RuntimeError) as error:  # it is sparse, quantized, or on the device "meta", without values
+        except (TypeError, RuntimeError) as error:  # sparse, quantized, or without values on the device "meta"
             raise DataError(
                 f"{source}: {name} cannot be read as a plain array ({str(error).splitlines()[0]}). Save a dense tensor "
                 "with its values."
@@ -98,7 +98,7 @@ def read_torch(source):
 
 
 def read_safetensors(source):
-    """Read a safetensors file, {name: array}."""
+    """Read a safetensors file and return {name: array}."""
     try:
         return keras_cnns.read_weights(source)[0]
     except ValueError as error:

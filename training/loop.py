@@ -16,7 +16,6 @@ from training.batches import training_batches
 from training.devices import total
 from training.errors import DivergedError, Interrupted, UserError
 from training.evaluation import make_evaluation
-from training.finetuning import in_head
 from training.interruption import Interruption, Stopped
 from training.optimization import current_rate, is_decayed, learning_rate, make_optimizer, plateau
 
@@ -249,7 +248,7 @@ def make_train_step(model, recipe, averaged=None):
     replicas = strategy.num_replicas_in_sync
     variables = model.trainable_variables
     decay = recipe.weight_decay if recipe.decay_mode == "l2" else 0.0
-    slow = [v for v in variables if not in_head(v.path)] if recipe.backbone_rate != 1 else []
+    slow = [v for v in variables if not keras_cnns.is_head(v.path)] if recipe.backbone_rate != 1 else []
 
     def replica_step(images, targets):
         with tf.GradientTape() as tape:

@@ -31,7 +31,7 @@ from training.devices import (
 from training.errors import DataError, ImageError, Interrupted, ResourceError, StateError, UserError, WorkerLostError
 from training.evaluation import make_evaluation
 from training.export import export
-from training.finetuning import freeze, initialize, origin, trained_on, weights_file
+from training.finetuning import freeze, initialize, trained_on, weights_file, weights_source
 from training.image_file import FORMATS, SUFFIXES, decode_reason, read_header
 from training.loop import train
 from training.recipe import Recipe, prepare_machine
@@ -235,7 +235,7 @@ def start_from(model, run, resumed, class_names):
     """
     init, said = None, []
     if run.recipe.init and not resumed:
-        init = origin(run.recipe.init)
+        init = weights_source(run.recipe.init)
         init["done"] = initialize(model, run.recipe.init, class_names)
         said.append(init["done"])
     if run.recipe.freeze:

@@ -1,4 +1,4 @@
-"""Layers that Keras lacks."""
+"""Layers that are missing in Keras, or faster than those of Keras."""
 
 from keras_cnns.layers.batch_normalization import BatchNormalization
 from keras_cnns.layers.deformable_conv2d import DeformableConv2D

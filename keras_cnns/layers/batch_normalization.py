@@ -1,4 +1,4 @@
-"""Batch normalization (Ioffe and Szegedy 2015) by TensorFlow's fused kernel where there is one."""
+"""Batch normalization (Ioffe and Szegedy 2015) with TensorFlow's fused kernel where possible."""
 
 import keras
 from keras import ops
@@ -6,14 +6,15 @@ from keras import ops
 
 @keras.saving.register_keras_serializable("keras_cnns")
 class BatchNormalization(keras.layers.BatchNormalization):
-    """Keras's batch normalization, computed by one fused kernel on TensorFlow instead of a dozen elementwise ones.
+    """Keras's batch normalization, computed on TensorFlow by one fused kernel instead of a dozen elementwise ones.
 
-    Arguments, variables, results and gradients are those of `keras.layers.BatchNormalization`; weights of one fit the
-    other. The fused kernel is taken on the TensorFlow backend for maps (batch, height, width, channels) normalised over
-    their channels; everything else, such as `synchronized=True`, `renorm=True`, masks and float64, is left to Keras.
+    Arguments, variables, results and gradients are those of `keras.layers.BatchNormalization`, so that weights are
+    interchangeable. The fused kernel is used on the TensorFlow backend for feature maps (batch, height, width,
+    channels) normalized per channel; all other cases, such as `synchronized=True`, `renorm=True`, masks and float64,
+    are computed by Keras.
 
-    The moving variance is Keras's, the mean of the squared deviations. The kernel gives n / (n - 1) times that
-    (Bessel's correction, which torch keeps), n being the elements of a channel in the batch, and is scaled back here.
+    The moving variance is the biased one of Keras, the mean of the squared deviations. The kernel returns the unbiased
+    one, n / (n - 1) times that for n elements per channel of the batch, as torch does; it is converted here.
 
     Shapes: (batch, height, width, channels) -> the same.
 
@@ -27,7 +28,6 @@ class BatchNormalization(keras.layers.BatchNormalization):
         fused = (
             keras.backend.backend() == "tensorflow"
             and len(inputs.shape) == 4
-            and inputs.dtype != "float64"  # which the kernel does not know
             and self.axis in (-1, 3)
             and mask is None
             and not self.synchronized
@@ -40,7 +40,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         import tensorflow as tf
 
         shape = self.moving_mean.shape
-        # The kernel takes half-precision maps, but these in float32.
+        # The kernel accepts half-precision maps, but its statistics and parameters must be float32.
         mean, variance = (ops.cast(v, "float32") for v in (self.moving_mean, self.moving_variance))
         outputs, batch_mean, batch_variance = tf.compat.v1.nn.fused_batch_norm(
             inputs,

@@ -1,11 +1,11 @@
 """Deformable convolution: Dai et al. 2017 (arXiv:1703.06211), section 2.1; Zhu et al. 2019 (arXiv:1811.11168), 3.2.
 
 `deform_conv2d` is equation (2) of Dai et al. with the bilinear kernel of equations (3) and (4), and with a mask it is
-equation (1) of Zhu et al.; `DeformableConv2D` is the layer that finds offsets and mask by a convolution of its own.
+equation (1) of Zhu et al. `DeformableConv2D` is the layer, which computes offsets and mask by a convolution of its own.
 
 Deviations from the papers:
-- The mask is 2 * sigmoid, Zhu et al.'s is sigmoid. At its zero start it is then 1 instead of 1/2, so that a modulated
-  layer too starts as the plain convolution, and weights of a plain network fit it as they are.
+- The mask is 2 * sigmoid instead of the sigmoid of Zhu et al. With zero initialization it is 1 instead of 1/2, so that
+  a modulated layer too starts as the plain convolution and can take the weights of a plain network.
 """
 
 import keras
@@ -14,38 +14,39 @@ from keras import ops
 
 @keras.saving.register_keras_serializable("keras_cnns")
 class DeformableConv2D(keras.layers.Layer):
-    """A convolution whose kernel points are moved, each at every position, to where the input says.
+    """A convolution that samples its input at learned offsets from the points of the kernel.
 
-    A second convolution over the same input gives the offsets in pixels, and with `modulated=True` the mask that each
-    sample is multiplied by. Both start at zero: the layer starts as the plain convolution, whose `kernel` and `bias` it
-    has. Between pixels the map is interpolated, outside it is zero. Offsets and positions are in float32 in half
-    precision too. Zhu et al. train the offsets' and the mask's variables at a tenth of the learning rate.
+    A second convolution of the same input computes the offsets in pixels, one pair per position and kernel point, and
+    with `modulated=True` a mask by which the samples are multiplied. Its variables start at zero, so that the layer
+    starts as the plain convolution with its `kernel` and `bias`. Samples between pixels are interpolated bilinearly;
+    outside the map they are zero. Offsets and positions are float32 in half precision too. Zhu et al. train the
+    variables of offsets and mask with a tenth of the learning rate.
 
     Shapes: (batch, height, width, channels) -> (batch, new height, new width, filters). Variables, with
     points = kernel height * kernel width:
 
-    - `kernel` (kernel height, kernel width, channels / groups, filters) and `bias` (filters,), as `Conv2D`'s;
+    - `kernel` (kernel height, kernel width, channels / groups, filters) and `bias` (filters,), as in `Conv2D`;
     - `offset_kernel` (kernel height, kernel width, channels, offset_groups * points * 2) and `offset_bias`: the groups
-      outermost, then the points row by row, then (down, right), as in torchvision;
+      first, then the points row by row, then (down, right), as in torchvision;
     - `mask_kernel` (kernel height, kernel width, channels, offset_groups * points) and `mask_bias`.
 
     Args:
         filters: Number of output channels.
         kernel_size: Height and width of the kernel, an integer or a pair.
         strides: Strides down and right, an integer or a pair.
-        padding: "valid", "same" as in Keras, or the zeros on each side, an integer or a pair (rows, columns).
-        dilation_rate: Distances between kernel points before they move, an integer or a pair; strides and dilation go
-            together here.
-        groups: Number of groups of channels that are convolved apart.
-        offset_groups: Number of groups of channels that have offsets, and masks, of their own.
-        modulated: Whether there is a mask, as in version 2 of the paper.
-        use_bias: Whether there is a bias.
+        padding: "valid", "same" as in Keras, or the number of zeros on each side, an integer or a pair (rows, columns).
+        dilation_rate: Distances between kernel points without offsets, an integer or a pair; may be combined with
+            strides.
+        groups: Number of groups of channels with separate convolutions.
+        offset_groups: Number of groups of channels with separate offsets and masks.
+        modulated: Whether to multiply the samples by a mask, as in version 2 of the paper.
+        use_bias: Whether to add a bias.
         kernel_initializer: Initializer of `kernel`.
         bias_initializer: Initializer of `bias`.
         kernel_regularizer: Regularizer of `kernel`.
 
     Raises:
-        ValueError: A number is not positive, channels or filters are no multiples of their groups, or the input is
+        ValueError: A number is not positive, channels or filters are not multiples of their groups, or the input is
             smaller than the kernel.
 
     Example:
@@ -105,7 +106,8 @@ class DeformableConv2D(keras.layers.Layer):
             self.mask_kernel, self.mask_bias = self._add_branch("mask", channels, samples)
 
     def _add_branch(self, name, channels, filters):
-        """The zero variables of a convolution that moves or weighs samples; half precision does not round them."""
+        """Add the variables of the convolution that computes offsets or masks: zeros that are never cast to half
+        precision."""
         kernel_shape = (*self.kernel_size, channels, filters)
         return (
             self.add_weight(name=f"{name}_kernel", shape=kernel_shape, initializer="zeros", autocast=False),
@@ -126,7 +128,7 @@ class DeformableConv2D(keras.layers.Layer):
         return outputs if self.bias is None else outputs + self.bias
 
     def sampling_points(self, inputs):
-        """Where the layer looks on its input (batch, height, width, channels), in pixels whose centres are 0, 1, ...
+        """Return where the layer samples its input (batch, height, width, channels), in pixels with centers 0, 1, ...
 
         Returns:
             (batch, new height, new width, points, offset_groups, 2), the last as (down, right).
@@ -136,14 +138,14 @@ class DeformableConv2D(keras.layers.Layer):
         return ops.stack(_sample_positions(ops.shape(inputs)[1:3], offsets, *geometry), axis=-1)
 
     def offsets_and_mask(self, inputs):
-        """What `deform_conv2d` takes beside the input (batch, height, width, channels); the mask is None without one.
+        """Return the offsets and the mask, or None, for an input (batch, height, width, channels).
 
-        In float32 or better: half precision would round an offset of 8 pixels to 1/128, in bfloat16 to 1/16.
+        They are float32 or float64: half precision would round an offset of 8 pixels to 1/128, bfloat16 to 1/16.
         """
         dtype = keras.backend.result_type(inputs.dtype, "float32")
         kernel, bias = ops.cast(self.offset_kernel, dtype), ops.cast(self.offset_bias, dtype)
         split = bias.shape[0]
-        if self.modulated:  # one convolution for both
+        if self.modulated:  # a single convolution computes both
             kernel = ops.concatenate([kernel, ops.cast(self.mask_kernel, dtype)], axis=-1)
             bias = ops.concatenate([bias, ops.cast(self.mask_bias, dtype)], axis=0)
         pads = _pads(ops.shape(inputs)[1:3], self.kernel_size, self.strides, self.padding, self.dilation_rate)
@@ -188,22 +190,21 @@ class DeformableConv2D(keras.layers.Layer):
 
 
 def deform_conv2d(inputs, offsets, kernel, mask=None, *, strides=(1, 1), padding="valid", dilation_rate=(1, 1)):
-    """Convolution with given offsets: equation (2) of Dai et al., and with a mask equation (1) of Zhu et al.
+    """Convolve with given offsets: equation (2) of Dai et al., and with a mask equation (1) of Zhu et al.
 
-    The four pixels around each sample are gathered, weighed and added; the samples and the kernel are then one product
-    of matrices.
+    Each sample is the weighted sum of the four pixels around it; samples and kernel are then multiplied as matrices.
 
     Args:
-        inputs: Map (batch, height, width, channels).
+        inputs: Feature map (batch, height, width, channels).
         offsets: In pixels, (batch, new height, new width, offset_groups * points * 2), the last as (down, right).
         kernel: (kernel height, kernel width, channels / groups, filters).
-        mask: What samples are multiplied by, (batch, new height, new width, offset_groups * points), or None.
+        mask: Factors of the samples, (batch, new height, new width, offset_groups * points), or None.
         strides: A pair.
-        padding: "valid", "same" or a pair, as `DeformableConv2D`'s.
+        padding: "valid", "same" or a pair, as in `DeformableConv2D`.
         dilation_rate: A pair.
 
     Returns:
-        A map (batch, new height, new width, filters) in the precision of `inputs`.
+        A feature map (batch, new height, new width, filters) in the precision of `inputs`.
     """
     batch, height, width, channels = ops.shape(inputs)
     kernel_size, filters = kernel.shape[:2], kernel.shape[-1]
@@ -214,20 +215,20 @@ def deform_conv2d(inputs, offsets, kernel, mask=None, *, strides=(1, 1), padding
     offsets = ops.cast(offsets, keras.backend.result_type(inputs.dtype, offsets.dtype, "float32"))
     down, right = _sample_positions((height, width), offsets, kernel_size, strides, padding, dilation_rate)
     weight = 1
-    if mask is not None:  # as the positions: (batch, new height, new width, points, offset_groups)
+    if mask is not None:  # in the shape of the positions: (batch, new height, new width, points, offset_groups)
         by_group = ops.reshape(mask, (-1, *new_size, offset_groups, points))
         weight = ops.cast(ops.swapaxes(by_group, 3, 4), down.dtype)
 
-    # A border of zeros answers for everything outside. A row of `pixels` has the channels of one offset group.
+    # A border of zeros stands for everything outside the map. A row of `pixels` has the channels of an offset group.
     pixels = ops.reshape(ops.pad(inputs, [(0, 0), (1, 1), (1, 1), (0, 0)]), (-1, channels // offset_groups))
     image = ops.reshape(ops.arange(batch, dtype="int32"), (-1, 1, 1, 1, 1))
     samples = 0
-    for row, row_share in _neighbours(down, height):
-        for column, column_share in _neighbours(right, width):
+    for row, row_weight in _neighbors(down, height):
+        for column, column_weight in _neighbors(right, width):
             index = (image * (height + 2) + row) * (width + 2) + column
             index = index * offset_groups + ops.arange(offset_groups, dtype="int32")
-            share = ops.cast(row_share * weight * column_share, inputs.dtype)
-            samples = samples + ops.take(pixels, index, axis=0) * ops.expand_dims(share, -1)
+            factor = ops.cast(row_weight * weight * column_weight, inputs.dtype)
+            samples = samples + ops.take(pixels, index, axis=0) * ops.expand_dims(factor, -1)
 
     kernel = ops.cast(kernel, inputs.dtype)
     if groups == 1:
@@ -242,39 +243,39 @@ def deform_conv2d(inputs, offsets, kernel, mask=None, *, strides=(1, 1), padding
 
 
 def _sample_positions(size, offsets, kernel_size, strides, padding, dilation_rate):
-    """Down and right, of every sample in pixels of the map: (batch, new height, new width, points, offset_groups)."""
+    """Return the rows and columns of all samples, each (batch, new height, new width, points, offset_groups)."""
     new_size, points, dtype = ops.shape(offsets)[1:3], kernel_size[0] * kernel_size[1], offsets.dtype
     offsets = ops.reshape(offsets, (-1, *new_size, offsets.shape[-1] // (2 * points), points, 2))
     offsets = ops.swapaxes(offsets, 3, 4)
-    # Where the plain convolution looks, in pixels of the map without its padding: (new length, kernel length).
+    # The positions of the plain convolution in pixels of the unpadded map: (new length, kernel length).
     pads = _pads(size, kernel_size, strides, padding, dilation_rate)
-    starts = [
+    plain = [
         ops.expand_dims(ops.arange(count, dtype=dtype) * stride - ops.cast(before, dtype), 1)
         + dilation * ops.arange(length, dtype=dtype)
         for count, length, stride, (before, _), dilation in zip(
             new_size, kernel_size, strides, pads, dilation_rate, strict=True
         )
     ]
-    down = ops.repeat(starts[0], kernel_size[1], axis=1)[:, None, :, None] + offsets[..., 0]
-    right = ops.tile(starts[1], (1, kernel_size[0]))[:, :, None] + offsets[..., 1]
+    down = ops.repeat(plain[0], kernel_size[1], axis=1)[:, None, :, None] + offsets[..., 0]
+    right = ops.tile(plain[1], (1, kernel_size[0]))[:, :, None] + offsets[..., 1]
     return down, right
 
 
-def _neighbours(positions, length):
-    """The pixels before and after each position, counted in a map with a border of one, and the shares of the two.
+def _neighbors(positions, length):
+    """Return (index, weight) of the pixel before and of the pixel after each position, in a map with a border of one.
 
-    Positions are taken in [-1, length], beyond which all is zero; indices are clipped too, for those that are NaN or
-    whose neighbour is outside.
+    Positions are clipped to [-1, length], since everything beyond is zero. Indices are clipped too, for positions that
+    are NaN or at the end.
     """
     positions = ops.clip(positions, -1, ops.cast(length, positions.dtype))
     before = ops.floor(positions)
-    share = positions - before
+    weight = positions - before
     index = ops.cast(before, "int32") + 1
-    return (ops.clip(index, 0, length + 1), 1 - share), (ops.clip(index + 1, 0, length + 1), share)
+    return (ops.clip(index, 0, length + 1), 1 - weight), (ops.clip(index + 1, 0, length + 1), weight)
 
 
 def _pads(size, kernel_size, strides, padding, dilation_rate):
-    """The zeros (before, behind) in each of the two directions."""
+    """Return the zeros (before, after) in each of the two directions."""
     if padding != "same":
         return [(zeros, zeros) for zeros in _zeros(padding)]
     pads = []
@@ -286,17 +287,17 @@ def _pads(size, kernel_size, strides, padding, dilation_rate):
 
 
 def _zeros(padding):
-    """The zeros on each side, rows and columns, where they do not depend on the size."""
+    """Return the zeros on each side, (rows, columns), for a padding that does not depend on the size."""
     return (0, 0) if isinstance(padding, str) else padding
 
 
 def _new_length(length, kernel, stride, dilation, zeros, *, same):
-    """How many positions a kernel has along one direction."""
+    """Return the number of positions of a kernel along one direction."""
     return -(-length // stride) if same else (length + 2 * zeros - (kernel - 1) * dilation - 1) // stride + 1
 
 
 def _positive(name, value, count, minimum=1):
-    """An integer, or a sequence of `count` of them, as a tuple; raises for anything else."""
+    """Return an integer or a sequence of `count` integers as a tuple; raise a ValueError for anything else."""
     values = tuple(value) if isinstance(value, tuple | list) else (value,) * count
     if len(values) != count or not all(isinstance(v, int) and v >= minimum for v in values):
         pair = " or a pair of them" if count == 2 else ""

@@ -1,4 +1,4 @@
-"""Convolution in groups: Krizhevsky et al. 2012, figure 2; Xie et al. 2017 (ResNeXt), section 3."""
+"""Grouped convolution: Krizhevsky et al. 2012, figure 2; Xie et al. 2017 (ResNeXt), section 3."""
 
 import keras
 from keras import ops
@@ -6,11 +6,11 @@ from keras import ops
 
 @keras.saving.register_keras_serializable("keras_cnns")
 class GroupedConv2D(keras.layers.Conv2D):
-    """Keras's grouped convolution, at the speed of a dense one on CPUs too.
+    """Keras's grouped convolution, as fast as a dense one on CPUs too.
 
-    Arguments, variables and results are those of `keras.layers.Conv2D` with `groups`. TensorFlow's CPU kernel for
-    groups takes 20 to 75 times as long as a dense convolution; there the groups are computed by dense convolutions, a
-    few neighbouring groups each, whose kernels are zero between one group and another.
+    Arguments, variables and results are those of `keras.layers.Conv2D` with `groups`. TensorFlow's grouped CPU kernel
+    takes 20 to 75 times as long as a dense convolution. On CPUs this layer computes dense convolutions of a few
+    neighboring groups each, with block-diagonal kernels.
 
     Shapes: (batch, height, width, channels) -> (batch, new height, new width, filters); channels and filters are
     multiples of `groups`.
@@ -21,7 +21,7 @@ class GroupedConv2D(keras.layers.Conv2D):
         (1, 5, 5, 8)
     """
 
-    # Input channels below which a dense convolution is no faster for being narrower.
+    # Dense convolutions with fewer input channels than this are not faster.
     NARROW = 16
 
     def convolution_op(self, inputs, kernel):
@@ -54,7 +54,7 @@ def _on_tensorflow_cpu():
 
 
 def _block_diagonal(kernel, groups):
-    """A grouped kernel (h, w, channels, groups * filters) as a dense one, (h, w, groups * channels, the same)."""
+    """Return a grouped kernel (h, w, c, groups * filters) as a dense one (h, w, groups * c, groups * filters)."""
     height, width, channels, _ = kernel.shape
     blocks = ops.reshape(kernel, (height, width, 1, channels, groups, -1))
     mask = ops.reshape(ops.eye(groups, dtype=kernel.dtype), (1, 1, groups, 1, groups, 1))

@@ -6,20 +6,20 @@ from keras import ops
 
 @keras.saving.register_keras_serializable("keras_cnns")
 class LocalResponseNormalization(keras.layers.Layer):
-    """Divides each activation by the energy of its neighbours in the channel direction.
+    """Divide each activation by the energy of neighboring channels at the same position.
 
-    b[c] = a[c] / (bias + alpha * sum of a[j]^2 for the `size` channels j around c)^beta, channels outside counting as
-    zero (Krizhevsky et al. 2012, section 3.3). Computed in float32, since squares
-    overflow float16, and in float64 under a policy of float64.
+    b[c] = a[c] / (bias + alpha * sum of a[j]^2 over the `size` channels j around c)^beta, where missing channels at the
+    ends are zero (Krizhevsky et al. 2012, section 3.3). The layer computes in float32, since squares overflow float16,
+    and in float64 with a float64 policy.
 
     Shapes: (batch, height, width, channels) -> the same.
 
     Args:
-        size: Number of neighbouring channels, the channel itself included; odd.
-        alpha: Weight of the sum of squares. Caffe and torch divide theirs by `size`, so that their 1e-4 with size 5 is
-            2e-5 here.
+        size: Number of channels in the sum, an odd number; n in the paper.
+        alpha: Weight of the sum of squares. Caffe and torch divide theirs by `size`: their 1e-4 with size 5 is 2e-5
+            here.
         beta: Exponent.
-        bias: What the sum is added to; k in the paper.
+        bias: Constant added to the weighted sum; k in the paper.
 
     Raises:
         ValueError: `size` is not a positive odd number.
@@ -33,7 +33,7 @@ class LocalResponseNormalization(keras.layers.Layer):
     def __init__(self, size=5, alpha=1e-4, beta=0.75, bias=2.0, **kwargs):
         super().__init__(**kwargs)
         if size < 1 or size % 2 == 0:
-            raise ValueError(f"LocalResponseNormalization got size={size}; it must be a positive odd number, as 5.")
+            raise ValueError(f"LocalResponseNormalization got size={size}; it must be odd and positive, such as 5.")
         self.size, self.alpha, self.beta, self.bias = size, alpha, beta, bias
 
     def call(self, inputs):

@@ -1,4 +1,4 @@
-"""Normalised concatenations that are computed twice instead of kept: Pleiss et al. 2017, arXiv:1707.06990."""
+"""Normalized concatenations that are recomputed in the backward pass: Pleiss et al. 2017, arXiv:1707.06990."""
 
 import keras
 from keras import ops
@@ -8,13 +8,13 @@ from keras_cnns.layers.batch_normalization import BatchNormalization
 
 @keras.saving.register_keras_serializable("keras_cnns")
 class ScaleAndShift(BatchNormalization):
-    """Batch normalization of feature maps side by side that tells what it would do and leaves the doing to others.
+    """Scale and shift of the batch normalization of concatenated feature maps, without applying them.
 
-    Arguments, variables and the update of the moving statistics are those of `BatchNormalization` over the
-    concatenation of the maps, `synchronized` among them; normalised, it would be scale * concatenation + shift.
-    Between the forward and the backward pass nothing is kept but the maps themselves.
+    Arguments (`synchronized` included), variables and the update of the moving statistics are those of
+    `BatchNormalization` on the concatenation of the maps, whose output would be scale * concatenation + shift. Only the
+    maps themselves are kept for the backward pass.
 
-    Shapes: a list of (batch, height, width, channels of the map) -> [scale, shift], both (channels of all,) in the
+    Shapes: a list of (batch, height, width, channels of the map) -> [scale, shift], each (sum of the channels,) in the
     precision of the variables.
 
     Example:
@@ -25,7 +25,7 @@ class ScaleAndShift(BatchNormalization):
 
     def build(self, input_shape):
         super().build(_concatenated(input_shape))
-        self.input_spec = None  # the parent's knows one map only
+        self.input_spec = None  # the parent's allows a single map only
 
     def call(self, inputs, training=None):
         dtype = self.variable_dtype
@@ -49,7 +49,7 @@ class ScaleAndShift(BatchNormalization):
             ones = ops.ones_like(x[..., :1])
             return ops.concatenate([ops.sum(y, axis=[0, 1, 2]) for y in (ones, x, ops.square(x))], axis=0)
 
-        # Only these vectors are exchanged, once: in the recomputed part they would be exchanged twice.
+        # Replicas exchange only these vectors, and once: within keras.remat they would be exchanged twice.
         means, _ = ops.moments(keras.remat(sums)(*maps)[None], axes=[0], synchronized=True)
         mean, square = ops.split(means[1:] / means[0], 2)
         return mean, square - ops.square(mean)
@@ -61,19 +61,19 @@ class ScaleAndShift(BatchNormalization):
 
 @keras.saving.register_keras_serializable("keras_cnns")
 class RecomputedConv2D(keras.layers.Conv2D):
-    """A convolution of relu(scale * concatenation + shift), all of which is computed again in the backward pass.
+    """A convolution of relu(scale * concatenation + shift) whose input is recomputed in the backward pass.
 
-    Variables are those of `keras.layers.Conv2D` over the concatenation. Between the passes nothing is kept but the
-    inputs, so that a feature map that many layers read is stored once, where each of their concatenations would hold a
-    copy of it. On the TensorFlow and JAX backends.
+    Variables are those of `keras.layers.Conv2D` on the concatenation. Only the inputs of the layer are kept for the
+    backward pass, so that a feature map that many layers use is stored once instead of once per concatenation. For the
+    TensorFlow and JAX backends.
 
-    Shapes: a list of maps (batch, height, width, channels of the map), then scale and shift (channels of all,), as
-    `ScaleAndShift` gives them -> (batch, new height, new width, filters).
+    Shapes: a list of maps (batch, height, width, channels of the map), then scale and shift (sum of the channels,) of
+    `ScaleAndShift` -> (batch, new height, new width, filters).
 
     Args:
-        filters: Channels of the output.
+        filters: Number of output channels.
         kernel_size: Height and width of the kernel.
-        kwargs: As in `keras.layers.Conv2D`.
+        kwargs: Other arguments of `keras.layers.Conv2D`.
 
     Example:
         >>> maps = [keras.ops.ones((2, 4, 4, 8)), keras.ops.ones((2, 4, 4, 3))]
@@ -84,7 +84,7 @@ class RecomputedConv2D(keras.layers.Conv2D):
 
     def __init__(self, filters, kernel_size, **kwargs):
         super().__init__(filters, kernel_size, autocast=False, **kwargs)  # scale and shift keep their precision
-        self.input_spec = None  # the parent's knows one map only
+        self.input_spec = None  # the parent's allows a single map only
 
     def build(self, input_shape):
         super().build(_concatenated(input_shape[:-2]))
@@ -97,7 +97,7 @@ class RecomputedConv2D(keras.layers.Conv2D):
             return self.convolution_op(x, ops.cast(kernel, self.compute_dtype))
 
         *maps, scale, shift = inputs
-        # A copy, since TensorFlow would count the gradient of an argument that is a variable twice.
+        # A copy, since TensorFlow would count the gradient twice for an argument that is a variable.
         x = keras.remat(convolution)(ops.copy(self.kernel), scale, shift, *maps)
         if self.use_bias:
             x = x + ops.cast(self.bias, x.dtype)
@@ -109,5 +109,5 @@ class RecomputedConv2D(keras.layers.Conv2D):
 
 
 def _concatenated(shapes):
-    """The shape of maps of these shapes when they are concatenated over their channels."""
+    """Return the shape of the concatenation, along the channels, of maps with these shapes."""
     return (*shapes[0][:-1], sum(shape[-1] for shape in shapes))

@@ -1,4 +1,4 @@
-"""Channels of zeros: He et al. 2016, section 3.3, option A."""
+"""Zero padding of channels: He et al. 2016, section 3.3, option A."""
 
 import keras
 from keras import ops
@@ -6,7 +6,7 @@ from keras import ops
 
 @keras.saving.register_keras_serializable("keras_cnns")
 class ZeroPadChannels(keras.layers.Layer):
-    """Appends channels of zeros, so that a map can be added to a wider one without parameters.
+    """Append channels of zeros, so that a feature map can be added to a wider one without parameters.
 
     Shapes: (batch, height, width, channels) -> (batch, height, width, channels + count).
 

@@ -29,7 +29,7 @@ import torch
 import torchvision
 from torch import nn
 
-from keras_cnns.checkpoints import NAMES, rename
+from keras_cnns.conversion import NAMES, rename
 from tests.formula import (
     DEFORMABLE,
     GROUPED,
@@ -61,7 +61,7 @@ TIMM_SENET = (
     (r"^last_linear$", "head_dense"),
 )
 TIMM_SENET154 = ((r"^layer0\.(conv|bn)(\d)$", r"stem_conv\2_\1"), *TIMM_SENET)  # three convolutions in its stem
-# From keras.applications' layer to ours; the tables for torch are those of keras_cnns/checkpoints.py.
+# From keras.applications' layer to ours; the tables for torch are those of keras_cnns/conversion.py.
 KERAS_RESNET = (
     (r"^conv1_(conv|bn)$", r"stem_\1"),
     (r"^conv(\d)_block", lambda match: f"stage{int(match[1]) - 1}_block"),

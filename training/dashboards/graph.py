@@ -1,18 +1,19 @@
-"""The network as a graph that opens: nodes grouped as the layer names say."""
+"""The graph of the network in TensorBoard, with nodes grouped by the levels of the layer names."""
 
 import re
 
 import tensorflow as tf
 
+import keras_cnns
 from training.dashboards.log import Board
 
 
 class Graph(Board):
-    """Writes the network's graph, grouped by stage, and texts.
+    """Write the network's graph, grouped by stage, and texts.
 
     Args:
         log: The log.
-        texts: {tag: Markdown}, written once.
+        texts: {tag: Markdown text}, written once.
     """
 
     needs = "inputs"
@@ -30,14 +31,14 @@ class Graph(Board):
 
 
 def stage_graph(model):
-    """The forward pass as a graph whose nodes are grouped as the layer names say: stage, block, layer.
+    """Return the graph of the forward pass with nodes grouped by stage, block and layer.
 
-    Layer names have an underscore at every level, `stage3_block1_conv2_conv`; TensorBoard groups by slashes.
-    Nodes that compute nothing and only say what comes after what are left out.
+    The levels of a layer name become the parts of a path, since TensorBoard groups by slashes. Nodes that compute
+    nothing and only order others are left out.
     """
     function = tf.function(lambda images: model(images, training=False), autograph=False)
     graph = function.get_concrete_function(tf.TensorSpec(model.inputs[0].shape, tf.float32)).graph.as_graph_def()
-    groups = {layer.name: layer.name.replace("_", "/") for layer in model.layers}
+    groups = {layer.name: "/".join(keras_cnns.split_levels(layer.name)) for layer in model.layers}
 
     def grouped(name):
         # Keras enters every scope twice, so that TensorFlow numbers the second: googlenet_1/conv1_conv_1.

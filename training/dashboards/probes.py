@@ -48,7 +48,7 @@ class Probes(Board):
         self.kernels = [
             place
             for place, variable in enumerate(self.model.trainable_variables)
-            if variable.path.endswith("/kernel") and not variable.path.startswith("aux")
+            if variable.path.endswith("/kernel") and not keras_cnns.is_auxiliary(variable.path)
         ]
         self.names = [self.model.trainable_variables[place].path.rpartition("/")[0] for place in self.kernels]
         self.inside = None
@@ -145,7 +145,7 @@ def activations_of(model):
     for layer in model.layers:
         if isinstance(layer, keras.layers.InputLayer):
             continue
-        ends[stage_of(layer.name)] = keras.tree.flatten(layer.output)[0]
+        ends[keras_cnns.level_of(layer.name)] = keras.tree.flatten(layer.output)[0]
         if layer.name.endswith("_sigmoid") and layer.output.shape[1:3] == (1, 1):
             gates[layer.name] = layer.output
         if isinstance(layer, DeformableConv2D):
@@ -162,16 +162,11 @@ def activations_of(model):
     return look
 
 
-def stage_of(path):
-    """The stage of a layer or variable: `stage3_block1_conv2_conv/kernel` belongs to stage3."""
-    return path.partition("/")[0].partition("_")[0]
-
-
 def by_stage(kind, named):
     """{"kind/stage": all values of the stage} of pairs (name of the layer or variable, array)."""
     stages = {}
     for name, array in named:
-        stages.setdefault(f"{kind}/{stage_of(name)}", []).append(np.ravel(array))
+        stages.setdefault(f"{kind}/{keras_cnns.level_of(name)}", []).append(np.ravel(array))
     return {tag: np.concatenate(arrays) for tag, arrays in stages.items()}
 
 
