@@ -213,6 +213,16 @@ def test_public_names_are_documented(name):
         assert "Raises:" in doc
 
 
+@pytest.mark.parametrize("path", sources("keras_cnns"))
+def test_only_arguments_of_the_function_are_documented(path):
+    for function in everywhere(path):
+        if not isinstance(function, ast.FunctionDef):
+            continue
+        section = (ast.get_docstring(function) or "").partition("Args:\n")[2].partition("\n\n")[0]
+        parameters = {node.arg for node in ast.walk(function.args) if isinstance(node, ast.arg)}
+        assert set(re.findall(r"^    (\w+):", section, re.MULTILINE)) <= parameters, function.name
+
+
 def test_every_layer_is_public():
     modules = [ast.parse(path.read_text()) for path in (PACKAGE / "layers").glob("*.py")]
     classes = {node.name for module in modules for node in module.body if isinstance(node, ast.ClassDef)}
