@@ -1,4 +1,4 @@
-"""What is special about the ResNets for CIFAR-10: depth, width, shortcuts, and what keeps gradients from vanishing."""
+"""ResNets for CIFAR-10: depth, width, shortcuts, and what keeps gradients from vanishing."""
 
 import keras
 import numpy as np
@@ -24,8 +24,17 @@ def test_a_cifar_network_has_6n_plus_2_layers(network):
     }
 
 
+@pytest.mark.parametrize("network", [keras_cnns.ResNetCIFAR, keras_cnns.PlainNetCIFAR])
+def test_width_is_a_factor_on_the_channels(network):
+    model = network(8, width=0.5)
+    channels = [model.get_layer(f"stage{stage}_block1_out").output.shape[-1] for stage in (1, 2, 3)]
+    assert channels == [8, 16, 32] and model.get_layer("stem_relu").output.shape[-1] == 8
+    with pytest.raises(ValueError, match=r"width=0\.03; the first stage would have no channels"):
+        network(8, width=0.03)
+
+
 def test_shortcut_options():
-    """Of 9 blocks the first of stages 2 and 3 change the shape: A projects nowhere, B there, C everywhere."""
+    """Of 9 blocks the first of stages 2 and 3 change the shape: A has no projections, B two, C nine."""
     for option, blocks in {
         "A": [],
         "B": ["stage2_block1", "stage3_block1"],
@@ -39,7 +48,7 @@ def test_shortcut_options():
         keras_cnns.ResNetCIFAR(20, shortcut="D")
 
 
-def test_option_a_takes_every_second_pixel_and_adds_channels_of_zeros():
+def test_option_a_takes_every_second_pixel_and_adds_zero_channels():
     image = keras.Input((4, 6, 3))
     x = np.random.RandomState(0).normal(size=(2, 4, 6, 3)).astype("float32")
     shortcut = keras.Model(image, resnet.shortcut_a(image, 5, 2, unit=None, name="shortcut"))
@@ -65,8 +74,8 @@ def test_without_batch_normalization_every_convolution_has_a_bias():
         assert {type(layer.kernel_initializer).__name__ for layer in convolutions} == {"GlorotUniform"}
 
 
-def test_gradients_vanish_in_a_deep_plain_network_and_shortcuts_or_initialisation_cure_it():
-    """Section 1 and 4.1: 56 layers, no batch normalization; the gradient's norm in the first layer at the start."""
+def test_gradients_vanish_in_a_deep_plain_network_without_shortcuts_or_he_initialization():
+    """Sections 1 and 4.1: 56 layers, no batch normalization; the norm of the first layer's gradient before training."""
 
     def first_gradient(network, initializer):
         keras.utils.set_random_seed(0)
