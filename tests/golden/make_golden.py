@@ -428,7 +428,7 @@ TRAINED = {
 
 
 def response_normalization(size, alpha, beta, k):
-    """Return the outputs of torch's layer and the gradient of their product with a direction; alpha is of the sum."""
+    """Return the outputs of torch's layer, which divides alpha by size, and a gradient."""
     shape = (2, 5, 4, 12)
     x = torch.from_numpy(20 * image("input", shape)).requires_grad_()
     y = nn.LocalResponseNorm(size, alpha, beta, k)(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
