@@ -80,6 +80,7 @@ def test_input_tensor_is_the_input():
 ERRORS = [
     # builder, arguments, parts of the message: what happened, where and how to fix it
     ("ResNet50", {"input_shape": (20, 20, 3)}, ["ResNet50", "input_shape=(20, 20, 3)", "at least 32", "larger input_"]),
+    ("ResNet20", {"input_shape": (3, 32, 3), "name": "backbone"}, ["ResNet20 got input_shape=(3, 32", "at least 4"]),
     ("GoogLeNet", {"input_shape": (31, 64, 3)}, ["(31, 64, 3)", "at least 32", "divides them by 32", "larger input_"]),
     ("VGG16", {"input_shape": (31, 64, 3)}, ["(31, 64, 3)", "at least 32", "divides them by 32", "larger input_"]),
     ("AlexNet", {"input_shape": (66, 67, 3)}, ["(66, 67, 3)", "at least 67", "leave nothing", "larger input_"]),
