@@ -1,6 +1,6 @@
-"""The classic convolutional networks in Keras, each as its paper has it.
+"""The classic convolutional networks in Keras, each as in its paper.
 
-Some networks have layers of this package. `keras.models.load_model` reads their .keras files only after
+Some networks use layers of this package. `keras.models.load_model` reads their .keras files only after
 `import keras_cnns`, which registers these layers.
 """
 
@@ -9,6 +9,7 @@ from keras_cnns._model import FixedSizeError, labels_for, main_output
 from keras_cnns.alexnet import AlexNet, AlexNetOneTower
 from keras_cnns.catalogue import builder, list_models
 from keras_cnns.checkpoints import load_weights, read_weights, save_weights
+from keras_cnns.coefficients import read_coefficients
 from keras_cnns.complexity import complexity
 from keras_cnns.conversion import convert_weights
 from keras_cnns.decoding import decode_predictions
@@ -24,34 +25,29 @@ from keras_cnns.efficientnet import (
     EfficientNetB5,
     EfficientNetB6,
     EfficientNetB7,
+    compound_coefficients,
+)
+from keras_cnns.efficientnet_lite import (
     EfficientNetLite0,
     EfficientNetLite1,
     EfficientNetLite2,
     EfficientNetLite3,
     EfficientNetLite4,
-    compound_coefficients,
-    read_coefficients,
 )
 from keras_cnns.features import features
 from keras_cnns.googlenet import GoogLeNet, InceptionV1
 from keras_cnns.layer_names import is_auxiliary, is_head, level_of, split_levels
 from keras_cnns.preprocessing import preprocess_input, preprocessing_modes
-from keras_cnns.resnet import (
-    PlainNet18,
+from keras_cnns.resnet import PlainNet18, PlainNet34, ResNet18, ResNet34, ResNet50, ResNet101, ResNet152
+from keras_cnns.resnet_cifar import (
     PlainNet20,
-    PlainNet34,
     PlainNet56,
     PlainNetCIFAR,
-    ResNet18,
     ResNet20,
     ResNet32,
-    ResNet34,
     ResNet44,
-    ResNet50,
     ResNet56,
-    ResNet101,
     ResNet110,
-    ResNet152,
     ResNetCIFAR,
 )
 from keras_cnns.senet import (

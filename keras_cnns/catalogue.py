@@ -2,7 +2,7 @@
 
 import fnmatch
 
-from keras_cnns._model import did_you_mean
+from keras_cnns._builder import did_you_mean
 from keras_cnns.alexnet import AlexNet, AlexNetOneTower
 from keras_cnns.deformable import DeformableResNet50, DeformableResNet101
 from keras_cnns.densenet import DenseNet121, DenseNet161, DenseNet169, DenseNet201, DenseNet264, DenseNetCIFAR
@@ -16,6 +16,8 @@ from keras_cnns.efficientnet import (
     EfficientNetB5,
     EfficientNetB6,
     EfficientNetB7,
+)
+from keras_cnns.efficientnet_lite import (
     EfficientNetLite0,
     EfficientNetLite1,
     EfficientNetLite2,
@@ -23,22 +25,16 @@ from keras_cnns.efficientnet import (
     EfficientNetLite4,
 )
 from keras_cnns.googlenet import GoogLeNet, InceptionV1
-from keras_cnns.resnet import (
-    PlainNet18,
+from keras_cnns.resnet import PlainNet18, PlainNet34, ResNet18, ResNet34, ResNet50, ResNet101, ResNet152
+from keras_cnns.resnet_cifar import (
     PlainNet20,
-    PlainNet34,
     PlainNet56,
     PlainNetCIFAR,
-    ResNet18,
     ResNet20,
     ResNet32,
-    ResNet34,
     ResNet44,
-    ResNet50,
     ResNet56,
-    ResNet101,
     ResNet110,
-    ResNet152,
     ResNetCIFAR,
 )
 from keras_cnns.senet import (
@@ -114,11 +110,11 @@ BUILDERS = (
 
 
 def list_models(pattern="*"):
-    """Return the names of the networks, in the lecture's order.
+    """Return the names of the networks, family by family.
 
     Args:
-        pattern: Only names like this, upper and lower case alike: a part of the name, such as "resnet", or, with a *
-            for any text, a ? for any letter or letters in [], a pattern for the whole name.
+        pattern: Which names, ignoring case: a part of the name, such as "resnet", or a pattern for the whole name with
+            * for any text, ? for any letter and letters in [].
 
     Example:
         >>> keras_cnns.list_models("inception*")
@@ -130,13 +126,13 @@ def list_models(pattern="*"):
 
 
 def builder(name):
-    """The builder of a network by its name.
+    """Return the builder of a network by its name.
 
     Args:
-        name: A name from `list_models`, upper and lower case alike.
+        name: A name from `list_models`, ignoring case.
 
     Raises:
-        ValueError: There is no such network; the message names those that come near.
+        ValueError: There is no such network; the message names similar ones.
 
     Example:
         >>> keras_cnns.builder("resnet50") is keras_cnns.ResNet50

@@ -225,6 +225,12 @@ def check_type(path, name, dtype):
 def check_fit(model, path, variables, arrays):
     """Raise a ValueError if arrays do not fit the variables of a model: in names, shapes, or values."""
     missing, unexpected = variables.keys() - arrays.keys(), arrays.keys() - variables.keys()
+    if any(key.startswith("stage8_") for key in missing) and any(key.startswith("stage1_") for key in unexpected):
+        raise ValueError(
+            f"{path} does not fit {model.name}: an earlier version wrote it, which called EfficientNet's stages stage1 "
+            "to stage7; they are stage2 to stage8 now, as in the paper's Table 1. Convert the published weights again, "
+            "or train again."
+        )
     if missing or unexpected:
         raise ValueError(
             f"{path} does not fit {model.name}: "

@@ -51,7 +51,7 @@ NAMES = {
         (r"^(blocks\.0\..*)\.conv_pw$", r"\1.conv_pwl"),
         (r"^(blocks\.0\..*)\.bn2$", r"\1.bn3"),
         (r"^(blocks\.0\..*)\.bn1$", r"\1.bn2"),
-        (r"^blocks\.(\d)\.(\d+)\.", lambda match: f"stage{int(match[1]) + 1}_block{int(match[2]) + 1}_"),
+        (r"^blocks\.(\d)\.(\d+)\.", lambda match: f"stage{int(match[1]) + 2}_block{int(match[2]) + 1}_"),
         (r"_conv_pw$", "_expand_conv"),
         (r"_bn1$", "_expand_bn"),
         (r"_conv_dw$", "_depthwise_conv"),

@@ -6,23 +6,24 @@ pools are a block: conv1 to conv5, as in the authors' own files, with conv1_1 fo
 the end.
 
 Deviations from the paper:
-- Weights start as He et al. 2015 have them. The paper's deep networks start from the weights of column A, though its
-  section 3.1 adds that a random start by Glorot and Bengio's rule does as well.
-- batch_norm=True normalises every convolution, which the paper came too early for. As in torchvision, whose weights are
-  published, the convolutions keep their biases.
+- Weights are initialised as in He et al. 2015. The paper initialises its deep networks with the weights of column A,
+  though section 3.1 adds that random initialisation by Glorot and Bengio's rule does as well.
+- batch_norm=True, which is later than the paper, normalises after every convolution. As in torchvision, whose weights
+  are published, the convolutions keep their biases.
 """
 
+import functools
 from typing import NamedTuple, Unpack
 
 from keras import layers
 
-from keras_cnns._blocks import batch_norm as normalize
-from keras_cnns._blocks import conv
-from keras_cnns._model import SharedArguments, builder, classifier_head, finish, image_input
+from keras_cnns._blocks import conv_bn_relu, conv_relu
+from keras_cnns._builder import SharedArguments, builder
+from keras_cnns._model import classifier_head, finish, image_input
 
 
 class Block(NamedTuple):
-    """A cell of Table 1 between two lines: 3x3 convolutions, after which comes a max pool."""
+    """A cell of Table 1 between two lines: 3x3 convolutions; a max pool follows."""
 
     filters: int
     convolutions: int
@@ -39,71 +40,62 @@ TABLE_1 = {
 # fmt: on
 
 
-def block(x, row, *, batch_norm, name):
-    """3x3 convolutions, each with its ReLU, and a 2x2 max pool, (b, h, w, c) -> (b, h // 2, w // 2, filters)."""
+def block(x, row, *, unit, name):
+    """Apply 3x3 convolutions, each a `unit` with its ReLU, and a 2x2 pool, (b, h, w, c) -> (b, h//2, w//2, filters)."""
     for index in range(1, row.convolutions + 1):
-        unit = f"{name}_{index}"
-        x = conv(x, row.filters, 3, name=unit)
-        x = normalize(x, name=unit) if batch_norm else x
-        x = layers.ReLU(name=f"{unit}_relu")(x)
+        x = unit(x, row.filters, 3, name=f"{name}_{index}")
     return layers.MaxPooling2D(2, 2, name=f"{name}_out")(x)
 
 
 @builder
-def vgg(
-    table,
-    *,
-    batch_norm=False,
-    fully_connected=(4096, 4096),
-    dropout=0.5,
-    name="vgg",
-    **shared: Unpack[SharedArguments],
-):
+def vgg(table, *, batch_norm=False, fully_connected=(4096, 4096), dropout=0.5, **shared: Unpack[SharedArguments]):
     """Section 2.1: blocks of 3x3 convolutions, two dense layers and the classifier.
 
     Args:
-        table: The blocks, a column of `TABLE_1` or one's own sequence of `Block`.
+        table: The blocks: a column of `TABLE_1` or a sequence of your own of `Block`.
         batch_norm: Whether batch normalization follows every convolution.
         fully_connected: Widths of the dense layers before the classifier.
-        dropout: Fraction of each of those layers dropped in training.
-        name: Name of the model.
+        dropout: Fraction of the output of each of those layers dropped in training.
     """
     divides_by = 2 ** len(table)
-    image = image_input(
-        name,
+    x = image = image_input(
         shared,
         default_size=224,
         minimum=divides_by,
         minimum_because=f"the network divides them by {divides_by}",
         fixed_size_because="the dense layers take the flattened map",
     )
-    x = image
+    unit = functools.partial(conv_bn_relu, use_bias=True) if batch_norm else conv_relu
     for index, row in enumerate(table, 1):
-        x = block(x, row, batch_norm=batch_norm, name=f"conv{index}")
-    return finish(
-        image, classifier_head(x, shared, dropout=dropout, fully_connected=fully_connected), shared, name=name
-    )
+        x = block(x, row, unit=unit, name=f"conv{index}")
+    return finish(image, classifier_head(x, shared, dropout=dropout, fully_connected=fully_connected), shared)
+
+
+class VGGArguments(SharedArguments, total=False):
+    """The arguments of the variants; `vgg` describes them."""
+
+    batch_norm: bool
 
 
 @builder(family=vgg)
-def VGG11(*, batch_norm=False, name="vgg11", **shared: Unpack[SharedArguments]):
+def VGG11(**arguments: Unpack[VGGArguments]):
     """VGG-11: 132,863,336 parameters (132,868,840 with batch norm), 7.609 G multiply-adds."""
-    return vgg(TABLE_1["A"], batch_norm=batch_norm, name=name, **shared)
+    return vgg(TABLE_1["A"], **arguments)
 
 
 @builder(family=vgg)
-def VGG13(*, batch_norm=False, name="vgg13", **shared: Unpack[SharedArguments]):
+def VGG13(**arguments: Unpack[VGGArguments]):
     """VGG-13: 133,047,848 parameters (133,053,736 with batch norm), 11.308 G multiply-adds."""
-    return vgg(TABLE_1["B"], batch_norm=batch_norm, name=name, **shared)
+    return vgg(TABLE_1["B"], **arguments)
 
 
 @builder(family=vgg)
-def VGG16(*, batch_norm=False, name="vgg16", **shared: Unpack[SharedArguments]):
+def VGG16(**arguments: Unpack[VGGArguments]):
     """VGG-16: 138,357,544 parameters (138,365,992 with batch norm), 15.470 G multiply-adds."""
-    return vgg(TABLE_1["D"], batch_norm=batch_norm, name=name, **shared)
+    return vgg(TABLE_1["D"], **arguments)
 
 
 @builder(family=vgg)
-def VGG19(*, batch_norm=False, name="vgg19", **shared: Unpack[SharedArguments]):
+def VGG19(**arguments: Unpack[VGGArguments]):
     """VGG-19: 143,667,240 parameters (143,678,248 with batch norm), 19.632 G multiply-adds."""
-    return vgg(TABLE_1["E"], batch_norm=batch_norm, name=name, **shared)
+    return vgg(TABLE_1["E"], **arguments)

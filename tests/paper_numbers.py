@@ -1,12 +1,11 @@
-"""What the networks must count to: typed by hand from the papers and from other implementations, never from this code.
+"""The expected counts of the networks, typed by hand from the papers and other implementations, never from this code.
 
-Trainable parameters and multiply-adds (convolutions and dense layers, biases left out, one image of 224 x 224 where
-nothing else is said) are those of torchvision 0.29.1, counted there. Activations are the output elements of every
-Conv2d and Linear of the same networks, summed by a forward hook on each for one image. Depth is the number of weighted
-layers on the longest path, which the papers put into the networks' names. Rows that torchvision does not have are
-derived below.
+Trainable parameters and multiply-adds (convolutions and dense layers without biases, one image of 224 x 224 unless
+another size is given) were counted on torchvision 0.29.1. Activations are the output elements of every Conv2d and
+Linear of the same networks for one image, counted by forward hooks. Depth is the number of weighted layers on the
+longest path, which is the number in the networks' names. Rows that torchvision does not have are derived below.
 
-AlexNet of 2012, Figure 2 at 227 x 227; each kernel of conv2, conv4 and conv5 sees half of the channels below it:
+AlexNet of 2012, Figure 2 at 227 x 227; each kernel of conv2, conv4 and conv5 sees half of the input channels:
            positions   filters    kernel              activations  parameters    multiply-adds
     conv1  55*55    *  96      *  11*11*3   =   363       290,400      34,944      105,415,200
     conv2  27*27    *  256     *  5*5*48    = 1,200       186,624     307,456      223,948,800
@@ -17,17 +16,16 @@ AlexNet of 2012, Figure 2 at 227 x 227; each kernel of conv2, conv4 and conv5 se
     fc                 4096    *  4096                      4,096  16,781,312       16,777,216
     fc                 1000    *  4096                      1,000   4,097,000        4,096,000
                                                           659,272  60,965,224      724,406,816
-The activations are the caption of Figure 2 ("186,624-64,896-64,896-43,264-4096-4096-1000"), but for its 253,440 of
-conv1, which is not 55*55*96, the size that the figure shows.
+The activations are those in the caption of Figure 2 ("186,624-64,896-64,896-43,264-4096-4096-1000") but for conv1,
+where the caption has 253,440 and the figure 55*55*96.
 
 VGG-13, by hand: in a block of maps of 224 / 2^n pixels the second convolution has
-9*64*64 * 224*224 = 1,849,688,064 and the first, with half the channels below it, half of that; block 1 begins with
+9*64*64 * 224*224 = 1,849,688,064 and the first, with half as many input channels, half of that; block 1 begins with
 9*3*64 * 224*224 = 86,704,128 and block 5 has twice 9*512*512 * 14*14 = 462,422,016; the dense layers have
 25,088*4096 + 4096*4096 + 4096*1000 = 123,633,664:
     86,704,128 + 4 * 1,849,688,064 + 3 * 924,844,032 + 2 * 462,422,016 + 123,633,664 = 11,308,466,176
 
-GoogLeNet with its 5x5, from torchvision's, which has a 3x3 there: (25 - 9) * n5x5reduce * n5x5 * positions more
-multiply-adds,
+GoogLeNet, whose 5x5 is a 3x3 in torchvision: (25 - 9) * n5x5reduce * n5x5 * positions more multiply-adds,
     16 * ( (16*32 + 32*96) * 28*28                                      3a, 3b         2,809,856
          + (16*48 + 24*64 + 24*64 + 32*64 + 32*128) * 14*14             4a to 4e       1,956,864
          + (32*128 + 48*128) * 7*7 )                                    5a, 5b           501,760
@@ -113,12 +111,12 @@ DenseNet-BC for CIFAR, L = 100, k = 12: blocks of 16 layers on 24, 108 and 150 c
     activations    60*16 * (1024 + 256 + 64) = 1,290,240; transitions 110,592 + 38,400; stem 24,576; 10;
                    1,463,818 in all
 
-Networks with squeeze and excitation were counted on timm 1.0.31, in the same way, the gates' own layers included:
+Networks with squeeze and excitation were counted in the same way on timm 1.0.31, including the layers of the gates:
 version 1 on legacy_seresnet18 to 152, version 1.5 on seresnet50 to 152, the others on legacy_seresnext50_32x4d,
-legacy_seresnext101_32x4d and legacy_senet154. Depth leaves the gates out, as the papers' names do.
+legacy_seresnext101_32x4d and legacy_senet154. Depth excludes the gates, as in the names.
 
-SE-InceptionV1 is InceptionV1 and behind every module of c channels a gate with r = c // 16 inside, in the order of
-c and r: 256, 16 (3a); 480, 30 (3b); 512, 32 (4a to 4c); 528, 33 (4d); 832, 52 (4e, 5a); 1024, 64 (5b):
+SE-InceptionV1 is InceptionV1 with a gate after every module of c channels, with r = c // 16 channels inside; c and r
+are 256, 16 (3a); 480, 30 (3b); 512, 32 (4a to 4c); 528, 33 (4d); 832, 52 (4e, 5a); 1024, 64 (5b):
     parameters     2cr + r + c = 8,464 + 29,310 + 3 * 33,312 + 35,409 + 2 * 87,412 + 132,160 = 480,103 more;
                    6,624,904 + 480,103 = 7,105,007, with heads 13,004,888 + 480,103 = 13,484,991
     multiply-adds  2cr = 8,192 + 28,800 + 3 * 32,768 + 34,848 + 2 * 86,528 + 131,072 = 474,272 more;
@@ -126,7 +124,7 @@ c and r: 256, 16 (3a); 480, 30 (3b); 512, 32 (4a to 4c); 528, 33 (4d); 832, 52 (
     activations    r + c = 272 + 510 + 3 * 544 + 561 + 2 * 884 + 1,088 = 5,831 more: 3,232,991 and 3,241,135
 
 Deformable ResNets are the plain ones and, in each 3x3 of stages 2 to 4 (4 of 128 channels, 6 or 23 of 256, 3 of 512), a
-3x3 with bias to 2 * 9 offsets, 9 * 18 = 162 weights a channel, and with masks to 9 more, 9 * 27 = 243:
+3x3 with bias to 2 * 9 offsets, 9 * 18 = 162 weights per channel, and with masks to 9 more, 9 * 27 = 243:
     channels       50: 4*128 + 6*256 + 3*512 = 3,584 in 13 layers;  101: 4*128 + 23*256 + 3*512 = 7,936 in 30
     parameters     50:  25,557,032 + 162 * 3,584 + 18 * 13 = 26,137,874;  + 243 * 3,584 + 27 * 13 = 26,428,295
                    101: 44,549,160 + 162 * 7,936 + 18 * 30 = 45,835,332;  + 243 * 7,936 + 27 * 30 = 46,478,418
@@ -135,13 +133,13 @@ Deformable ResNets are the plain ones and, in each 3x3 of stages 2 to 4 (4 of 12
                    50:  4,089,184,256 + 162 * 777,728 = 4,215,176,192;  + 243 * 777,728 = 4,278,172,160
                         version 1 with masks 3,857,973,248 + 243 * 777,728 = 4,046,961,152
                    101: 7,801,405,440 + 162 * 1,630,720 = 8,065,582,080;  + 243 * 1,630,720 = 8,197,670,400
-The offsets and masks stay inside their layers: activations are the plain network's, and so is the depth.
+Offsets and masks stay inside their layers: activations and depth are those of the plain network.
 
 EfficientNets at their own sizes (B0 to B7 224, 240, 260, 300, 380, 456, 528, 600 pixels; Lite0 to Lite4 224, 240, 260,
 280, 300): parameters, multiply-adds and activations as above, by a forward hook on torchvision's efficientnet_b0 to b7
 and on timm 1.0.31's tf_efficientnet_b0 to b7, which agree, and on timm's tf_efficientnet_lite0 to lite4; the last also
-at 380 pixels, which is timm's size for it. On the longest path a block of stage 1 has 2 weighted layers (depthwise,
-projection) and one of the others 3, gates left out; stem, top and classifier are 3 more:
+at 380 pixels, which is timm's size for it. On the longest path a block of stage 2 has 2 weighted layers (depthwise,
+projection) and a block of the others 3, without gates; stem, top and classifier are 3 more:
     layers of each stage   B0 1 2 2 3 3 4 1   B1 = B2 2 3 3 4 4 5 2   B3 2 3 3 5 5 6 2   B4 2 4 4 6 6 8 2
                            B5 3 5 5 7 7 9 3   B6 3 6 6 8 8 11 3       B7 4 7 7 10 10 13 4
                            2*first + 3*others + 3 = 50, 70, 70, 79, 97, 117, 135, 164
@@ -153,14 +151,14 @@ from typing import NamedTuple
 
 
 class Row(NamedTuple):
-    """What one network counts to."""
+    """The expected counts of one network."""
 
     name: str
     arguments: dict
     parameters: int  # trainable
     multiply_adds: float  # in G, 1e9, to three decimals
     activations: int
-    depth: int  # weighted layers on the longest path, those of gates left out
+    depth: int  # weighted layers on the longest path, without those of gates
 
 
 # fmt: off

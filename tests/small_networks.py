@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import keras_cnns
-from keras_cnns import alexnet, deformable, densenet, efficientnet, googlenet, resnet, senet, vgg
+from keras_cnns import alexnet, deformable, densenet, efficientnet, efficientnet_lite, googlenet, resnet, senet, vgg
 from keras_cnns.alexnet import Convolution
 from keras_cnns.efficientnet import Conv, MBConv
 from keras_cnns.googlenet import Inception, MaxPool
@@ -63,7 +63,7 @@ vgg_blocks = functools.partial(vgg.vgg, BLOCKS, fully_connected=(32, 16))
 dense = functools.partial(densenet.densenet, densenet.Column((1, 2, 1, 1), growth_rate=8))
 dense_cifar = functools.partial(keras_cnns.DenseNetCIFAR, 10, growth_rate=4)
 efficient = functools.partial(efficientnet.efficientnet, ROWS)
-lite = functools.partial(efficientnet.efficientnet, ROWS, activation=efficientnet.relu6, gate=None)
+lite = functools.partial(efficientnet.efficientnet, ROWS, activation=efficientnet_lite.relu6, gate=None)
 inception = functools.partial(googlenet.googlenet, MODULES)
 inception_v1 = functools.partial(googlenet.googlenet, MODULES, **V1)
 se_inception = functools.partial(googlenet.googlenet, MODULES, **V1_GATED)

@@ -1,4 +1,4 @@
-"""What is special about AlexNet: Figure 2, two groups, response normalization, overlapping pools, the smallest size."""
+"""AlexNet: Figure 2, two groups, response normalization, overlapping pools, the smallest size."""
 
 import functools
 
@@ -65,7 +65,7 @@ def network(name):
 
 @pytest.fixture(scope="module", autouse=True)
 def forget_networks():
-    """Half a gigabyte of weights."""
+    """Free half a gigabyte of weights."""
     yield
     network.cache_clear()
 
@@ -80,9 +80,9 @@ def test_output_sizes_and_order_of_figure_2(name):
     model = network(name)
     after = iter(model.layers)
     for layer, size in OUTPUT_SIZES[name].items():
-        assert layer in (behind.name for behind in after), f"{layer} is missing or out of order"
+        assert layer in (later.name for later in after), f"{layer} is missing or out of order"
         assert model.get_layer(layer).output.shape[1:] == size
-    assert len(model.layers) == len(OUTPUT_SIZES[name]) + 5  # the convolutions before their ReLUs
+    assert len(model.layers) == len(OUTPUT_SIZES[name]) + 5  # the convolutions, each before its ReLU
     for before, layer in zip(model.layers, model.layers[1:], strict=False):
         assert layer.input is before.output
 
@@ -102,7 +102,7 @@ def test_conv2_conv4_and_conv5_have_two_groups():
 
 
 def test_a_group_sees_only_its_gpu():
-    """Section 3.5: conv4 of one GPU takes the maps of conv3 on the same GPU alone, conv3 those of both."""
+    """Section 3.5: conv4 takes only the maps of conv3 on the same GPU, conv3 those on both."""
     model = network("AlexNet")
     x = np.zeros((1, 13, 13, 384), "float32")
     x[..., :192] = 1
@@ -135,12 +135,12 @@ def test_dropout(name):
     assert rates == {"head_dropout1": 0.5, "head_dropout2": 0.5}
 
 
-# By hand, backwards: the last pool needs 3 pixels, pool2 7 to leave them, pool1 15, and 15 positions of an 11x11 with
-# stride 4 are 67 pixels, four of which may be padding in the one tower.
+# By hand, from the end: the last pool needs 3 pixels, so pool2 needs 7 and pool1 15; 15 positions of an 11x11 with
+# stride 4 are 67 pixels, four of which are padding in the one tower.
 @pytest.mark.parametrize(("table", "size"), [(alexnet.FIGURE_2, 67), (alexnet.ONE_TOWER, 63)])
 def test_the_smallest_size_leaves_one_pixel(table, size):
     assert alexnet.smallest(table) == size
-    for pixels in (size, size + 15):  # of 16 sizes the strides make one
+    for pixels in (size, size + 15):  # the strides map 16 sizes to one
         model = alexnet.alexnet(table, fully_connected=(2, 2), input_shape=(pixels, pixels, 3), classes=2)
         assert model.get_layer("head_flatten").input.shape == (None, 1, 1, 256)
     two = alexnet.alexnet(table, fully_connected=(2, 2), input_shape=(size, size + 32, 3), classes=2)

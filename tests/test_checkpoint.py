@@ -13,11 +13,11 @@ from training import checkpoint
 from training.errors import ResourceError, StateError, UserError
 
 
-def model(units=3, seed=0):
+def model(units=3, seed=0, name="dense"):
     keras.utils.set_random_seed(seed)
     image = keras.Input((4,))
     x = keras.layers.Dropout(0.5, name="drop")(image)
-    network = keras.Model(image, keras.layers.Dense(units, name="dense")(x))
+    network = keras.Model(image, keras.layers.Dense(units, name=name)(x))
     network.compile(optimizer=keras.optimizers.Adam())
     network.optimizer.build(network.trainable_variables)
     return network
@@ -64,11 +64,22 @@ def test_the_state_has_seeds_and_optimizer(tmp_path):
     assert any("seed" in one.path for one, _ in pairs)
 
 
-def test_a_state_of_another_network_changes_nothing(tmp_path):
-    save(model(units=5), tmp_path)
+@pytest.mark.parametrize(
+    ("saved", "message"),
+    [
+        ({"units": 5}, r"its variables are not this run's.*--overwrite"),
+        (
+            {"name": "stage1"},
+            r"model/stage1/bias, which the network does not have. An earlier version .* stage2 to stage8.*--overwrite",
+        ),
+    ],
+    ids=["another network", "an earlier version"],
+)
+def test_a_state_of_another_network_changes_nothing(tmp_path, saved, message):
+    save(model(**saved), tmp_path)
     network = model(seed=7)
     before = [keras.ops.convert_to_numpy(variable) for variable in network.variables]
-    with pytest.raises(StateError, match=r"not this run's.*--overwrite"):
+    with pytest.raises(StateError, match=message):
         load(network, tmp_path)
     for old, variable in zip(before, network.variables, strict=True):
         np.testing.assert_array_equal(old, variable)

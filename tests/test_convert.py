@@ -61,17 +61,17 @@ RENAMED = {
     "timm efficientnet": {
         "conv_stem": "stem_conv",
         "bn1": "stem_bn",
-        "blocks.0.0.conv_dw": "stage1_block1_depthwise_conv",
-        "blocks.0.0.bn1": "stage1_block1_depthwise_bn",
-        "blocks.0.1.conv_pw": "stage1_block2_project_conv",
-        "blocks.0.1.bn2": "stage1_block2_project_bn",
-        "blocks.1.0.conv_pw": "stage2_block1_expand_conv",
-        "blocks.1.0.bn1": "stage2_block1_expand_bn",
-        "blocks.5.10.bn2": "stage6_block11_depthwise_bn",
-        "blocks.5.10.se.conv_reduce": "stage6_block11_gate_reduce_conv",
-        "blocks.5.10.se.conv_expand": "stage6_block11_gate_expand_conv",
-        "blocks.6.0.conv_pwl": "stage7_block1_project_conv",
-        "blocks.6.0.bn3": "stage7_block1_project_bn",
+        "blocks.0.0.conv_dw": "stage2_block1_depthwise_conv",
+        "blocks.0.0.bn1": "stage2_block1_depthwise_bn",
+        "blocks.0.1.conv_pw": "stage2_block2_project_conv",
+        "blocks.0.1.bn2": "stage2_block2_project_bn",
+        "blocks.1.0.conv_pw": "stage3_block1_expand_conv",
+        "blocks.1.0.bn1": "stage3_block1_expand_bn",
+        "blocks.5.10.bn2": "stage7_block11_depthwise_bn",
+        "blocks.5.10.se.conv_reduce": "stage7_block11_gate_reduce_conv",
+        "blocks.5.10.se.conv_expand": "stage7_block11_gate_expand_conv",
+        "blocks.6.0.conv_pwl": "stage8_block1_project_conv",
+        "blocks.6.0.bn3": "stage8_block1_project_bn",
         "conv_head": "top_conv",
         "bn2": "top_bn",
         "classifier": "head_dense",
@@ -79,12 +79,12 @@ RENAMED = {
     "efficientnet-pytorch": {
         "_conv_stem": "stem_conv",
         "_bn0": "stem_bn",
-        "_blocks.0._depthwise_conv": "stage1_block1_depthwise_conv",
-        "_blocks.1._expand_conv": "stage2_block1_expand_conv",
-        "_blocks.1._bn0": "stage2_block1_expand_bn",
-        "_blocks.2._bn1": "stage2_block2_depthwise_bn",
-        "_blocks.2._bn2": "stage2_block2_project_bn",
-        "_blocks.2._se_reduce": "stage2_block2_gate_reduce_conv",
+        "_blocks.0._depthwise_conv": "stage2_block1_depthwise_conv",
+        "_blocks.1._expand_conv": "stage3_block1_expand_conv",
+        "_blocks.1._bn0": "stage3_block1_expand_bn",
+        "_blocks.2._bn1": "stage3_block2_depthwise_bn",
+        "_blocks.2._bn2": "stage3_block2_project_bn",
+        "_blocks.2._se_reduce": "stage3_block2_gate_reduce_conv",
         "_conv_head": "top_conv",
         "_bn1": "top_bn",
         "_fc": "head_dense",
@@ -94,7 +94,7 @@ RENAMED = {
 
 @pytest.mark.parametrize("package", NAMES)
 def test_names(package):
-    blocks = ["stage1_block1", "stage2_block1", "stage2_block2"]
+    blocks = ["stage2_block1", "stage3_block1", "stage3_block2"]
     assert {name: rename(name, NAMES[package], blocks) for name in RENAMED[package]} == RENAMED[package]
 
 
@@ -104,7 +104,7 @@ STEM, TOP = Conv("stem", 3, 2, 8), Conv("top", 1, 1, 16)
 @pytest.fixture
 def small():
     """Return an EfficientNet of two blocks without gates and a state dict for it as in efficientnet-pytorch."""
-    table = (STEM, MBConv("stage1", 1, 3, 1, 8, 1), MBConv("stage2", 6, 5, 2, 12, 1), TOP)
+    table = (STEM, MBConv("stage2", 1, 3, 1, 8, 1), MBConv("stage3", 6, 5, 2, 12, 1), TOP)
     model = efficientnet.efficientnet(table, gate=None, classes=5, input_shape=(32, 32, 3))
     random = np.random.default_rng(0)
     shapes = {
@@ -130,7 +130,7 @@ def test_every_array_goes_to_its_variable_in_our_layout(small):
     arrays = keras_cnns.convert_weights(model, state)
     assert {key: array.shape for key, array in arrays.items()} == {v.path: tuple(v.shape) for v in model.weights}
     assert arrays["stem_conv/kernel"][0, 1, 2, 7] == state["_conv_stem.weight"][7, 2, 0, 1]
-    depthwise = arrays["stage2_block1_depthwise_conv/kernel"]
+    depthwise = arrays["stage3_block1_depthwise_conv/kernel"]
     assert depthwise[4, 1, 47, 0] == state["_blocks.1._depthwise_conv.weight"][47, 0, 4, 1]
     assert arrays["head_dense/kernel"][15, 4] == state["_fc.weight"][4, 15]
     for kind, theirs in {
@@ -139,7 +139,7 @@ def test_every_array_goes_to_its_variable_in_our_layout(small):
         "moving_mean": "running_mean",
         "moving_variance": "running_var",
     }.items():
-        np.testing.assert_array_equal(arrays[f"stage2_block1_expand_bn/{kind}"], state[f"_blocks.1._bn0.{theirs}"])
+        np.testing.assert_array_equal(arrays[f"stage3_block1_expand_bn/{kind}"], state[f"_blocks.1._bn0.{theirs}"])
 
 
 def test_rows_after_a_flattened_map_are_reordered():

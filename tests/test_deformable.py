@@ -1,4 +1,4 @@
-"""What is special about the deformable ResNets: which layers are, and that they start as the plain network."""
+"""Deformable ResNet: which layers are deformable, and that they start as the plain network."""
 
 import functools
 
@@ -21,7 +21,7 @@ def images(*shape):
 
 
 def shaken(model):
-    """Moves all variables, those that start at zero too."""
+    """Change all variables, including those that start at zero."""
     random = np.random.default_rng(0)
     for variable in model.weights:
         variable.assign_add(random.uniform(0, 0.1, variable.shape))
@@ -45,7 +45,7 @@ def plain_file(tmp_path):
 @pytest.mark.usefixtures("zeros_for_kernels")
 @pytest.mark.parametrize(("version", "modulated"), [("1", False), ("1.5", True)])
 def test_every_3x3_of_conv3_to_conv5_is_deformable(version, modulated):
-    """13 of 128, 256 and 512 filters, with a stride in the first of a stage where ResNet has it."""
+    """13 of 128, 256 and 512 filters, with a stride in the first of a stage as in ResNet."""
     model = keras_cnns.DeformableResNet50(version=version, modulated=modulated)
     found = [layer for layer in model.layers if isinstance(layer, DeformableConv2D)]
     counts = {2: (4, 128), 3: (6, 256), 4: (3, 512)}
@@ -75,22 +75,22 @@ def test_the_placement_of_the_first_paper():
 
 @pytest.mark.parametrize("modulated", [False, True])
 @pytest.mark.parametrize("version", ["1", "1.5"])
-def test_weights_of_the_plain_network_give_its_answers(version, modulated, tmp_path):
+def test_weights_of_the_plain_network_give_its_outputs(version, modulated, tmp_path):
     keras_cnns.save_weights(plain(version), tmp_path / "plain.safetensors")
     build = functools.partial(deformable_resnet, STAGES, version=version, modulated=modulated, **SMALL)
     x = images(2, 64, 64, 3)
     expected = np.asarray(plain(version)(x))
     model = build(weights=tmp_path / "plain.safetensors")
     np.testing.assert_allclose(model(x), expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
-    # Whatever the offsets were before: what the file lacks is zero, not left.
+    # Offsets and masks that the file lacks become zero, whatever they were before.
     model = shaken(build())
     assert not np.allclose(model(x), expected, rtol=1e-2)
     keras_cnns.load_weights(model, tmp_path / "plain.safetensors")
     np.testing.assert_allclose(model(x), expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
 
-def test_weights_of_the_plain_resnet50_give_its_answers(tmp_path):
-    """All 16 blocks, in inference: every branch is scaled down so that they do not blow the map up."""
+def test_weights_of_the_plain_resnet50_give_its_outputs(tmp_path):
+    """All 16 blocks, in inference; every branch is scaled down so that activations do not explode."""
     shape = (96, 96, 3)
     model = keras_cnns.ResNet50(classifier_activation=None, input_shape=shape)
     for layer in model.layers:
@@ -105,7 +105,7 @@ def test_weights_of_the_plain_resnet50_give_its_answers(tmp_path):
     np.testing.assert_allclose(deformable(x), expected, atol=1e-5 * np.abs(expected).max())
 
 
-def test_weights_without_masks_give_the_same_answers_with_them(tmp_path):
+def test_weights_without_masks_give_the_same_outputs_with_them(tmp_path):
     model = shaken(deformable_resnet(STAGES, modulated=False, **SMALL))
     keras_cnns.save_weights(model, tmp_path / "unmodulated.safetensors")
     modulated = deformable_resnet(STAGES, weights=tmp_path / "unmodulated.safetensors", **SMALL)
@@ -113,7 +113,7 @@ def test_weights_without_masks_give_the_same_answers_with_them(tmp_path):
     np.testing.assert_allclose(modulated(x), model(x), rtol=1e-4, atol=1e-5 * np.abs(model(x)).max())
 
 
-# What is taken from or added to a good file of the deformable network, and what the error says.
+# {fault: variables removed from a valid file of the deformable network, variables added, error message}
 SPOILED = {
     "an offset alone": (
         ["stage3_block1_conv2_conv/offset_bias"],
@@ -159,7 +159,7 @@ def test_a_plain_file_still_has_to_fit(plain_file):
 
 
 def test_weights_of_a_deformable_network_do_not_fit_a_plain_one(tmp_path):
-    """Its offsets are part of what it learned and must not get lost unseen."""
+    """Its learned offsets must not be dropped silently."""
     keras_cnns.save_weights(deformable_resnet(STAGES, **SMALL), tmp_path / "deformable.safetensors")
     with pytest.raises(ValueError, match=r"12 are not in the model, e.g. stage2_block1_conv2_conv/mask_bias"):
         resnet.resnet(STAGES, block=resnet.bottleneck, weights=tmp_path / "deformable.safetensors", **SMALL)

@@ -1,4 +1,4 @@
-"""What is special about the DenseNets: Table 1, who reads whose maps, and the recomputation of Pleiss et al. 2017."""
+"""DenseNet: Table 1, which layer takes which maps, and the recomputation of Pleiss et al. 2017."""
 
 import functools
 
@@ -51,7 +51,7 @@ def test_output_sizes_of_table_1():
 
 
 def kernels(model, prefix):
-    """The kernels' shapes of the convolutions whose names begin like this."""
+    """Return the shapes of the kernels of the convolutions whose names start with a prefix."""
     return {
         layer.name.removeprefix(prefix).removesuffix("_conv"): tuple(layer.kernel.shape)
         for layer in model.layers
@@ -60,14 +60,14 @@ def kernels(model, prefix):
 
 
 def test_kernels_of_a_bottleneck_layer():
-    """Section 3: the 1x1 makes 4k channels of all there are, the 3x3 makes k of them; 161 has k = 48."""
+    """Section 3: the 1x1 reduces all channels to 4k, the 3x3 these to k; DenseNet-161 has k = 48."""
     assert kernels(network(), "dense2_layer3_") == {"conv1": (1, 1, 128 + 2 * 32, 128), "conv2": (3, 3, 128, 32)}
     model = densenet.densenet(densenet.TABLE_1["DenseNet-161"]._replace(layers=(2, 1)))
     assert kernels(model, "stem_") == {"conv": (7, 7, 3, 96)}
     assert kernels(model, "dense1_layer2_") == {"conv1": (1, 1, 96 + 48, 192), "conv2": (3, 3, 192, 48)}
 
 
-# Section 4.2: depth, k, bottlenecks, compression; first channels; the layers of a block; channels at the blocks' ends.
+# Section 4.2: arguments; channels of the stem; layers per block; channels at the ends of the blocks.
 CIFAR = [
     ({"depth": 40}, 16, 12, (160, 304, 448)),
     ({"depth": 40, "bottleneck": True, "compression": 0.5}, 24, 6, (96, 120, 132)),
@@ -114,8 +114,8 @@ def test_parameters_of_table_2(depth, growth_rate, bottleneck, millions):
     assert round(keras_cnns.complexity(model).parameters / 1e6, 1) == millions
 
 
-def test_every_layer_reads_the_maps_of_all_before_it():
-    """Figure 1: what leaves layer n is what entered it and, behind that, what it made."""
+def test_every_layer_takes_the_maps_of_all_layers_before_it():
+    """Figure 1: the output of layer n is its input and, after it, its own maps."""
     model, x = network(), network().get_layer("transition1_pool").output
     for layer in range(1, 13):
         name = f"dense2_layer{layer}"
@@ -128,27 +128,27 @@ def test_every_layer_reads_the_maps_of_all_before_it():
 
 
 def small(**arguments):
-    """A network of both kinds of units, so small that float64 is quick."""
+    """Return a network with both kinds of units that is small enough to be fast in float64."""
     return keras_cnns.DenseNetCIFAR(
         16, growth_rate=4, bottleneck=True, compression=0.5, classifier_activation=None, **arguments
     )
 
 
 def both():
-    """The ordinary network and the memory-efficient one, with the same weights."""
-    ordinary, efficient = small(), small(memory_efficient=True)
+    """Return the plain network and the memory-efficient one, with the same weights."""
+    plain, efficient = small(), small(memory_efficient=True)
     random, values = np.random.default_rng(0), {}
-    for variable in ordinary.weights:
+    for variable in plain.weights:
         if not variable.path.endswith("kernel"):
             variable.assign_add(random.uniform(0, 0.5, variable.shape))
         values[variable.path] = variable
     for variable in efficient.weights:
         variable.assign(values[variable.path])
-    return ordinary, efficient
+    return plain, efficient
 
 
 def step(model, in_graph):
-    """Outputs, gradients and variables after one step in training on fixed images, and outputs in inference then."""
+    """Return the outputs, gradients and variables of one training step, and the outputs in inference after it."""
     random = np.random.default_rng(1)
     x, direction = random.normal(size=(4, 32, 32, 3)), random.normal(size=(4, 10))
 
@@ -177,39 +177,39 @@ def test_memory_efficient_is_equal(in_graph):
     keras.config.set_floatx("float64")
     keras.config.set_dtype_policy("float64")
     try:
-        ordinary, efficient = both()
-        before = np.array(ordinary.get_layer("dense2_layer2_conv1_bn").moving_mean)
-        expected = step(ordinary, in_graph)
+        plain, efficient = both()
+        before = np.array(plain.get_layer("dense2_layer2_conv1_bn").moving_mean)
+        expected = step(plain, in_graph)
         assert not np.allclose(expected["dense2_layer2_conv1_bn/moving_mean"], before, rtol=0.01)
         assert_close(step(efficient, in_graph), expected, 1e-10)
     finally:
         keras.config.set_floatx(floatx)
 
 
-# Gradients are compared in float64 alone: a value beside zero that falls on the other side of a ReLU changes them.
+# Gradients are compared in float64 only: a value near zero that falls on the other side of a ReLU changes them.
 @pytest.mark.parametrize(("policy", "tolerance"), [("float32", 1e-5), ("mixed_float16", 1e-2)])
 def test_memory_efficient_is_equal_in_every_precision(policy, tolerance):
     keras.config.set_dtype_policy(policy)
-    ordinary, efficient = both()
-    names = ["training", "inference"] + [v.path for v in ordinary.non_trainable_variables]
-    ours, theirs = (step(model, in_graph=True) for model in (efficient, ordinary))
+    plain, efficient = both()
+    names = ["training", "inference"] + [v.path for v in plain.non_trainable_variables]
+    ours, theirs = (step(model, in_graph=True) for model in (efficient, plain))
     assert_close({name: ours[name] for name in names}, {name: theirs[name] for name in names}, tolerance)
     assert all(np.isfinite(value).all() for value in ours.values())
 
 
 def test_memory_efficient_has_the_same_names_and_costs():
-    ordinary, efficient = both()
-    assert [layer.name for layer in efficient.layers] == [layer.name for layer in ordinary.layers]
-    shapes = [{v.path: tuple(v.shape) for v in model.weights} for model in (ordinary, efficient)]
+    plain, efficient = both()
+    assert [layer.name for layer in efficient.layers] == [layer.name for layer in plain.layers]
+    shapes = [{v.path: tuple(v.shape) for v in model.weights} for model in (plain, efficient)]
     assert shapes[0] == shapes[1]
-    costs = [keras_cnns.complexity(model) for model in (ordinary, efficient)]
+    costs = [keras_cnns.complexity(model) for model in (plain, efficient)]
     for field in ("parameters", "multiply_adds", "activations"):
         assert getattr(costs[0], field) == getattr(costs[1], field)
 
 
 def test_memory_efficient_keeps_no_concatenation():
-    """A layer reads the maps as they were made, side by side; they are concatenated at the end of a block alone."""
-    model = small(memory_efficient=True)  # two layers in each block
+    """A layer takes the maps of the layers before it as a list; they are concatenated only at the end of a block."""
+    model = small(memory_efficient=True)  # two layers per block
     blocks = {1: "stem_conv", 2: "transition1_pool", 3: "transition2_pool"}
     for block, entry in blocks.items():
         maps = [model.get_layer(entry).output, model.get_layer(f"dense{block}_layer1_conv2_conv").output]
@@ -222,7 +222,7 @@ def test_memory_efficient_keeps_no_concatenation():
     assert len([layer for layer in model.layers if isinstance(layer, layers.Concatenate)]) == 3
 
 
-def test_memory_efficient_trains_as_the_ordinary_network():
+def test_memory_efficient_trains_like_the_plain_network():
     """Three steps of model.fit; a frozen network keeps its moving statistics."""
     random = np.random.default_rng(2)
     x, y = random.normal(size=(12, 32, 32, 3)).astype("float32"), random.integers(10, size=12)
@@ -240,7 +240,7 @@ def test_memory_efficient_trains_as_the_ordinary_network():
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
 
 
-def test_recomputing_layers_are_their_definitions():
+def test_recomputing_layers_match_their_definitions():
     """Against NumPy: the statistics of the batch over two maps, and relu(scale * x + shift) in a convolution."""
     random = np.random.default_rng(3)
     maps = [random.normal(2, 3, (2, 4, 5, channels)).astype("float32") for channels in (3, 2)]

@@ -1,4 +1,4 @@
-"""What is special about the EfficientNets: Table 1, how it is scaled, and what is in a block."""
+"""EfficientNet and EfficientNet-Lite: Table 1, how it is scaled, and what is in a block."""
 
 import functools
 
@@ -8,8 +8,9 @@ import pytest
 from keras import layers
 
 import keras_cnns
-from keras_cnns import efficientnet
-from keras_cnns.efficientnet import TABLE_1, Conv, MBConv, scale, scale_lite
+from keras_cnns import efficientnet, efficientnet_lite
+from keras_cnns.efficientnet import TABLE_1, Conv, MBConv, scale
+from keras_cnns.efficientnet_lite import scale_lite
 
 
 @functools.cache
@@ -18,20 +19,20 @@ def network(name, **arguments):
 
 
 def blocks(model):
-    """The names of the blocks, in order."""
+    """Return the names of the blocks, in order."""
     return [layer.name.removesuffix("_project_conv") for layer in model.layers if layer.name.endswith("project_conv")]
 
 
-# Table 1 of Tan and Le, typed by hand: operator, kernel, channels and layers of stages 2 to 8, and the resolution at
-# which each ends, which is the one at which the paper's next stage begins.
+# Table 1 of Tan and Le, typed by hand: expansion, kernel, channels and layers of stages 2 to 8, and the size of their
+# output, which is the resolution of the next stage in the paper.
 STAGES = {
-    "stage1": (1, 3, 16, 1, 112),
-    "stage2": (6, 3, 24, 2, 56),
-    "stage3": (6, 5, 40, 2, 28),
-    "stage4": (6, 3, 80, 3, 14),
-    "stage5": (6, 5, 112, 3, 14),
-    "stage6": (6, 5, 192, 4, 7),
-    "stage7": (6, 3, 320, 1, 7),
+    "stage2": (1, 3, 16, 1, 112),
+    "stage3": (6, 3, 24, 2, 56),
+    "stage4": (6, 5, 40, 2, 28),
+    "stage5": (6, 3, 80, 3, 14),
+    "stage6": (6, 5, 112, 3, 14),
+    "stage7": (6, 5, 192, 4, 7),
+    "stage8": (6, 3, 320, 1, 7),
 }
 
 
@@ -66,21 +67,21 @@ def test_the_input_is_added_where_it_fits(name):
 
 def test_the_gate_is_a_quarter_of_the_blocks_input():
     model = network("EfficientNetB0")
-    assert model.get_layer("stage1_block1_gate_reduce_conv").kernel.shape == (1, 1, 32, 8)
-    assert model.get_layer("stage2_block1_gate_reduce_conv").kernel.shape == (1, 1, 96, 4)
-    assert model.get_layer("stage2_block2_gate_reduce_conv").kernel.shape == (1, 1, 144, 6)
-    assert model.get_layer("stage7_block1_gate_expand_conv").kernel.shape == (1, 1, 48, 1152)
+    assert model.get_layer("stage2_block1_gate_reduce_conv").kernel.shape == (1, 1, 32, 8)
+    assert model.get_layer("stage3_block1_gate_reduce_conv").kernel.shape == (1, 1, 96, 4)
+    assert model.get_layer("stage3_block2_gate_reduce_conv").kernel.shape == (1, 1, 144, 6)
+    assert model.get_layer("stage8_block1_gate_expand_conv").kernel.shape == (1, 1, 48, 1152)
 
 
 def test_lite_has_relu6_and_no_gate():
     model = network("EfficientNetLite0")
     assert not [layer.name for layer in model.layers if "gate" in layer.name or "swish" in layer.name]
     activations = [layer for layer in model.layers if layer.name.endswith("_relu")]
-    assert len(activations) == 2 + 15 * 2 + 1  # stem and top, two in each block, but one in that which does not expand
+    assert len(activations) == 2 + 15 * 2 + 1  # stem and top, two per block, one in the block that does not expand
     assert {layer.max_value for layer in activations} == {6.0}
 
 
-def test_normalization_is_the_authors():
+def test_normalization_is_that_of_the_authors():
     norms = [layer for layer in network("EfficientNetB0").layers if isinstance(layer, layers.BatchNormalization)]
     assert {(layer.momentum, layer.epsilon) for layer in norms} == {(0.99, 1e-3)}
 
@@ -98,9 +99,9 @@ def test_an_even_map_is_padded_on_the_right_and_bottom_only():
         np.testing.assert_allclose(sums, [[9, 9, 6], [9, 9, 6], [6, 6, 4]], rtol=1e-5)
 
 
-def test_a_depthwise_kernel_starts_with_the_variance_of_its_window():
+def test_a_depthwise_kernel_is_initialised_with_the_variance_of_its_window():
     """He et al.: 2 / 9 for 3x3, whatever the number of channels; Keras's fan-in counts the channels as well."""
-    kernel = np.asarray(network("EfficientNetB0").get_layer("stage7_block1_depthwise_conv").kernel)
+    kernel = np.asarray(network("EfficientNetB0").get_layer("stage8_block1_depthwise_conv").kernel)
     assert kernel.var() == pytest.approx(2 / 9, rel=0.1)
 
 
@@ -112,12 +113,12 @@ def test_drop_connect_grows_linearly_from_the_first_block():
     places = {block: place for place, block in enumerate(blocks(model))}
     rates = {layer.name: layer.rate for layer in model.layers if layer.name.endswith("_drop")}
     assert rates == pytest.approx({f"{b}_drop": 0.2 * p / 16 for b, p in places.items() if f"{b}_drop" in rates})
-    assert next(iter(rates)) == "stage2_block2_drop" and rates["stage6_block4_drop"] == pytest.approx(0.2 * 14 / 16)
+    assert next(iter(rates)) == "stage3_block2_drop" and rates["stage7_block4_drop"] == pytest.approx(0.2 * 14 / 16)
 
 
 def test_drop_connect_drops_the_branch_of_whole_images():
     keras.utils.set_random_seed(0)
-    layer = network("EfficientNet", drop_connect=0.8).get_layer("stage6_block4_drop")
+    layer = network("EfficientNet", drop_connect=0.8).get_layer("stage7_block4_drop")
     ones = np.ones((64, 3, 3, 2), "float32")
     dropped = np.asarray(layer(ones, training=True))
     assert set(dropped[:, 0, 0, 0].round(4)) == {0, np.float32(1 / (1 - 0.7)).round(4)}
@@ -149,7 +150,7 @@ SCALED = {
 @pytest.mark.parametrize("variant", SCALED)
 def test_scaled_tables(variant):
     function, width, depth, channels, stage_layers = SCALED[variant]
-    table = function(TABLE_1, width, depth)
+    table = function(TABLE_1, width=width, depth=depth)
     assert tuple(row.channels for row in table) == channels
     assert tuple(row.layers for row in table if isinstance(row, MBConv)) == stage_layers
     untouched = {"channels": 0, "layers": 0}
@@ -163,7 +164,7 @@ def test_channels_are_multiples_of_8_and_never_less_than_90_percent(channels, ro
     assert efficientnet.round_channels(channels) == rounded
 
 
-# Coefficients as the authors published them: pixels and dropout.
+# Published by the authors: pixels and dropout.
 PUBLISHED = {
     "B0": (224, 0.2),
     "B1": (240, 0.2),
@@ -183,7 +184,8 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("variant", PUBLISHED)
 def test_published_sizes_and_dropout(variant, monkeypatch):
-    monkeypatch.setattr(efficientnet, "TABLE_1", (TABLE_1[0], TABLE_1[1], TABLE_1[7], TABLE_1[8]))  # to be quick
+    for module in (efficientnet, efficientnet_lite):
+        monkeypatch.setattr(module, "TABLE_1", (TABLE_1[0], TABLE_1[1], TABLE_1[7], TABLE_1[8]))  # to be fast
     model = keras_cnns.builder(f"EfficientNet{variant}")()
     size, dropout = PUBLISHED[variant]
     assert model.input_shape == (None, size, size, 3)
@@ -204,7 +206,7 @@ def test_the_formula_is_not_the_published_table():
 
 def test_coefficients_scale_the_network(tmp_path, monkeypatch):
     """Two steps of 1.2, 1.1, 1.15: 1.44 times the layers, 1.21 times the channels, 224 * 1.3225 = 296 pixels."""
-    monkeypatch.setattr(efficientnet, "TABLE_1", (TABLE_1[0], TABLE_1[2], TABLE_1[8]))  # to be quick
+    monkeypatch.setattr(efficientnet, "TABLE_1", (TABLE_1[0], TABLE_1[2], TABLE_1[8]))  # to be fast
     file = tmp_path / "coefficients.json"
     file.write_text('{"alpha": 1.2, "beta": 1.1, "gamma": 1.15, "trials": []}')
     expected = network("EfficientNet", width=1.21, depth=1.44, resolution=296)
@@ -217,7 +219,7 @@ def test_coefficients_scale_the_network(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("{", "JSONDecodeError"),
         ("[1, 2, 3]", "TypeError"),
@@ -227,17 +229,30 @@ def test_coefficients_scale_the_network(tmp_path, monkeypatch):
         (None, "FileNotFoundError"),
     ],
 )
-def test_a_file_without_coefficients_says_so(tmp_path, text, said):
+def test_a_file_without_coefficients_is_refused(tmp_path, text, message):
     file = tmp_path / "coefficients.json"
     if text:
         file.write_text(text)
-    with pytest.raises(ValueError, match=said) as error:
+    with pytest.raises(ValueError, match=message) as error:
         keras_cnns.read_coefficients(file)
     assert str(file) in str(error.value)
 
 
-def test_a_table_of_ones_own():
-    table = (Conv("stem", 3, 2, 4), MBConv("stage1", 2, 3, 2, 6, 1), Conv("top", 1, 1, 12))
+def test_custom_table():
+    table = (Conv("stem", 3, 2, 4), MBConv("stage2", 2, 3, 2, 6, 1), Conv("top", 1, 1, 12))
     model = efficientnet.efficientnet(table, classes=3)
-    assert model.get_layer("stage1_block1_expand_conv").kernel.shape == (1, 1, 4, 8)
+    assert model.get_layer("stage2_block1_expand_conv").kernel.shape == (1, 1, 4, 8)
     assert model.get_layer("top_bn").output.shape[1:] == (56, 56, 12)
+
+
+def test_weights_of_an_earlier_version_are_refused(tmp_path):
+    """The paper's stages 2 to 8 were called stage1 to stage7, so that most names exist, for other blocks."""
+    table = (TABLE_1[0], *(row._replace(channels=8, layers=1) for row in TABLE_1[1:8]), TABLE_1[8]._replace(channels=8))
+    earlier = (table[0], *(row._replace(name=f"stage{place}") for place, row in enumerate(table[1:8], 1)), table[8])
+    path = tmp_path / "earlier.safetensors"
+    keras_cnns.save_weights(efficientnet.efficientnet(earlier, include_top=False), path)
+    model = efficientnet.efficientnet(table, include_top=False)
+    before = model.get_weights()
+    with pytest.raises(ValueError, match=r"an earlier version wrote it.* stage2 to stage8 now.* Convert the published"):
+        keras_cnns.load_weights(model, path)
+    assert all(map(np.array_equal, model.get_weights(), before))

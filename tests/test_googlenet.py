@@ -1,4 +1,4 @@
-"""What is special about GoogLeNet and InceptionV1: Table 1 to the letter, the auxiliary heads, training with them."""
+"""GoogLeNet and InceptionV1: Table 1 to the letter, the auxiliary heads, training with them."""
 
 import functools
 
@@ -89,7 +89,7 @@ def test_googlenet_normalizes_responses_twice_and_batches_never():
     model = network("GoogLeNet")
     norms = of_type(model, keras_cnns.layers.LocalResponseNormalization)
     assert [norm.name for norm in norms] == ["norm1_lrn", "norm2_lrn"]
-    # Figure 3: behind pool1 and behind conv2. Caffe's alpha 1e-4 is a sum's, divided by the 5 channels.
+    # Figure 3: after pool1 and after conv2. Caffe's alpha 1e-4 is divided by the 5 channels.
     assert norms[0].input is model.get_layer("pool1_max").output
     assert norms[1].input is model.get_layer("conv2_main_relu").output
     assert [(norm.size, norm.alpha, norm.beta, norm.bias) for norm in norms] == 2 * [(5, 2e-5, 0.75, 1.0)]
@@ -112,7 +112,7 @@ def test_dropout_rates(name, rate):
 
 
 @pytest.mark.parametrize("name", ["GoogLeNet", "InceptionV1"])
-def test_heads_stand_on_4a_and_4d(name):
+def test_heads_take_the_output_of_4a_and_4d(name):
     model = network(name, aux_heads=True)
     assert list(model.output) == ["main", "aux1", "aux2"]
     for head, module in {"aux1": "inception4a", "aux2": "inception4d"}.items():
@@ -128,7 +128,7 @@ def test_heads_stand_on_4a_and_4d(name):
         assert model.get_layer(f"{head}_dense").output is model.output[head]
 
 
-# 4a is a sixteenth of the image, rounded as the pools round it: 14 at 224, 5 at 79 and 4 at 78 pixels.
+# The map of 4a is a sixteenth of the image, rounded up: 14 at 224, 5 at 79 and 4 at 78 pixels.
 @pytest.mark.parametrize(
     ("size", "window", "output"),
     [
@@ -179,7 +179,7 @@ def test_trains_with_plain_fit():
     model = googlenet.googlenet(rows, aux_heads=True, classes=2, input_shape=(32, 32, 1))
     weights = {"main": 1, "aux1": 0.3, "aux2": 0.3}
     losses = dict.fromkeys(weights, "sparse_categorical_crossentropy")
-    # jit_compile: XLA needs longer to compile for a CPU than this takes to train.
+    # Without XLA, which takes longer to compile for a CPU than this to train.
     model.compile(keras.optimizers.Adam(3e-4), loss=losses, loss_weights=weights, jit_compile=False)
     history = model.fit(images, keras_cnns.labels_for(model, labels), epochs=20, verbose=0).history
     weighted = sum(weight * np.array(history[f"{head}_loss"]) for head, weight in weights.items())
@@ -190,7 +190,7 @@ def test_trains_with_plain_fit():
 @pytest.mark.parametrize("window", [2, 3])
 @pytest.mark.parametrize("size", [(7, 8), (8, 7), (9, 12)])
 def test_max_pool_rounds_up(size, window):
-    """Caffe's rule: windows start at every second pixel as long as one fits or hangs over the border."""
+    """Caffe's rule: windows start at every second pixel, and the last one may extend over the border."""
     x = np.random.default_rng(0).uniform(size=(2, *size, 3)).astype("float32")
     height, width = (-(-(pixels - window) // 2) + 1 for pixels in size)
     expected = [
@@ -199,7 +199,7 @@ def test_max_pool_rounds_up(size, window):
     np.testing.assert_array_equal(_blocks.max_pool(x, window, 2, name="pool"), np.moveaxis(expected, 2, 0))
 
 
-def test_table_may_be_ones_own():
+def test_custom_table():
     rows = (googlenet.Inception("inception3a", 1, 2, 3, 4, 5, 6), googlenet.MaxPool("pool3", 3, 2))
     model = googlenet.googlenet(rows, include_top=False, input_shape=(32, 64, 3))
     assert model.get_layer("inception3a_out").output.shape == (None, 4, 8, 1 + 3 + 5 + 6)

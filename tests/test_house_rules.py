@@ -21,8 +21,10 @@ PACKAGE = ROOT / "keras_cnns"
 HELPERS = {
     "layers": {"layers"},
     "_blocks": {"layers"},
+    "_builder": set(),
     "_model": {"checkpoints"},
     "checkpoints": {"layer_names"},
+    "coefficients": set(),
     "complexity": {"layer_names"},
     "conversion": {"checkpoints"},
     "decoding": set(),
@@ -31,17 +33,26 @@ HELPERS = {
     "preprocessing": set(),
 }
 PAPERS = {path.stem for path in PACKAGE.glob("*.py")} - HELPERS.keys() - {"__init__", "catalogue"}
-PARENTS = {"senet": {"resnet", "googlenet"}, "deformable": {"resnet"}}
+PARENTS = {
+    "resnet_cifar": {"resnet"},
+    "senet": {"resnet", "googlenet"},
+    "efficientnet": {"coefficients"},
+    "efficientnet_lite": {"efficientnet"},
+    "deformable": {"resnet"},
+}
 MAY_IMPORT = (
     HELPERS
-    | {paper: {"layers", "_blocks", "_model"} | PARENTS.get(paper, set()) for paper in PAPERS}
-    | {"catalogue": {"_model"} | PAPERS, "__init__": {"catalogue"} | HELPERS.keys() | PAPERS}
+    | {paper: {"layers", "_blocks", "_builder", "_model"} | PARENTS.get(paper, set()) for paper in PAPERS}
+    | {"catalogue": {"_builder"} | PAPERS, "__init__": {"catalogue"} | HELPERS.keys() | PAPERS}
 )
 
 # {source file without a tests/test_<file>.py: where it is tested}
 TESTED_IN = {
     "keras_cnns/__init__.py": "test_house_rules.py",
     "keras_cnns/_blocks.py": "test_resnet.py",
+    "keras_cnns/_builder.py": "test_model.py",
+    "keras_cnns/coefficients.py": "test_efficientnet.py",
+    "keras_cnns/efficientnet_lite.py": "test_efficientnet.py",
     "keras_cnns/layers/__init__.py": "test_house_rules.py",
     "keras_cnns/conversion.py": "test_convert.py",
     "keras_cnns/layers/recomputation.py": "test_densenet.py",
@@ -200,6 +211,16 @@ def test_public_names_are_documented(name):
     assert ">>> " in example
     if "raise " in inspect.getsource(inspect.unwrap(thing)):
         assert "Raises:" in doc
+
+
+@pytest.mark.parametrize("path", sources("keras_cnns"))
+def test_only_arguments_of_the_function_are_documented(path):
+    for function in everywhere(path):
+        if not isinstance(function, ast.FunctionDef):
+            continue
+        section = (ast.get_docstring(function) or "").partition("Args:\n")[2].partition("\n\n")[0]
+        parameters = {node.arg for node in ast.walk(function.args) if isinstance(node, ast.arg)}
+        assert set(re.findall(r"^    (\w+):", section, re.MULTILINE)) <= parameters, function.name
 
 
 def test_every_layer_is_public():

@@ -1,11 +1,9 @@
-"""What is special about the ResNets: Table 1, where the strides are, what the shortcuts carry."""
+"""ResNet: Table 1, where the strides are, what the shortcuts carry."""
 
 import functools
 
-import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras import layers
 
 import keras_cnns
@@ -18,18 +16,21 @@ def network(name, **arguments):
 
 
 def blocks(model):
-    """The names of the residual blocks, in order."""
+    """Return the names of the residual blocks, in order."""
     return [layer.name.removesuffix("_add") for layer in model.layers if isinstance(layer, layers.Add)]
 
 
-def test_blocks_of_table_1():
-    """Table 1 of He et al., typed by hand: blocks in conv2_x to conv5_x."""
-    assert {key: tuple(stage.blocks for stage in stages) for key, stages in resnet.TABLE_1.items()} == {
-        "18-layer": (2, 2, 2, 2),
-        "34-layer": (3, 4, 6, 3),
-        "50-layer": (3, 4, 6, 3),
-        "101-layer": (3, 4, 23, 3),
-        "152-layer": (3, 8, 36, 3),
+def test_cells_of_table_1():
+    """Table 1 of He et al., typed by hand: the layers of a block, and blocks in conv2_x to conv5_x."""
+    basic, bottleneck = resnet.Basic, resnet.Bottleneck
+    assert {
+        key: ({type(row) for row in rows}, [row.blocks for row in rows]) for key, rows in resnet.TABLE_1.items()
+    } == {
+        "18-layer": ({basic}, [2, 2, 2, 2]),
+        "34-layer": ({basic}, [3, 4, 6, 3]),
+        "50-layer": ({bottleneck}, [3, 4, 6, 3]),
+        "101-layer": ({bottleneck}, [3, 4, 23, 3]),
+        "152-layer": ({bottleneck}, [3, 8, 36, 3]),
     }
     counts = enumerate((3, 4, 6, 3), 1)
     names = [f"stage{stage}_block{block}" for stage, count in counts for block in range(1, count + 1)]
@@ -87,7 +88,7 @@ def test_strides(name, arguments, strided):
     assert {layer.strides for layer in convolutions if layer.name not in expected} == {(1, 1)}
 
 
-# Two 3x3 keep 64 channels, so that conv2_x of 18 and 34 layers needs no projection; a bottleneck makes 256 of them.
+# Two 3x3 keep 64 channels, so conv2_x of 18 and 34 layers needs no projection; a bottleneck outputs 256.
 @pytest.mark.parametrize(("name", "stages"), [("ResNet18", "234"), ("ResNet34", "234"), ("ResNet50", "1234")])
 def test_projections_only_where_the_shape_changes(name, stages):
     projections = [layer.name for layer in network(name).layers if layer.name.endswith("_shortcut_conv")]
@@ -112,7 +113,7 @@ def test_every_block_adds_its_branch_and_its_shortcut(name, last):
 
 
 def test_a_block_with_a_silent_branch_is_its_shortcut():
-    """F(x) + x: with the last scale of the branch at zero, what is left is x, or its projection, behind a ReLU."""
+    """F(x) + x: with the last scale of the branch at zero, what remains is x, or its projection, after a ReLU."""
     table = (resnet.Stage(4, 2),) * 4
     model = resnet.resnet(table, block=resnet.basic_block, include_top=False, input_shape=(32, 32, 3))
     model.get_layer("stage1_block2_conv2_bn").gamma.assign(np.zeros(4))
@@ -121,85 +122,22 @@ def test_a_block_with_a_silent_branch_is_its_shortcut():
     assert np.any(before) and np.array_equal(before, after)
 
 
-# --- section 4.2: the networks for CIFAR-10
-
-
-@pytest.mark.parametrize("network", [keras_cnns.ResNetCIFAR, keras_cnns.PlainNetCIFAR])
-def test_a_cifar_network_has_6n_plus_2_layers(network):
-    for depth in (2, 9, 19, 21):
-        with pytest.raises(
-            ValueError, match=rf"depth={depth}; a CIFAR network has 6n \+ 2 layers\. Pass a depth such as"
-        ):
-            network(depth)
-    sizes = {layer.name: layer.output.shape[1:] for layer in network(20).layers if layer.name.endswith("block3_out")}
-    assert sizes == {
-        "stage1_block3_out": (32, 32, 16),
-        "stage2_block3_out": (16, 16, 32),
-        "stage3_block3_out": (8, 8, 64),
-    }
-
-
-def test_shortcut_options():
-    """Of 9 blocks the first of stages 2 and 3 change the shape: A projects nowhere, B there, C everywhere."""
-    for option, blocks in {
-        "A": [],
-        "B": ["stage2_block1", "stage3_block1"],
-        "C": [f"stage{s}_block{b}" for s in (1, 2, 3) for b in (1, 2, 3)],
-    }.items():
-        model = keras_cnns.ResNetCIFAR(20, shortcut=option)
-        assert [layer.name for layer in model.layers if layer.name.endswith("shortcut_conv")] == [
-            f"{block}_shortcut_conv" for block in blocks
-        ]
-    with pytest.raises(ValueError, match="shortcut='D'; it must be"):
-        keras_cnns.ResNetCIFAR(20, shortcut="D")
-
-
-def test_option_a_takes_every_second_pixel_and_adds_channels_of_zeros():
-    image = keras.Input((4, 6, 3))
-    x = np.random.RandomState(0).normal(size=(2, 4, 6, 3)).astype("float32")
-    shortcut = keras.Model(image, resnet.shortcut_a(image, 5, 2, unit=None, name="shortcut"))
-    np.testing.assert_array_equal(shortcut(x), np.pad(x[:, ::2, ::2], [(0, 0)] * 3 + [(0, 2)]))
-    assert not shortcut.weights
-
-
-@pytest.mark.parametrize("plain", ["PlainNet18", "PlainNet34", "PlainNet20", "PlainNet56"])
-def test_a_plain_network_is_its_twin_without_shortcuts(plain):
-    plain, twin = keras_cnns.builder(plain)(), keras_cnns.builder(plain.replace("Plain", "Res"))()
-    assert not [layer for layer in plain.layers if isinstance(layer, keras.layers.Add)]
-    without = {variable.path: variable.shape for variable in twin.weights if "_shortcut_" not in variable.path}
-    assert {variable.path: variable.shape for variable in plain.weights} == without
-
-
-def test_without_batch_normalization_every_convolution_has_a_bias():
-    for network in (keras_cnns.ResNetCIFAR, keras_cnns.PlainNetCIFAR):
-        model = network(20, batch_norm=False, kernel_initializer="glorot_uniform")
-        convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
-        assert not [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
-        assert len(convolutions) == 19
-        assert all(layer.use_bias for layer in convolutions)
-        assert {type(layer.kernel_initializer).__name__ for layer in convolutions} == {"GlorotUniform"}
-
-
-def test_gradients_vanish_in_a_deep_plain_network_and_shortcuts_or_initialisation_cure_it():
-    """Section 1 and 4.1: 56 layers, no batch normalization; the gradient's norm in the first layer at the start."""
-
-    def first_gradient(network, initializer):
-        keras.utils.set_random_seed(0)
-        model = network(56, batch_norm=False, kernel_initializer=initializer, classifier_activation=None)
-        x = np.random.RandomState(0).normal(size=(4, 32, 32, 3)).astype("float32")
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(tf.range(4), model(x), from_logits=True))
-        return float(tf.norm(tape.gradient(loss, model.get_layer("stem_conv").kernel.value)))
-
-    assert first_gradient(keras_cnns.PlainNetCIFAR, "glorot_uniform") < 1e-8
-    assert first_gradient(keras_cnns.PlainNetCIFAR, "he_normal") > 1e-3
-    assert first_gradient(keras_cnns.ResNetCIFAR, "glorot_uniform") > 1e-3
+def test_cells_say_which_block():
+    """A table may mix them; a bare Stage needs `block`."""
+    table = (resnet.Basic(8, 1), resnet.Bottleneck(8, 1))
+    model = resnet.resnet(table, include_top=False, input_shape=(32, 32, 3))
+    assert model.get_layer("stage1_block1_out").output.shape[-1] == 8
+    assert model.get_layer("stage2_block1_conv3_conv").kernel.shape == (1, 1, 8, 32)
+    with pytest.raises(
+        ValueError, match=r"Stage\(filters=8, blocks=1\) does not say what its blocks are\. Pass `block`"
+    ):
+        resnet.resnet((resnet.Stage(8, 1),))
 
 
 # --- stochastic depth (Huang et al. 2016), which EfficientNet calls drop connect
 
 
-# By hand: block i of n, counted from 0, is skipped for drop_connect * i / n of the images.
+# By hand: block i of n, counted from 0, is skipped for a fraction drop_connect * i / n of the images.
 @pytest.mark.parametrize(
     ("name", "arguments", "rates"),
     [
@@ -220,7 +158,7 @@ def test_later_blocks_are_dropped_more_often(name, arguments, rates):
         gated = name.startswith("SE")
         last = "gate_out" if gated else "conv2_bn" if name in ("ResNet18", "ResNetCIFAR") else "conv3_bn"
         assert drop.input is model.get_layer(f"{block}_{last}").output
-    # The grammar of names, and that nothing is built, and no weight has another name, without it.
+    # Names keep their grammar; without stochastic depth there is no such layer, and weights have the same names.
     layer_names = [layer.name for layer in model.layers]
     assert not [(a, b) for a in layer_names for b in layer_names if b.startswith(f"{a}_")]
     plain = network(name, **arguments)
@@ -228,7 +166,7 @@ def test_later_blocks_are_dropped_more_often(name, arguments, rates):
     assert {variable.path for variable in plain.weights} == {variable.path for variable in model.weights}
 
 
-def test_a_dropped_branch_is_dropped_for_a_whole_image_and_the_others_are_scaled_up():
+def test_a_branch_is_dropped_for_whole_images_and_scaled_up_for_the_others():
     table = (resnet.Stage(4, 2),)
     model = resnet.resnet(table, block=resnet.basic_block, drop_connect=0.8, include_top=False, input_shape=(32, 32, 3))
     drop = model.get_layer("stage1_block2_drop")

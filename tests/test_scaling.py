@@ -1,4 +1,4 @@
-"""Networks scaled by coefficients: in a recipe, in `fit`, and in keras_cnns."""
+"""Compound scaling by coefficients: in a recipe, in `fit` and in keras_cnns."""
 
 import json
 
@@ -14,7 +14,7 @@ from training.scaling import scale
 
 @pytest.fixture
 def fit(tmp_path, capsys):
-    """Runs `fit` on the tiny recipe and gives its exit code and what it complained of."""
+    """Return a function that runs `fit` on the tiny recipe and returns its exit code and its error output."""
 
     def run(*arguments):
         (tmp_path / "tiny.json").write_text(TINY.to_json())
@@ -32,12 +32,12 @@ def file(tmp_path):
 
 
 def test_fit_trains_the_scaled_network(fit, file, monkeypatch):
-    """Two steps of alpha 1.5: a block becomes 2.25, rounded up 3; of beta 1.1: 0.3025; of gamma 1.25: 12.5 pixels."""
+    """Two steps of alpha 1.5 make 2.25 blocks of one, rounded up to 3, a width of 0.3025 and 12.5 pixels."""
     trained = []
     monkeypatch.setattr(runs, "fit", lambda recipe, folder, **_: trained.append(recipe))
     monkeypatch.setattr(runs, "summary", str)
-    code, complaint = fit("--coefficients", file, "--phi", 2)
-    assert code == 0, complaint
+    code, error = fit("--coefficients", file, "--phi", 2)
+    assert code == 0, error
     (recipe,) = trained
     assert recipe.model_args == {"depth": 20, "width": 0.3025}
     assert recipe.image_size == 12
@@ -48,7 +48,7 @@ NONE = '{"depth": null, "width": null}'
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("--phi", 2), "Pass --coefficients"),
         (("--coefficients", "FILE", "--phi", "nan"), "--phi nan: it must be a finite number"),
@@ -60,22 +60,22 @@ NONE = '{"depth": null, "width": null}'
         (("--model", "EfficientNet", "--model_args", '{"coefficients": [1.2, 1.1, 1.15]}'), "--coefficients of `fit`"),
     ],
 )
-def test_mistakes_say_the_mend(fit, file, tmp_path, arguments, said):
-    code, complaint = fit(*(file if word == "FILE" else word for word in arguments))
-    assert code == 2 and said in complaint
+def test_errors_say_how_to_fix_them(fit, file, tmp_path, arguments, message):
+    code, error = fit(*(file if word == "FILE" else word for word in arguments))
+    assert code == 2 and message in error
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("alpha", [1e9, 0.5, -1, float("nan"), float("inf"), "high", None, [1.2]])
 def test_coefficients_out_of_range_are_refused(fit, file, tmp_path, alpha):
     file.write_text(json.dumps({"alpha": alpha, "beta": 1.1, "gamma": 1.25}))
-    code, complaint = fit("--coefficients", file)
-    assert code == 2 and str(file) in complaint
+    code, error = fit("--coefficients", file)
+    assert code == 2 and str(file) in error
     assert not (tmp_path / "run").exists()
 
 
 def test_recipe_and_builder_make_the_same_network(file):
-    """Both from a baseline of half the layers and a quarter of the channels."""
+    """The baseline has half the layers and a quarter of the channels of Table 1."""
     baseline = Recipe(model="EfficientNet", model_args={"width": 0.25, "depth": 0.5}, image_size=64)
     recipe = scale(baseline, 1.5, 1.1, 1.25, phi=2)
     assert recipe.image_size == 100

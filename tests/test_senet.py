@@ -1,4 +1,4 @@
-"""What is special about the SENets: the gate, where it stands, Table 1's groups and widths, SENet-154's changes."""
+"""SENet: the gate, where it is, the groups and widths of Table 1, the changes of SENet-154."""
 
 import functools
 
@@ -19,7 +19,7 @@ def network(name, **arguments):
 
 @pytest.fixture(scope="module", autouse=True)
 def forget_networks():
-    """SENet-154 alone is half a gigabyte."""
+    """Free the weights; those of SENet-154 alone take half a gigabyte."""
     yield
     network.cache_clear()
 
@@ -36,7 +36,7 @@ def sigmoid(x):
 
 
 def gated(size=(5, 4, 8), **arguments):
-    """A model that is a squeeze-and-excitation block alone, its variables random, biases too."""
+    """Return a model that is one squeeze-and-excitation block with random kernels and biases."""
     image = keras.Input(size)
     model = keras.Model(image, keras_cnns.squeeze_and_excitation(image, name="gate", **arguments))
     random = np.random.default_rng(0)
@@ -66,21 +66,21 @@ def test_ratio_is_16_by_default():
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_block_in_half_precision(policy):
-    """The average of many large values does not overflow; float16 ends at 65,504."""
+    """The average of many large values does not overflow; the largest float16 is 65,504."""
     keras.config.set_dtype_policy(policy)
     out = gated((64, 64, 8))(np.full((1, 64, 64, 8), 100, "float32"))
     assert out.dtype == policy.removeprefix("mixed_")
     assert np.isfinite(keras.ops.convert_to_numpy(keras.ops.cast(out, "float32"))).all()
 
 
-# --- where it stands
+# --- where it is
 
 LAST = {"SEResNet18": "conv2", "SEResNet50": "conv3", "SEResNeXt50": "conv3", "SENet154": "conv3"}
 
 
 @pytest.mark.usefixtures("zeros_for_kernels")
 @pytest.mark.parametrize(("name", "last"), LAST.items())
-def test_gates_stand_before_every_addition(name, last):
+def test_a_gate_precedes_every_addition(name, last):
     """Figure 3: the branch's last normalization, the gate, the addition; the shortcut is not gated."""
     model = network(name)
     additions = of_type(model, layers.Add)
@@ -94,8 +94,8 @@ def test_gates_stand_before_every_addition(name, last):
     assert len(of_type(model, layers.Multiply)) == len(additions)
 
 
-def test_gates_stand_behind_every_inception_module():
-    """Figure 2: the concatenation is gated and then passed on."""
+def test_a_gate_follows_every_inception_module():
+    """Figure 2: the gate scales the concatenation, and the next module takes the result."""
     model = network("SEInceptionV1")
     scaled = [layer.name for layer in of_type(model, layers.Multiply)]
     assert scaled == [f"inception{module}_out" for module in ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b")]
@@ -109,7 +109,7 @@ def test_gates_stand_behind_every_inception_module():
     assert model.get_layer("head_dropout").rate == 0.2
 
 
-# Table 1 of Hu et al., typed by hand: "fc" of each stage, channels inside the gate and after it.
+# Table 1 of Hu et al., typed by hand: "fc" of each stage: channels inside the gate and after it.
 FC = {1: (16, 256), 2: (32, 512), 3: (64, 1024), 4: (128, 2048)}
 
 
@@ -181,7 +181,7 @@ def test_stem_and_first_projection_of_senet154():
 
 
 def test_a_closed_gate_leaves_the_shortcut():
-    """With every channel's weight at zero, what is left of the last block is the map before it."""
+    """With every channel's weight at zero, the last block outputs the map before it."""
     table = (resnet.Stage(4, 2),) * 4
     model = senet.senet(table, block=resnet.basic_block, include_top=False, input_shape=(32, 32, 3))
     model.get_layer("stage1_block2_gate_expand_conv").bias.assign(np.full(4, -1e4))

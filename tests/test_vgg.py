@@ -1,4 +1,4 @@
-"""What is special about VGG: the columns of Table 1, 3x3 convolutions that keep their maps, five 2x2 pools."""
+"""VGG: the columns of Table 1, 3x3 convolutions that keep the size of their maps, five 2x2 pools."""
 
 import functools
 
@@ -23,13 +23,13 @@ with_and_without_batch_norm = pytest.mark.parametrize("batch_norm", [False, True
 
 @functools.cache
 def network(name, batch_norm=False):
-    """The network of a column with narrow dense layers, which have most of its 140 million weights."""
+    """Return the network of a column with narrow dense layers, which have most of its 140 million weights."""
     return vgg.vgg(vgg.TABLE_1[COLUMNS[name]], batch_norm=batch_norm, fully_connected=(32, 16))
 
 
 @pytest.fixture(scope="module", autouse=True)
 def forget_networks():
-    """Half a gigabyte of weights."""
+    """Free half a gigabyte of weights."""
     yield
     network.cache_clear()
 
@@ -78,7 +78,7 @@ def test_batch_norm_is_torchvisions():
 
 
 def test_dropout_and_the_width_of_the_dense_layers():
-    """At 32 pixels, where the last map is one."""
+    """At 32 pixels, where the last map has one pixel."""
     model = keras_cnns.VGG11(input_shape=(32, 32, 3), classes=10)
     dense = {layer.name: layer.kernel.shape for layer in of_type(model, layers.Dense)}
     assert dense == {"head_fc1": (512, 4096), "head_fc2": (4096, 4096), "head_dense": (4096, 10)}
@@ -86,8 +86,8 @@ def test_dropout_and_the_width_of_the_dense_layers():
     assert [layer.rate for layer in of_type(model, layers.Dropout)] == [0.5, 0.5]
 
 
-def test_pools_leave_a_border_out_that_is_no_whole_window():
-    """As torch and Caffe's VGG have it; Caffe's GoogLeNet rounds up."""
+def test_pools_leave_out_a_border_narrower_than_the_window():
+    """As in torch and in Caffe's VGG; Caffe's GoogLeNet rounds up."""
     model = vgg.vgg((vgg.Block(4, 1),), include_top=False)
     x = np.random.default_rng(0).normal(size=(1, 7, 5, 3)).astype("float32")
     out = np.asarray(model(x))

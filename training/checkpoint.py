@@ -307,6 +307,13 @@ def restore(state, callbacks, arrays, values, where, *, chief=True):
     """
     own = {name: array for name, array in arrays.items() if not name.startswith("callback/")}
     callbacks = _by_name(callbacks)
+    unknown = sorted(own.keys() - state.keys())
+    if unknown and state.keys() - own.keys():
+        raise StateError(
+            f"{where} cannot be resumed from: it has {unknown[0]}, which the network does not have. An earlier version "
+            "may have written it, with other layer names: EfficientNet's stage1 to stage7 are stage2 to stage8 now. "
+            "Start anew with --overwrite, or resume with the version that wrote it."
+        )
     if {name: tuple(variable.shape) for name, variable in state.items()} != {
         name: array.shape for name, array in own.items()
     }:

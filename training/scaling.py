@@ -1,19 +1,21 @@
-"""Networks that scale in depth, width and resolution: how a recipe of each family becomes a larger one."""
+"""Compound scaling: a recipe for a network that is larger in depth, width and resolution."""
 
+import functools
+import math
 from dataclasses import replace
 
-# Keras is imported by what builds or reads something: the command lines need the limits for their mistakes.
+# Keras is imported in the functions that need it, since command lines import this module for its limits.
 from training.errors import UserError
 
-MAX_GROWTH = 32.0  # times as deep, wide or fine as the baseline; more is a slip, and takes hours to build
+MAX_GROWTH = 32.0  # times the baseline's depth, width or resolution; more is a mistake and takes hours to build
 MAX_PHI = 100.0
 
 
 def read_coefficients(file):
-    """Return (alpha, beta, gamma) from a coefficients.json.
+    """Return (alpha, beta, gamma) from a file such as coefficients.json.
 
     Raises:
-        UserError: The file has none, or they are out of range.
+        UserError: The file has no coefficients, or they are out of range.
     """
     import keras_cnns
 
@@ -26,7 +28,7 @@ def read_coefficients(file):
 
 
 def check_growth(alpha, beta, gamma, phi, where=""):
-    """Raise a UserError unless each coefficient, and its power phi, is from 1 to MAX_GROWTH."""
+    """Raise a UserError unless each coefficient, and the coefficient to the power of phi, is from 1 to MAX_GROWTH."""
     if not 0 <= phi <= MAX_PHI:
         raise UserError(f"phi={phi!r}: it must be from 0 to {MAX_PHI:g}.")
     for name, base in (("alpha", alpha), ("beta", beta), ("gamma", gamma)):
@@ -38,17 +40,17 @@ def check_growth(alpha, beta, gamma, phi, where=""):
 
 
 def scale(recipe, alpha, beta, gamma, phi=1):
-    """Return a recipe for a larger network (Tan & Le 2019, equation 3), trained on images as large as it says.
+    """Return a recipe for a larger network and larger images (Tan & Le 2019, equation 3).
 
     Args:
         recipe: The baseline.
-        alpha: Growth of depth for each step of phi.
-        beta: Growth of width.
-        gamma: Growth of height and width of the images.
-        phi: How many steps; 0 is the baseline.
+        alpha: Growth of depth per step of phi.
+        beta: Growth of width per step.
+        gamma: Growth of the images' height and width per step.
+        phi: Number of steps; 0 is the baseline.
 
     Raises:
-        UserError: The recipe's network belongs to no family that scales, or would be too large.
+        UserError: The recipe's network cannot be scaled, or would be too large.
     """
     import keras_cnns
 
@@ -59,37 +61,27 @@ def scale(recipe, alpha, beta, gamma, phi=1):
             f"model={recipe.model!r} cannot be scaled in depth, width and resolution. Pass --model with one of "
             f"{', '.join(FAMILIES)}."
         )
-    width, depth, size = keras_cnns.compound_coefficients(phi, alpha, beta, gamma, recipe.image_size)
-    return FAMILIES[recipe.model](replace(recipe, image_size=size), depth, width)
+    grow = functools.partial(keras_cnns.compound_coefficients, phi, alpha, beta, gamma, recipe.image_size)
+    return FAMILIES[recipe.model](recipe, grow)
 
 
-def scale_efficientnet(recipe, depth, width):
-    """Layers of each stage are rounded up and channels to multiples of 8, by the network itself."""
+def scale_efficientnet(recipe, grow):
+    """Scale the baseline's width and depth; the network itself rounds layers up and channels to multiples of 8."""
     arguments = recipe.model_args
-    # Rounded, here and below, so that a product such as 0.6000000001 does not become one layer more.
+    width, depth, size = grow(width=arguments.get("width", 1.0), depth=arguments.get("depth", 1.0))
     return replace(
-        recipe,
-        model="EfficientNet",
-        model_args=arguments
-        | {
-            "width": round(arguments.get("width", 1.0) * width, 6),
-            "depth": round(arguments.get("depth", 1.0) * depth, 6),
-        },
+        recipe, model="EfficientNet", image_size=size, model_args=arguments | {"width": width, "depth": depth}
     )
 
 
-def scale_resnet_cifar(recipe, depth, width):
-    """Blocks of each stage are rounded up, as EfficientNet's are, and channels to the nearest number."""
+def scale_resnet_cifar(recipe, grow):
+    """Scale the channels and the blocks of each stage, which are rounded up like EfficientNet's layers."""
     arguments = recipe.model_args
-    blocks = (arguments.get("depth", 20) - 2) // 6
-    more = int(-(-round(blocks * depth, 6) // 1))
-    return replace(
-        recipe,
-        model_args=arguments | {"depth": 6 * more + 2, "width": round(arguments.get("width", 1.0) * width, 6)},
-    )
+    width, blocks, size = grow(width=arguments.get("width", 1.0), depth=(arguments.get("depth", 20) - 2) // 6)
+    return replace(recipe, image_size=size, model_args=arguments | {"depth": 6 * math.ceil(blocks) + 2, "width": width})
 
 
-# {network: function (recipe, depth, width) -> recipe with so many times the layers and the channels}
+# {network: function (recipe, grow) -> larger recipe}, where grow(width=, depth=) returns (width, depth, image size)
 FAMILIES = {
     "EfficientNet": scale_efficientnet,
     "EfficientNetB0": scale_efficientnet,

@@ -1,16 +1,17 @@
-"""Makes the golden files beside it: what torch, torchvision, timm and keras.applications answer to drawn weights.
+"""Write the golden files of this folder: outputs of torchvision, timm, torch and keras.applications for drawn weights.
 
     pip install -r requirements-parity.txt
     python -m tests.golden.make_golden                 # from the root of the repository; overwrites tests/golden/*.npz
     python -m tests.golden.make_golden resnet18 resnet50    # only these
 
-No network of ours runs here. Weights are drawn by our names and in our layout (tests/formula.py) and carried to the
-peer: a table per family renames, transposition gives the peer's layout. A file holds float32 arrays, each under its
-output's name and the size of its images, as "main_2x224x224", and the versions of the packages that made it.
+No network of this package runs here. Weights are drawn with our names and in our layout (tests/formula.py) and copied
+to the peer: a table per family renames them, and transposition gives the peer's layout. A file holds float32 arrays,
+each with the name of its output and the size of its images, such as "main_2x224x224", and the versions of the packages
+that wrote it.
 
-The files of training hold float64 instead: the outputs of one step in training, and of every variable the `summary` of
-its gradient, or of what a moving statistic has become. In float32 two implementations differ too much for a proof: a
-value beside zero that falls on the other side of a ReLU changes gradients visibly.
+The files for training hold float64 instead: the outputs of one training step, and for every variable the `summary` of
+its gradient or, for a moving statistic, of its new value. In float32 two implementations differ too much for a proof:
+a value near zero that falls on the other side of a ReLU changes gradients visibly.
 """
 
 import functools
@@ -29,7 +30,7 @@ import torch
 import torchvision
 from torch import nn
 
-from keras_cnns.checkpoints import NAMES, rename
+from keras_cnns.conversion import NAMES, rename
 from tests.formula import (
     DEFORMABLE,
     GROUPED,
@@ -43,16 +44,16 @@ from tests.formula import (
 
 FOLDER = pathlib.Path(__file__).parent
 VERSIONS = [f"{package.__name__} {package.__version__}" for package in (torch, torchvision, timm, keras, np)]
-# Batch x height x width: the usual one, and one whose feature maps are odd and even, and never square.
+# Batch x height x width: the usual size, and one whose feature maps are odd, even and never square.
 SIZES = ("2x224x224", "1x149x193")
-# For networks with a size of their own.
+# For networks with another default size.
 SIZES_OF = dict.fromkeys(("efficientnetb4", "efficientnetb4_keras"), ("1x380x380", "2x149x193"))
-# VGG's: at the second size every pool has an odd map below it, and the 2x3 of the last keep the dense layer small.
+# For VGG: at the second size every pool has an odd input, and the last map of 2x3 keeps the dense layer small.
 SIZES_OF |= dict.fromkeys(
     ("vgg11", "vgg11_batchnorm", "vgg16", "vgg16_batchnorm", "vgg16_keras"), ("2x224x224", "1x95x127")
 )
 
-# Both of timm's SENets: the one calls a gate `se`, the other `se_module` and its stem `layer0`.
+# Both SENets of timm: one calls a gate `se`, the other `se_module` and its stem `layer0`.
 TIMM_SENET = (
     *NAMES["torchvision resnet"],
     (r"_se(_module)?\.fc1$", "_gate_reduce_conv"),
@@ -61,7 +62,7 @@ TIMM_SENET = (
     (r"^last_linear$", "head_dense"),
 )
 TIMM_SENET154 = ((r"^layer0\.(conv|bn)(\d)$", r"stem_conv\2_\1"), *TIMM_SENET)  # three convolutions in its stem
-# From keras.applications' layer to ours; the tables for torch are those of keras_cnns/checkpoints.py.
+# From the layers of keras.applications to ours; the tables for torch are those of keras_cnns/conversion.py.
 KERAS_RESNET = (
     (r"^conv1_(conv|bn)$", r"stem_\1"),
     (r"^conv(\d)_block", lambda match: f"stage{int(match[1]) - 1}_block"),
@@ -70,7 +71,7 @@ KERAS_RESNET = (
     (r"^predictions$", "head_dense"),
 )
 KERAS_EFFICIENTNET = (
-    (r"^block(\d)([a-z])_", lambda match: f"stage{match[1]}_block{ord(match[2]) - ord('a') + 1}_"),
+    (r"^block(\d)([a-z])_", lambda match: f"stage{int(match[1]) + 1}_block{ord(match[2]) - ord('a') + 1}_"),
     (r"_dwconv$", "_depthwise_conv"),
     (r"^(stage\d_block\d+)_bn$", r"\1_depthwise_bn"),
     (r"_se_(reduce|expand)$", r"_gate_\1_conv"),
@@ -112,15 +113,15 @@ TORCH_DEFORMABLE = ((r"\.(offset|mask)$", ""), *NAMES["torchvision resnet"])
 
 
 class OffsetConv(nn.Conv2d):
-    """Of a deformable convolution, what makes the offsets."""
+    """The convolution that computes the offsets of a deformable convolution."""
 
 
 class MaskConv(nn.Conv2d):
-    """Of a deformable convolution, what makes the masks."""
+    """The convolution that computes the masks of a deformable convolution."""
 
 
 class DeformableConv(nn.Conv2d):
-    """torchvision's deformable convolution in the place of a 3x3, with the convolutions that make offsets and masks."""
+    """torchvision's deformable convolution in place of a 3x3, with the convolutions for offsets and masks."""
 
     def __init__(self, plain, modulated):
         channels, strides = plain.in_channels, plain.stride
@@ -147,17 +148,17 @@ KINDS = {
         "running_var": "moving_variance",
     },
 }
-# Dense layers behind a flattened map (height, width, channels), which torch flattens channels first.
+# Dense layers after a flattened map (height, width, channels), which torch flattens channels first.
 FLATTENED = {"aux1_fc/kernel": (4, 4, 128), "aux2_fc/kernel": (4, 4, 128)}
 
 
 def kinds(module):
-    """Our names of the variables of a torch module."""
+    """Return our names of the variables of a torch module."""
     return next(KINDS[ancestor] for ancestor in type(module).__mro__ if ancestor in KINDS)
 
 
 def draw_for_torch(name, shape, flattened):
-    """Draws one of our variables in torch's layout: (out, in, height, width) or (out, in)."""
+    """Draw one of our variables in torch's layout: (out, in, height, width) or (out, in)."""
     if len(shape) == 4:
         out, into, height, width = shape
         if "_depthwise_" in name:
@@ -173,7 +174,7 @@ def draw_for_torch(name, shape, flattened):
 
 
 def from_torch(name, value):
-    """The way back of `draw_for_torch`: an array of torch's in our layout."""
+    """Return an array of torch in our layout, the inverse of `draw_for_torch`."""
     if value.ndim == 4:
         return value.transpose(2, 3, 1, 0)
     if value.ndim == 2:
@@ -185,16 +186,16 @@ def from_torch(name, value):
 
 
 def our_variable(peer, key, table):
-    """Our path of a torch parameter or buffer."""
+    """Return our path of a torch parameter or buffer."""
     layer, _, kind = key.rpartition(".")
     return f"{rename(layer, table)}/{kinds(peer.get_submodule(layer))[kind]}"
 
 
 def set_torch_weights(peer, table, flattened=FLATTENED):
-    """Sets every parameter and buffer of a torch module, each from another variable of ours."""
+    """Set every parameter and buffer of a torch module, each from a different variable of ours."""
     drawn, names = {}, set()
     for key, value in peer.state_dict().items():
-        if key.endswith("num_batches_tracked"):  # a counter that is never read where the momentum is given
+        if key.endswith("num_batches_tracked"):  # a counter that is not used if the momentum is given
             drawn[key] = value
             continue
         name = our_variable(peer, key, table)
@@ -205,11 +206,11 @@ def set_torch_weights(peer, table, flattened=FLATTENED):
 
 
 def set_keras_weights(peer, table):
-    """Sets every variable of a Keras model, each from another variable of ours."""
+    """Set every variable of a Keras model, each from a different variable of ours."""
     names = set()
     for variable in peer.weights:
         layer, kind = variable.path.split("/")
-        if layer.startswith("normalization"):  # EfficientNet's: mean 0 and variance 1 as it is made, which is nothing
+        if layer.startswith("normalization"):  # EfficientNet's: mean 0 and variance 1, the identity
             continue
         if layer.endswith("_conv") and kind == "bias":  # ours have none, since batch normalization cancels it
             variable.assign(np.zeros(variable.shape))
@@ -221,17 +222,17 @@ def set_keras_weights(peer, table):
 
 
 def run_torch(peer, table, images, flattened=FLATTENED):
-    """The outputs of a torch module in evaluation."""
+    """Return the outputs of a torch module in evaluation mode."""
     set_torch_weights(peer, table, flattened)
     peer.eval()
-    # GoogLeNet answers with its heads only if it is told to train. Told is the root alone: every layer evaluates.
+    # GoogLeNet returns its heads only in training mode. Only the root module is set to it: every layer evaluates.
     peer.training = hasattr(peer, "aux_logits")
     with torch.inference_mode():
         return peer(torch.from_numpy(images.transpose(0, 3, 1, 2)))
 
 
 def train_torch(peer, table, images):
-    """One step of a torch module in training, in float64, from the sum of its outputs times drawn directions."""
+    """Run a training step of a torch module in float64, on the sum of its outputs times drawn directions."""
     peer.double().train()
     set_torch_weights(peer, table)
     norms = {name: module for name, module in peer.named_modules() if isinstance(module, nn.BatchNorm2d)}
@@ -248,7 +249,7 @@ def train_torch(peer, table, images):
         (value * torch.from_numpy(output_direction(key, value.shape))).sum() for key, value in outputs.items()
     ).backward()
     for name, module in norms.items():
-        # Torch keeps the unbiased variance of the batch, Keras the biased one.
+        # torch keeps the unbiased variance of the batch, Keras the biased one.
         kept = (1 - module.momentum) * before[name]
         module.running_var.copy_(kept + (module.running_var - kept) * (1 - 1 / elements[name]))
     values = {key: parameter.grad for key, parameter in peer.named_parameters()}
@@ -286,9 +287,9 @@ def torch_googlenet(images):
 
 
 def timm_seresnet18(images):
-    """timm's gates are rounded up to multiples of 8 channels unless told not to be.
+    """Run timm's seresnet18 without rounding the channels of its gates up to multiples of 8.
 
-    Its legacy_seresnet18 rounds nothing, but has a ReLU between the branch and the gate, which Figure 3 has not.
+    legacy_seresnet18 does not round, but has a ReLU between the branch and the gate that is not in Figure 3.
     """
     gate = functools.partial(timm.layers.SEModule, rd_divisor=1)
     return {"main": run_torch(timm.create_model("seresnet18", block_args={"attn_layer": gate}), TIMM_SENET, images)}
@@ -296,16 +297,16 @@ def timm_seresnet18(images):
 
 def timm_senet(name, images, table=TIMM_SENET):
     peer = timm.create_model(name)
-    if hasattr(peer, "pool0"):  # Caffe's, with no border on the left; ours is ResNet's
+    if hasattr(peer, "pool0"):  # Caffe's, without padding on the left and top; ours is ResNet's
         peer.pool0 = nn.MaxPool2d(3, 2, 1)
     return {"main": run_torch(peer, table, images)}
 
 
 def run_torch_flattening(peer, table, images):
-    """The logits of torchvision's AlexNet or VGG, which flatten their last map.
+    """Return the logits of torchvision's AlexNet or VGG, which flatten their last map.
 
-    torchvision pools that map to its size at 224 pixels, where the pool changes nothing. At another size the pool goes
-    and the first dense layer takes the map as it is, as ours does.
+    torchvision pools that map to its size at 224 pixels, where the pool changes nothing. At another size the pool is
+    removed and the first dense layer takes the map as it is, as in our networks.
     """
     with torch.inference_mode():
         _, channels, height, width = peer.features(torch.from_numpy(images.transpose(0, 3, 1, 2))).shape
@@ -418,7 +419,7 @@ def googlenet_without_dropout():
     return torchvision.models.GoogLeNet(num_classes=10, init_weights=False, dropout=0.0, dropout_aux=0.0)
 
 
-# In training. File: the network and its table of names.
+# {file for training: (network, table of names)}
 TRAINED = {
     "resnet_training": (small_resnet, NAMES["torchvision resnet"]),
     "inceptionv1_training": (googlenet_without_dropout, NAMES["torchvision googlenet"]),
@@ -427,7 +428,7 @@ TRAINED = {
 
 
 def response_normalization(size, alpha, beta, k):
-    """Values of torch's layer and the gradient of their product with a direction; alpha is divided by size here."""
+    """Return the outputs of torch's layer, which divides alpha by size, and a gradient."""
     shape = (2, 5, 4, 12)
     x = torch.from_numpy(20 * image("input", shape)).requires_grad_()
     y = nn.LocalResponseNorm(size, alpha, beta, k)(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
@@ -436,7 +437,7 @@ def response_normalization(size, alpha, beta, k):
 
 
 def grouped_convolution(name):
-    """Values of torch's convolution and the gradients of their product with a direction."""
+    """Return the outputs of torch's convolution and the gradients of their product with a direction."""
     groups, channels, filters, size, strides, padding = GROUPED[name]
     x = torch.from_numpy(image(f"{name}/input", (1, 6, 5, channels))).requires_grad_()
     kernel = torch.from_numpy(draw(f"{name}/kernel", (size, size, channels // groups, filters))).requires_grad_()
@@ -449,7 +450,7 @@ def grouped_convolution(name):
 
 
 def make_deform_conv2d():
-    """Values of torchvision's function and the gradients of their product with a direction, computed in float64."""
+    """Return the outputs of torchvision's function and the gradients of their product with a direction, in float64."""
     arrays, to_torch = {}, (0, 3, 1, 2)
     for name, (strides, padding, dilation, *_) in DEFORMABLE.items():
         *arguments, direction = deformable_arguments(name)
@@ -481,7 +482,7 @@ def float32(arrays):
 
 
 def make_network(name):
-    """The logits of a peer at every size."""
+    """Return the logits of a peer at every size."""
     arrays = {}
     for size in SIZES_OF.get(name, SIZES):
         images = image("image", (*map(int, size.split("x")), 3))
@@ -505,7 +506,7 @@ def make_grouped_convolutions():
     return float32({key: array for name in GROUPED for key, array in grouped_convolution(name).items()})
 
 
-# File: what makes it.
+# {file: function that returns its arrays}
 FILES = {name: functools.partial(make_network, name) for name in PEERS}
 FILES |= {name: functools.partial(make_training, *arguments) for name, arguments in TRAINED.items()}
 FILES |= {
