@@ -15,7 +15,7 @@ from pathlib import Path
 
 import keras
 
-from training import checkpoint
+from training import files
 from training.recipe import Recipe
 from training.run import fit
 
@@ -75,6 +75,6 @@ def train(folder, point, count, epochs):
         if "states" in str(new):
             killer.at("after_rename")
 
-    checkpoint.Path.write_bytes, checkpoint.os.replace = write_bytes, rename
+    files.Path.write_bytes, files.os.replace = write_bytes, rename
     fit(dataclasses.replace(RECIPE, epochs=epochs), folder, save_steps=4, callbacks=[killer], picture_epochs=0)
     return 0

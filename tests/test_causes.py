@@ -13,7 +13,7 @@ import tensorflow as tf
 from conftest import LEAST
 
 from training import __main__ as training
-from training import checkpoint
+from training import files
 from training import run as runs
 from training.recipe import Recipe
 from tuning import __main__ as tuning
@@ -291,12 +291,12 @@ FULL = OSError(errno.ENOSPC, "No space left on device", "a")
 TF_FULL = tf.errors.ResourceExhaustedError(None, None, "a/variables; No space left on device")
 TF_MEMORY = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor with shape[8,8]")
 WHILE_TRAINING = {
-    "a disk that is full for a state": ("training.checkpoint.Path.write_bytes", FULL, 4, "free"),
-    "a disk that is full for a text": ("training.checkpoint.Path.write_text", FULL, 4, "free"),
+    "a disk that is full for a state": ("training.files.Path.write_bytes", FULL, 4, "free"),
+    "a disk that is full for a text": ("training.files.Path.write_text", FULL, 4, "free"),
     "a disk that is full for TensorBoard": ("training.dashboards.log.Log.flush", TF_FULL, 4, "disk"),
     "a disk that is full for the export": ("training.run.export", TF_FULL, 4, "disk"),
     "a disk that is read only": (
-        "training.checkpoint.Path.write_bytes",
+        "training.files.Path.write_bytes",
         OSError(errno.EROFS, "Read-only file system", "a"),
         4,
         "written",
@@ -334,7 +334,7 @@ def test_while_training(cause, place, capfd, monkeypatch):
 
 
 def test_a_disk_without_room_is_told_before_the_first_step(place, capfd, monkeypatch):
-    monkeypatch.setattr(checkpoint, "free_bytes", lambda path: 1000)
+    monkeypatch.setattr(files, "free_bytes", lambda path: 1000)
     code, complaint = ends(training, fit(place), capfd)
     assert code == 4 and "MiB are needed" in complaint
 

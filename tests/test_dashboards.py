@@ -27,7 +27,6 @@ from test_loop import DATA, RECIPE, network, run_in
 import keras_cnns
 from training import dashboards
 from training.batches import evaluation_batches, training_batches
-from training.checkpoint import state_of
 from training.dashboards import compare, pictures
 from training.dashboards.probes import activations_of, gradients_of, unchanged
 from training.dashboards.profiling import top_operations
@@ -38,6 +37,7 @@ from training.evaluation import make_evaluation
 from training.loop import train
 from training.recipe import Recipe, prepare_machine
 from training.run import Run, fit
+from training.state import state_of
 
 
 def events(run, split):

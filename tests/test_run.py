@@ -14,7 +14,7 @@ import tensorflow as tf
 
 import keras_cnns
 from tests import photos as tiny
-from training import checkpoint, devices, run
+from training import checkpoint, devices, files, run
 from training.__main__ import main
 from training.data_record import DataRecord
 from training.errors import Interrupted, UserError
@@ -53,12 +53,12 @@ def unfinished(finished):
 
 
 def test_a_folder_in_use_is_refused_with_who_uses_it(unfinished, capsys, fit):
-    with checkpoint.locked(unfinished):
+    with files.locked(unfinished):
         assert fit(unfinished) == 2
     complaint = capsys.readouterr().err
     assert f"{unfinished} is in use by process " in complaint
     assert "another folder" in complaint
-    with checkpoint.locked(unfinished):
+    with files.locked(unfinished):
         pass  # nobody has it now
 
 
@@ -67,7 +67,7 @@ def test_what_a_killed_process_left_half_written_is_removed(unfinished):
         (unfinished / name).write_text("half")
     (unfinished / "export.tmp-1").mkdir()
     before = sorted(path.name for path in (unfinished / "states").iterdir() if "tmp" not in path.name)
-    with checkpoint.locked(unfinished):
+    with files.locked(unfinished):
         assert not list(unfinished.rglob("*.tmp-*"))
     assert sorted(path.name for path in (unfinished / "states").iterdir()) == before
 
@@ -85,7 +85,7 @@ def test_other_versions_are_refused_unless_forced(unfinished, capsys, fit):
 
 
 def test_a_disk_that_is_too_small_is_found_before_the_first_step(tmp_path, monkeypatch, capsys, fit):
-    monkeypatch.setattr(checkpoint, "free_bytes", lambda path: 2**20)
+    monkeypatch.setattr(files, "free_bytes", lambda path: 2**20)
     needed = []
     for options in ((), ("--ema", "0.9")):
         assert fit(tmp_path / "run", "--model_args", '{"depth": 8, "width": 4}', *options) == 4

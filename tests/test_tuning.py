@@ -20,8 +20,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import keras_cnns
 from tests.tiny import TINY
 from training import run as runs
-from training.checkpoint import locked
 from training.errors import DataError, DivergedError, Interrupted, StateError, UserError, WorkerLostError
+from training.files import locked
 from training.recipe import Recipe
 from training.recipes import DIGITS, RECIPES
 from training.scaling import scale

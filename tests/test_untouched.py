@@ -13,7 +13,7 @@ import tensorflow as tf
 
 import keras_cnns
 from tests.photos import add_photo, content, fit, make_photos
-from training import checkpoint
+from training import files as durable
 from training import run as runs
 from training.__main__ import main
 from training.errors import UserError
@@ -181,9 +181,9 @@ def test_a_new_run_that_fails_leaves_no_folder(case, photos, finished, tmp_path,
 @pytest.mark.parametrize(
     ("where", "name", "code"),
     [
-        (checkpoint, "free_bytes", 4),  # not enough for a larger network
+        (durable, "free_bytes", 4),  # not enough for a larger network
         (Path, "write_text", 4),  # the first files of the new run
-        (checkpoint.os, "fsync", 4),
+        (durable.os, "fsync", 4),
         (runs, "load_data", 130),
         (runs, "environment", 2),
     ],
@@ -204,7 +204,7 @@ def test_overwrite_on_a_full_disk_or_stopped_leaves_the_run_as_it_was(where, nam
 
 
 def test_overwrite_beside_another_process_leaves_its_run_and_its_lock(photos, old, capsys):
-    with checkpoint.locked(old):
+    with durable.locked(old):
         before = content(old)
         assert fit(photos, old, "--overwrite") == 2
         assert f"in use by process {os.getpid()}" in capsys.readouterr().err
@@ -226,7 +226,7 @@ def test_the_lock_holds_until_the_new_run_is_done(photos, old, tmp_path):
         def on_train_batch_begin(self, batch, logs=None):
             if not seen:
                 seen.append(sorted(path.name for path in old.iterdir()))
-                with pytest.raises(UserError, match="in use"), checkpoint.locked(link):
+                with pytest.raises(UserError, match="in use"), durable.locked(link):
                     pass
 
         def state(self):
@@ -281,7 +281,7 @@ def test_a_folder_that_cannot_be_written_to_is_said(old, photos, monkeypatch, ca
         raise OSError(errno.EROFS, "Read-only file system")
 
     before = content(old)
-    monkeypatch.setattr(checkpoint.os, "open", refuse)
+    monkeypatch.setattr(durable.os, "open", refuse)
     for words in (["export", str(old)], ["fit", str(old / "recipe.json"), "--run", str(old), "--overwrite"]):
         assert main(words) == 4
         assert "could not be written: read-only file system" in capsys.readouterr().err

@@ -17,8 +17,9 @@ from typing import get_args, get_type_hints
 
 # TensorFlow takes seconds to import. What needs it is imported by the commands that need it: help, `recipes` and
 # mistakes are answered at once.
-from training.command_line import carry_out, check_replaceable, import_tensorflow, parsed, parsed_with_recipe
+from training.command_line import carry_out, import_tensorflow, parsed, parsed_with_recipe
 from training.errors import DataError, UserError
+from training.files import atomic, check_replaceable
 from training.image_file import FORMATS
 from training.recipe import JSON, Recipe
 from training.recipes import RECIPES, find_recipe, recipe_from
@@ -218,7 +219,6 @@ def evaluate(options):
 
 
 def predict(options):
-    from training import checkpoint
     from training import run as runs
 
     run, files = runs.Run.open(options.run), runs.image_files(options.images)
@@ -227,7 +227,7 @@ def predict(options):
     show, bad = print_classes, []
     with contextlib.ExitStack() as stack:
         if options.csv:
-            path = stack.enter_context(checkpoint.atomic(options.csv))
+            path = stack.enter_context(atomic(options.csv))
             show = csv.writer(stack.enter_context(open(path, "w", newline=""))).writerow
             numbers = range(1, min(5, len(run.class_names)) + 1)
             show(["file", *(f"{what}{number}" for number in numbers for what in ("class", "probability"))])

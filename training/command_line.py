@@ -5,9 +5,7 @@ import difflib
 import os
 import re
 import signal
-import stat
 import sys
-from pathlib import Path
 
 from training.errors import UserError, explained
 from training.interruption import Interruption
@@ -128,14 +126,3 @@ def hidden_stderr():
         os.dup2(shown, 2)
         os.close(shown)
         os.close(nothing)
-
-
-def check_replaceable(path, inputs):
-    """Raise a UserError unless nothing is at `path`, or a regular file that is not among the inputs."""
-    path = Path(path)
-    if not path.absolute().parent.is_dir():
-        raise UserError(f"{path}: there is no such folder. Make it first.")
-    if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
-        raise UserError(f"{path}: it is not a regular file and is left alone. Pass another path.")
-    if path.exists() and any(os.path.exists(file) and path.samefile(file) for file in inputs):
-        raise UserError(f"{path}: it is what is being read. Pass another path.")

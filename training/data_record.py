@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from training.errors import DataError, StateError
+from training.files import atomic
 
 PARTS = ("train", "validation", "test")
 
@@ -72,8 +73,6 @@ class DataRecord:
         than that the weights were trained on them have the part "seen" and an empty path. Equal records give equal
         bytes.
         """
-        from training.checkpoint import atomic  # imports TensorFlow
-
         seen = self.trained_on.difference(image.digest for image in self.images if image.part == "train")
         rows = [*self.images, *(ImageRecord("seen", "", 0, digest) for digest in sorted(seen))]
         lines = (f"{part}\t{json.dumps(path)}\t{size}\t{digest}\n" for part, path, size, digest in rows)

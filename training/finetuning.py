@@ -13,7 +13,8 @@ import safetensors
 import keras_cnns
 from training.data_record import DataRecord, first
 from training.errors import UserError
-from training.run_folder import Run, file_digest
+from training.files import file_digest
+from training.run_folder import Run
 
 PREPROCESSING = ("imagenet", "tf", "caffe", "lite")
 

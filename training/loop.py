@@ -11,11 +11,12 @@ import numpy as np
 import tensorflow as tf
 
 import keras_cnns
-from training import checkpoint
+from training import state as states
 from training.batches import training_batches
 from training.devices import total
 from training.errors import DivergedError, Interrupted, UserError
 from training.evaluation import make_evaluation
+from training.files import atomic
 from training.finetuning import in_head
 from training.interruption import Interruption, Stopped
 from training.optimization import current_rate, is_decayed, learning_rate, make_optimizer, plateau
@@ -66,19 +67,19 @@ def train(model, data, recipe, run, callbacks=(), *, save_steps=500):
     listed.on_train_begin()
 
     progress = {"epoch": 0, "step": 0, "totals": {}, "best_epoch": None, "best": None, "history": [], "done": False}
-    state = checkpoint.state_of(model, averaged)
+    state = states.state_of(model, averaged)
     found = run.checkpoints.load()
     if found:
         arrays, progress = found
         values = progress.pop("callbacks")
-        checkpoint.restore(state, callbacks, arrays, values, run.checkpoints.folder, chief=run.chief)
+        states.restore(state, callbacks, arrays, values, run.checkpoints.folder, chief=run.chief)
     elif run.chief:
-        checkpoint.warn_of_stateful_callbacks(callbacks)
+        states.warn_of_stateful_callbacks(callbacks)
     saved, traced = time.monotonic(), False
 
     def save():
         nonlocal saved
-        arrays, values = checkpoint.arrays_of(state, callbacks)
+        arrays, values = states.to_arrays(state, callbacks)
         for name, array in arrays.items():
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 where = f"after {progress['step']} steps of epoch {progress['epoch'] + 1}"
@@ -157,7 +158,8 @@ def train(model, data, recipe, run, callbacks=(), *, save_steps=500):
                     metadata = {"epoch": str(epoch + 1), "preprocessing": recipe.preprocessing}
                     metadata["classes"] = json.dumps(data.class_names)
                     metadata["recipe"] = run.digest
-                    checkpoint.write_weights(averaged or model, run.best, metadata)
+                    with atomic(run.best) as temporary:
+                        keras_cnns.save_weights(averaged or model, temporary, metadata)
             progress["done"] = bool(model.stop_training)
             save()
             if total(strategy, interruption.signal is not None):  # in any process

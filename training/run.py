@@ -15,7 +15,8 @@ import keras
 import tensorflow as tf
 
 import keras_cnns
-from training import checkpoint, dashboards
+from training import dashboards, files
+from training.checkpoint import KEPT
 from training.dashboards.hparams import write_result
 from training.data import decode, find_images, first_broken_file, load_data, resize
 from training.data_record import DataRecord
@@ -122,7 +123,7 @@ def fit(
         with contextlib.ExitStack() as stack:
             with chief_first(strategy):
                 if run.chief:
-                    stack.enter_context(checkpoint.locked(folder))
+                    stack.enter_context(files.locked(folder))
                     check_unchanged(begun, folder, overwrite)
                 if begun:
                     check_same_recipe(begun, recipe)
@@ -357,9 +358,9 @@ def check_space(run, model):
     """
     weights = sum(variable.dtype.startswith("float") * math.prod(variable.shape) * 4 for variable in model.variables)
     # A state has two optimizer slots and maybe an average beside the weights.
-    needed = weights * ((3 + bool(run.recipe.ema)) * (checkpoint.KEPT + 1) + 3)
+    needed = weights * ((3 + bool(run.recipe.ema)) * (KEPT + 1) + 3)
     there = [run.best, *run.checkpoints.folder.glob("*"), *run.export.glob("**/*")]
-    free = checkpoint.free_bytes(run.folder) + sum(file.stat().st_size for file in there if file.is_file())
+    free = files.free_bytes(run.folder) + sum(file.stat().st_size for file in there if file.is_file())
     if free < needed:
         raise ResourceError(
             f"{run.folder}: {needed / 2**20:.0f} MiB are needed for checkpoints and export and {free / 2**20:.0f} MiB "
@@ -510,7 +511,7 @@ def predict(run, files, top=5):
 
 def export_run(run):
     """Write the SavedModel of a run into its folder `export`."""
-    with checkpoint.locked(run.folder):
+    with files.locked(run.folder):
         write_export(run)
 
 

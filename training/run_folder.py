@@ -17,9 +17,10 @@ import pydantic
 import safetensors
 
 import keras_cnns
-from training import checkpoint
+from training.checkpoint import Checkpoints, is_state
 from training.data_record import first
 from training.errors import StateError, UserError
+from training.files import atomic, disk_errors, file_digest, folder_digests, is_temporary, sync_folder
 from training.recipe import Recipe
 
 FIX = "Put the right file back, or start anew with --overwrite."
@@ -58,7 +59,7 @@ class Run:
     written: bytes | None = None
 
     best = property(lambda self: self.folder / "best.safetensors")
-    checkpoints = property(lambda self: checkpoint.Checkpoints(self.folder / "states", self.digest))
+    checkpoints = property(lambda self: Checkpoints(self.folder / "states", self.digest))
     metrics = property(lambda self: self.folder / "metrics.json")
     export = property(lambda self: self.folder / "export")
 
@@ -82,7 +83,7 @@ class Run:
 
     def write(self, name, text):
         """Write a text file of the run."""
-        with checkpoint.atomic(self.folder / name) as temporary:
+        with atomic(self.folder / name) as temporary:
             temporary.write_text(text)
 
     @property
@@ -176,13 +177,13 @@ class Run:
         if self.export.exists():
             os.replace(self.export, former)
         os.replace(exported, self.export)
-        self.write("export.json", json.dumps(tree_digests(self.export), indent=2) + "\n")
+        self.write("export.json", json.dumps(folder_digests(self.export), indent=2) + "\n")
         shutil.rmtree(former, ignore_errors=True)
 
     def has_whole_export(self):
         """Whether the SavedModel is there and undamaged."""
         try:
-            return read_json(self.folder / "export.json", dict[str, str]) == tree_digests(self.export)
+            return read_json(self.folder / "export.json", dict[str, str]) == folder_digests(self.export)
         except (OSError, StateError):
             return False
 
@@ -197,12 +198,12 @@ class Run:
             record: DataRecord of the data, or None.
         """
         staged, former = (self.folder / f"{name}.tmp-{os.getpid()}" for name in ("begin", "former"))
-        with checkpoint.disk_errors(self.folder):
+        with disk_errors(self.folder):
             try:
                 staged.mkdir()
                 former.mkdir()
                 for name, text in texts.items():
-                    with checkpoint.atomic(staged / name) as temporary:
+                    with atomic(staged / name) as temporary:
                         temporary.write_text(text)
                 if record:
                     record.write(staged)
@@ -212,7 +213,7 @@ class Run:
                 for name in FIRST:
                     if (staged / name).exists():
                         os.replace(staged / name, self.folder / name)
-                checkpoint.sync_folder(self.folder)
+                sync_folder(self.folder)
             finally:
                 shutil.rmtree(staged, ignore_errors=True)
                 shutil.rmtree(former, ignore_errors=True)
@@ -232,8 +233,8 @@ def check_folder(folder, overwrite):
         raise UserError(f"--run {str(folder)!r} has characters that no path should have. Pass another one.")
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     others = sorted(
-        [name for name in names if name not in (*FIRST, *LATER, "lock") and not checkpoint.is_temporary(name)]
-        + [f"states/{path.name}" for path in folder.glob("states/*") if not checkpoint.is_state(path.name)]
+        [name for name in names if name not in (*FIRST, *LATER, "lock") and not is_temporary(name)]
+        + [f"states/{path.name}" for path in folder.glob("states/*") if not is_state(path.name)]
     )
     begun = "recipe.json" in names
     if overwrite and others:
@@ -273,15 +274,3 @@ def read_json(path, kind):
 def value_digest(value):
     """Return the SHA-256 of a JSON value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def file_digest(path):
-    """Return the SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def tree_digests(folder):
-    """Return {path relative to a folder: SHA-256} of all files in it."""
-    files = (path for path in Path(folder).rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): file_digest(path) for path in sorted(files)}

@@ -8,8 +8,8 @@ import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
-from training.checkpoint import atomic
 from training.errors import StateError, UserError
+from training.files import atomic
 from training.run import differences
 
 # Everything that a search writes, by its path in the folder. A folder with anything else in it is not removed.

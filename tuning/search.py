@@ -26,7 +26,6 @@ from tensorboard.plugins.hparams import api as hparams
 
 import keras_cnns
 from training import run as runs
-from training.checkpoint import atomic, locked
 from training.dashboards import Log, png
 from training.errors import (
     DivergedError,
@@ -36,6 +35,7 @@ from training.errors import (
     WorkerLostError,
     explained,
 )
+from training.files import atomic, locked
 from training.recipe import Recipe
 from tuning import folder as folders
 from tuning.folder import complain, read_json, read_record, write_record

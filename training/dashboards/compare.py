@@ -22,10 +22,10 @@ import tensorflow as tf
 from matplotlib.text import Text
 
 import keras_cnns
-from training.checkpoint import atomic, disk_errors
 from training.dashboards.log import Log, new_figure, png
 from training.dashboards.scalars import device, memory
 from training.errors import ResourceError, StateError, UserError
+from training.files import atomic, disk_errors
 
 BATCH = 8  # images at once, measured
 FILES = ("compare.png", "compare.md", "compare.csv")
