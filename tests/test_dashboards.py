@@ -35,7 +35,8 @@ from training.data import load_data
 from training.errors import ResourceError, StateError, UserError
 from training.evaluation import make_evaluation
 from training.loop import train
-from training.recipe import Recipe, prepare_machine
+from training.machine import prepare
+from training.recipe import Recipe
 from training.run import Run, fit
 from training.state import state_of
 
@@ -57,7 +58,7 @@ def series(reader, tag):
 
 def train_tiny(folder, boards=(), recipe=RECIPE):
     """Trains the network of test_loop on its stripes: the model and the history."""
-    prepare_machine(recipe)
+    prepare(recipe)
     model = network()
     return model, train(model, DATA, recipe, run_in(folder, recipe), boards)["history"]
 
@@ -212,7 +213,7 @@ def test_gradient_norms_and_update_are_those_written_down(tmp_path):
     recipe = dataclasses.replace(
         RECIPE, optimizer="sgd", momentum=0.0, schedule="constant", learning_rate=1e-4, batch_size=48, epochs=1
     )
-    prepare_machine(recipe)
+    prepare(recipe)
     model = one_layer()
     kernel, bias = model.get_weights()
     images, targets, _ = next(iter(training_batches(DATA, recipe, 0)))

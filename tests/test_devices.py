@@ -25,7 +25,8 @@ from training.batches import training_batches
 from training.errors import UserError
 from training.evaluation import make_evaluation
 from training.loop import train
-from training.recipe import Recipe, prepare_machine
+from training.machine import prepare
+from training.recipe import Recipe
 from training.run import Run, fit
 
 SGD = dataclasses.replace(RECIPE, optimizer="sgd", learning_rate=0.1, epochs=2)  # 12 steps
@@ -49,7 +50,7 @@ def trained(folder, recipe, distribution):
     recipe = dataclasses.replace(recipe, distribution=distribution)
     strategy = devices.make_strategy(distribution)
     assert strategy.num_replicas_in_sync == (2 if distribution == "mirrored" else 1)
-    prepare_machine(recipe)
+    prepare(recipe)
     folder.mkdir()
     curve = LossOfSteps()
     with strategy.scope():

@@ -18,22 +18,25 @@ from training.data import Data, Split
 from training.errors import StateError, UserError
 from training.finetuning import freeze, initialize, levels_of
 from training.loop import make_train_step, train
-from training.recipe import Recipe, prepare_machine
+from training.machine import prepare, resolve
+from training.recipe import Recipe
 from training.run import Run
 
 CAFFE_MEAN = (103.939, 116.779, 123.68)  # blue, green, red
-RECIPE = Recipe(
-    model="ResNetCIFAR",
-    model_args={"depth": 8},
-    image_size=12,
-    batch_size=32,
-    epochs=14,
-    crop="pad",
-    optimizer="adam",
-    learning_rate=0.01,
-    preprocessing="caffe",
-    precision="float32",
-).resolved()
+RECIPE = resolve(
+    Recipe(
+        model="ResNetCIFAR",
+        model_args={"depth": 8},
+        image_size=12,
+        batch_size=32,
+        epochs=14,
+        crop="pad",
+        optimizer="adam",
+        learning_rate=0.01,
+        preprocessing="caffe",
+        precision="float32",
+    )
+)
 # Ten steps of plain SGD, from scratch and of a head alone: one recipe, each with the best of the rates in the README.
 SCRATCH = dataclasses.replace(RECIPE, epochs=1, crop="center", optimizer="sgd", momentum=0.0, learning_rate=2.0)
 TUNE = dataclasses.replace(SCRATCH, preprocessing="auto", learning_rate=1.0)
@@ -86,8 +89,8 @@ def loss_and_accuracy(logits, labels):
 
 def trained(folder, data, recipe, start=lambda model: None):
     """Trains a network that `start` has prepared; gives it and its run."""
-    recipe = recipe.resolved()
-    prepare_machine(recipe)
+    recipe = resolve(recipe)
+    prepare(recipe)
     model = recipe.build(len(data.class_names))
     start(model)
     folder.mkdir()
@@ -187,7 +190,7 @@ def test_the_preprocessing_of_the_file_reaches_everything(low_run, high_run, tmp
     run, first_loss = high_run
     assert run.recipe.preprocessing == "caffe"
     # Training: a frozen backbone and the head it started with give the loss of the first step directly.
-    prepare_machine(run.recipe)
+    prepare(run.recipe)
     network = run.recipe.build(5)
     keras_cnns.load_weights(network, low_run.best, keep=("head_dense/",))
     from training.batches import training_batches
@@ -362,7 +365,7 @@ def test_wrong_weights_are_refused_with_the_fix_and_change_nothing(tmp_path, low
     with pytest.raises(UserError, match=r"stem_conv/kernel is \(5, 5, 3, 16\) in the file.*trained with, or other"):
         initialize(small(), tmp_path / "wide.safetensors")
     with pytest.raises(UserError, match=r"asks for the preprocessing 'none'.*Pass --preprocessing"):
-        Recipe(init=str(tmp_path / "wide.safetensors")).resolved()
+        resolve(Recipe(init=str(tmp_path / "wide.safetensors")))
     with pytest.raises(UserError, match=r"there is no .*best.safetensors. Pass a folder of a run"):
         initialize(small(), tmp_path)
     low_run.write("recipe.json", "[]")

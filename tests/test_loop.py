@@ -13,7 +13,8 @@ from training.data import Data, Split
 from training.errors import DivergedError, Interrupted, UserError
 from training.evaluation import in_top, make_evaluation
 from training.loop import make_train_step, train
-from training.recipe import Recipe, prepare_machine
+from training.machine import prepare, resolve
+from training.recipe import Recipe
 from training.run import Run
 
 
@@ -35,9 +36,9 @@ def stripes(count, seed):
 
 
 DATA = Data(("across", "down"), stripes(48, 0), stripes(16, 1), stripes(16, 2))
-RECIPE = Recipe(
-    image_size=8, batch_size=8, epochs=3, optimizer="adam", learning_rate=0.01, precision="float32"
-).resolved()
+RECIPE = resolve(
+    Recipe(image_size=8, batch_size=8, epochs=3, optimizer="adam", learning_rate=0.01, precision="float32")
+)
 
 
 def network(heads=True):
@@ -62,7 +63,7 @@ def run_in(folder, recipe=RECIPE):
 
 
 def trained(folder, recipe=RECIPE, callbacks=(), heads=True):
-    prepare_machine(recipe)
+    prepare(recipe)
     model = network(heads)
     return model, train(model, DATA, recipe, run_in(folder, recipe), callbacks)
 
@@ -141,7 +142,7 @@ def test_an_evaluation_stops_at_the_batch_before_which_it_is_asked_to():
 
 def test_resuming_wherever_a_signal_came_equals_a_straight_run(tmp_path):
     def run(name, stop=None, data=DATA):
-        prepare_machine(FULL)
+        prepare(FULL)
         model, note = network(), Note()
         early = keras.callbacks.EarlyStopping(monitor="val_loss", patience=2, restore_best_weights=True)
         best = keras.callbacks.ModelCheckpoint(

@@ -97,25 +97,6 @@ def test_every_field_changes_the_identity():
     assert len(digests) == 1 + len(dataclasses.fields(Recipe))
 
 
-def test_resolving_decides_every_auto_and_nothing_else():
-    recipe = Recipe().resolved()
-    values = dataclasses.asdict(recipe)
-    assert "auto" not in values.values()
-    assert {name for name, value in dataclasses.asdict(Recipe()).items() if value != values[name]} == {
-        "precision",
-        "jit",
-        "deterministic",
-        "distribution",
-        "preprocessing",
-    }
-    assert recipe.resolved() == recipe
-
-
-def test_nothing_is_frozen_at_random():
-    with pytest.raises(UserError, match=r"freeze='backbone'.*pass --init"):
-        Recipe(freeze="backbone").resolved()
-
-
 def test_recipes_are_known_by_their_names_and_are_plain_json():
     for name, recipe in RECIPES.items():
         assert recipe.name == name

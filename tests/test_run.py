@@ -14,7 +14,7 @@ import tensorflow as tf
 
 import keras_cnns
 from tests import photos as tiny
-from training import checkpoint, devices, files, run
+from training import checkpoint, files, machine, run
 from training.__main__ import main
 from training.data_record import DataRecord
 from training.errors import Interrupted, UserError
@@ -283,7 +283,7 @@ def test_the_same_call_resumes_on_another_machine_and_without_init(small_run, ph
         run.Run.open(small_run).recipe,
         init="init.safetensors",
         data="folder:photos",
-        **dict.fromkeys(run.DECIDED_ONCE, "auto"),
+        **dict.fromkeys(machine.DECIDED_ONCE, "auto"),
     )
     with pytest.raises(KeyboardInterrupt):
         run.fit(recipe, save_steps=1, callbacks=[StopInStep(2)], picture_epochs=0)
@@ -293,7 +293,7 @@ def test_the_same_call_resumes_on_another_machine_and_without_init(small_run, ph
     assert "each epoch leaves out 3, others every time: 8 make a batch" in opening
     (folder,) = (tmp_path / "runs").iterdir()
     (tmp_path / "init.safetensors").unlink()
-    monkeypatch.setattr(devices, "found_distribution", lambda: "mirrored")
+    monkeypatch.setattr(machine, "found_distribution", lambda: "mirrored")
     there = run.environment()
     monkeypatch.setattr(run, "environment", lambda: there | {"devices": ["GPU", "GPU"]})
     again = {"callbacks": [StopInStep(99)], "picture_epochs": 0}

@@ -214,41 +214,6 @@ class Recipe:
             check_argument(argument, value, own[argument])
         return dataclasses.replace(self, model=builder.__name__)
 
-    def resolved(self):
-        """Return the recipe with every "auto" decided for this machine.
-
-        Raises:
-            UserError: The network, its arguments, or what `init` or `freeze` names do not exist.
-        """
-        import tensorflow as tf
-
-        from training.devices import found_distribution
-        from training.finetuning import initial_preprocessing
-
-        self._check("freeze", self.init or not self.freeze, "keeps weights as they are; pass --init with some to keep")
-        gpus = tf.config.list_physical_devices("GPU")
-        precision = self.precision
-        if precision == "auto":
-            capability = min(
-                (tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) for gpu in gpus),
-                default=(0, 0),
-            )
-            precision = (
-                "mixed_bfloat16" if capability >= (8, 0) else "mixed_float16" if capability >= (7, 0) else "float32"
-            )
-        distribution = found_distribution() if self.distribution == "auto" else self.distribution
-        preprocessing = self.preprocessing
-        if preprocessing == "auto":
-            preprocessing = initial_preprocessing(self.init) if self.init else "imagenet"
-        return dataclasses.replace(
-            self.with_known_network(),
-            precision=precision,
-            distribution=distribution,
-            preprocessing=preprocessing,
-            jit=bool(gpus) and distribution == "none" if self.jit == "auto" else self.jit,
-            deterministic=not gpus if self.deterministic == "auto" else self.deterministic,
-        )
-
     def to_json(self):
         """The recipe as JSON text, the same text for equal recipes."""
         return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n"
@@ -334,14 +299,3 @@ def check_argument(name, value, default):
         raise UserError(f"model_args has {name}={value!r}: it must be from 0 to {MAX_ARGUMENT}.")
     if not fits:
         raise UserError(f"model_args has {name}={value!r}: it must be {kinds[kind]}, such as {json.dumps(default)}.")
-
-
-def prepare_machine(recipe):
-    """Sets what holds for the whole process: seeds, determinism and precision. The recipe must be resolved."""
-    import keras
-    import tensorflow as tf
-
-    keras.utils.set_random_seed(recipe.seed)
-    if recipe.deterministic:
-        tf.config.experimental.enable_op_determinism()
-    keras.mixed_precision.set_global_policy(recipe.precision)

@@ -23,7 +23,6 @@ from training.data_record import DataRecord
 from training.devices import (
     check_agreement,
     chief_first,
-    found_distribution,
     is_chief,
     make_strategy,
     prepare_network,
@@ -35,7 +34,8 @@ from training.export import export
 from training.finetuning import freeze, initialize, origin, trained_on, weights_file
 from training.image_file import FORMATS, SUFFIXES, decode_reason, read_header
 from training.loop import train
-from training.recipe import Recipe, prepare_machine
+from training.machine import prepare, resolve
+from training.recipe import Recipe
 from training.recipes import find_recipe
 from training.run_folder import Run, check_folder
 
@@ -55,9 +55,6 @@ UNREADABLE = (
     tf.errors.PermissionDeniedError,
     tf.errors.DataLossError,
 )
-
-# What "auto" in these fields comes to depends on the machine, or on a file that may be gone when a run is resumed.
-DECIDED_ONCE = ("precision", "jit", "deterministic", "distribution", "preprocessing")
 
 PREDICTED_AT_ONCE = 32  # images in a batch of predict
 
@@ -104,7 +101,7 @@ def fit(
     folder = Path(folder or f"runs/{recipe.run_name}")
     check_folder(folder, overwrite)
     begun = Run.open(folder) if (folder / "recipe.json").exists() and not overwrite else None
-    recipe = (as_begun(recipe, begun.recipe) if begun else recipe).resolved()
+    recipe = resolve(recipe, begun and begun.recipe)
     if overwrite and recipe.init and weights_file(recipe.init).resolve().is_relative_to(folder.resolve()):
         raise UserError(
             f"init={recipe.init!r} is in {folder}, which --overwrite would replace. Pass another --run, or copy the "
@@ -131,7 +128,7 @@ def fit(
                         check_finished(run)
                         return run
                     check_same_environment(begun, force)
-                prepare_machine(recipe)
+                prepare(recipe)
                 data = load_run_data(run, begun, download=download, force=force)
             states = [file.name for file in run.checkpoints.files()[:1]] if begun else []
             seen = f"{states} {data.train.size} {data.class_names}"
@@ -150,14 +147,6 @@ def fit(
             "resume from the last saved state."
         ) from error
     return run
-
-
-def as_begun(recipe, begun):
-    """Return the recipe with what "auto" came to when the run was begun, maybe on another machine."""
-    decided = {name: getattr(begun, name) for name in DECIDED_ONCE if getattr(recipe, name) == "auto"}
-    if found_distribution() == "multiworker":  # these processes cannot train separately
-        decided.pop("distribution", None)
-    return dataclasses.replace(recipe, **decided)
 
 
 def check_unchanged(begun, folder, overwrite):
