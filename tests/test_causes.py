@@ -294,7 +294,7 @@ WHILE_TRAINING = {
     "a disk that is full for a state": ("training.files.Path.write_bytes", FULL, 4, "free"),
     "a disk that is full for a text": ("training.files.Path.write_text", FULL, 4, "free"),
     "a disk that is full for TensorBoard": ("training.dashboards.log.Log.flush", TF_FULL, 4, "disk"),
-    "a disk that is full for the export": ("training.run.export", TF_FULL, 4, "disk"),
+    "a disk that is full for the export": ("training.inference.write_saved_model", TF_FULL, 4, "disk"),
     "a disk that is read only": (
         "training.files.Path.write_bytes",
         OSError(errno.EROFS, "Read-only file system", "a"),

@@ -10,7 +10,8 @@ import tensorflow as tf
 
 import keras_cnns
 from training.__main__ import main, parse
-from training.run import Run
+from training.inference import trained_network
+from training.run_folder import Run
 
 
 @pytest.fixture
@@ -132,9 +133,9 @@ def test_a_recipe_file_is_taken_too(cli, digits_run, tmp_path):
         (["fit", "googlenet_digits", "--batch_size", "5000"], 2, "0 steps per epoch"),
         (["fit"], 2, "recipe"),
         (["train", "googlenet_digits"], 2, "train"),
-        (["evaluate", "nowhere"], 2, "nowhere is no run folder"),
-        (["predict", "nowhere", "image.png"], 2, "nowhere is no run folder"),
-        (["export", "nowhere"], 2, "nowhere is no run folder"),
+        (["evaluate", "nowhere"], 2, "nowhere is not a run folder"),
+        (["predict", "nowhere", "image.png"], 2, "nowhere is not a run folder"),
+        (["export", "nowhere"], 2, "nowhere is not a run folder"),
     ],
 )
 def test_mistakes_get_an_exit_code_and_the_mend_and_leave_nothing(cli, tmp_path, monkeypatch, arguments, code, words):
@@ -187,7 +188,7 @@ def test_predict_takes_folders_and_writes_the_rows_of_the_good_files(cli, digits
     assert [row["file"] for row in rows] == [single, *sorted(files)]
     assert list(rows[0])[1:] == [f"{what}{number}" for number in range(1, 6) for what in ("class", "probability")]
     run = Run.open(digits_run)
-    network = run.network()
+    network = trained_network(run)
     for row, value in [(rows[0], 250), *((row, 3 * int(row["file"][-6:-4])) for row in rows[1::9])]:
         image = keras_cnns.preprocess_input(np.full((1, 32, 32, 3), value, np.float32))
         expected = tf.nn.softmax(network(image, training=False))[0].numpy()
@@ -235,7 +236,7 @@ def test_a_broken_image_in_training_is_named_and_exits_3(cli, tmp_path):
 def test_debug_shows_the_error_itself(tmp_path):
     from training.errors import UserError
 
-    with pytest.raises(UserError, match="no run folder"):
+    with pytest.raises(UserError, match="not a run folder"):
         main(["--debug", "evaluate", str(tmp_path)])
 
 

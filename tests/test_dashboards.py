@@ -34,10 +34,12 @@ from training.dashboards.scalars import trained_multiply_adds
 from training.data import load_data
 from training.errors import ResourceError, StateError, UserError
 from training.evaluation import make_evaluation
+from training.inference import trained_network
 from training.loop import train
 from training.machine import prepare
 from training.recipe import Recipe
-from training.run import Run, fit
+from training.run import fit
+from training.run_folder import Run
 from training.state import state_of
 
 
@@ -383,9 +385,9 @@ def test_the_pictures_of_the_best_epoch_are_those_of_the_network_that_is_deliver
     # The Projector's features are the best epoch's too.
     run = Run.open(digits)
     data = load_data(run.recipe)
-    look = pictures.make_look(run.network(), from_logits=True)
+    look = pictures.make_look(trained_network(run), run.recipe.preprocessing, from_logits=True)
     images = next(iter(evaluation_batches(data.validation, run.recipe)))[0]
-    features = look(keras_cnns.preprocess_input(images, run.recipe.preprocessing))[1].numpy()
+    features = look(images)[1].numpy()
     there = np.loadtxt(digits / "tensorboard" / "validation" / "features.tsv")[: len(features)]
     assert there == pytest.approx(features, rel=1e-4, abs=1e-5)
 

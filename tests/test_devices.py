@@ -27,7 +27,8 @@ from training.evaluation import make_evaluation
 from training.loop import train
 from training.machine import prepare
 from training.recipe import Recipe
-from training.run import Run, fit
+from training.run import fit
+from training.run_folder import Run
 
 SGD = dataclasses.replace(RECIPE, optimizer="sgd", learning_rate=0.1, epochs=2)  # 12 steps
 

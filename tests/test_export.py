@@ -11,7 +11,8 @@ import pytest
 import tensorflow as tf
 from sklearn.datasets import load_digits
 
-from training.run import Run, predict
+from training.inference import predict, trained_network
+from training.run_folder import Run
 
 CLIENT = """
 import json, re, sys
@@ -78,7 +79,7 @@ def answers(digits_run, tmp_path_factory):
 
 def test_float_pixels_give_the_networks_probabilities_at_any_size(digits_run, answers):
     _, pixels, answer = answers
-    network = Run.open(digits_run).network()
+    network = trained_network(Run.open(digits_run))
 
     def expected(images):
         normalised = (images / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
@@ -115,5 +116,5 @@ def test_the_largest_image_takes_less_than_500_mb(answers):
 
 def test_the_export_has_the_main_networks_weights_once(digits_run):
     saved = tf.train.list_variables(str(digits_run / "export" / "variables" / "variables"))
-    network = Run.open(digits_run).network()
+    network = trained_network(Run.open(digits_run))
     assert sum(int(np.prod(shape)) for _, shape in saved if shape) == network.count_params() < 6_000_000

@@ -13,6 +13,7 @@ import tensorflow as tf
 from sklearn.datasets import load_digits
 
 import keras_cnns
+from training import inference
 from training import run as runs
 from training.data import Data, Split
 from training.errors import StateError, UserError
@@ -20,7 +21,7 @@ from training.finetuning import freeze, initialize, levels_of
 from training.loop import make_train_step, train
 from training.machine import prepare, resolve
 from training.recipe import Recipe
-from training.run import Run
+from training.run_folder import Run
 
 CAFFE_MEAN = (103.939, 116.779, 123.68)  # blue, green, red
 RECIPE = resolve(
@@ -154,6 +155,7 @@ def high_run(low_run, tmp_path_factory):
     stop = StopInStep(3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs, "load_data", lambda recipe, **_: HIGH)
+        patch.setattr(inference, "load_data", lambda recipe, **_: HIGH)
         with pytest.raises(KeyboardInterrupt):
             runs.fit(recipe, folder / "run", save_steps=2, callbacks=[stop])
         keras_cnns.save_weights(small(), source)
@@ -166,7 +168,8 @@ def test_a_frozen_backbone_beats_as_many_steps_from_scratch(low_run, high_run, t
     _, scratch = trained(tmp_path / "scratch", HIGH, SCRATCH)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs, "load_data", lambda recipe, **_: HIGH)
-        accuracy = runs.evaluate(scratch).accuracy
+        patch.setattr(inference, "load_data", lambda recipe, **_: HIGH)
+        accuracy = inference.evaluate(scratch).accuracy
     print(f"fine-tuned {tuned:.2%}, from scratch {accuracy:.2%}")
     assert tuned > accuracy + 0.05
 
@@ -210,13 +213,14 @@ def test_the_preprocessing_of_the_file_reaches_everything(low_run, high_run, tmp
     loss, accuracy = loss_and_accuracy(logits, labels)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs, "load_data", lambda recipe, **_: HIGH)
-        evaluation = runs.evaluate(run)
+        patch.setattr(inference, "load_data", lambda recipe, **_: HIGH)
+        evaluation = inference.evaluate(run)
     assert (evaluation.loss, evaluation.accuracy) == (pytest.approx(loss, rel=1e-4), pytest.approx(accuracy))
     file = tmp_path / "digit.png"
     image = next(iter(HIGH.test.load(None)))[0]
     tf.io.write_file(str(file), tf.io.encode_png(image))
     expected = softmax(logits)
-    [found] = runs.predict(run, [file])
+    [found] = inference.predict(run, [file])
     np.testing.assert_allclose([dict(found)[name] for name in HIGH.class_names], expected[0], atol=1e-5)
     served = tf.saved_model.load(str(run.export)).signatures
     np.testing.assert_allclose(
@@ -233,6 +237,7 @@ def test_gradual_unfreezing_is_a_second_run_from_the_first(high_run, tmp_path):
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs, "load_data", lambda recipe, **_: HIGH)
+        patch.setattr(inference, "load_data", lambda recipe, **_: HIGH)
         second = runs.fit(recipe, tmp_path / "second")
     before, after = saved(first), saved(second)
     same = {name for name in after if np.array_equal(before[name], after[name])}

@@ -15,7 +15,7 @@ from training.evaluation import in_top, make_evaluation
 from training.loop import make_train_step, train
 from training.machine import prepare, resolve
 from training.recipe import Recipe
-from training.run import Run
+from training.run_folder import Run
 
 
 def stripes(count, seed):

@@ -14,10 +14,12 @@ import tensorflow as tf
 
 import keras_cnns
 from tests import photos as tiny
-from training import checkpoint, files, machine, run
+from training import checkpoint, files, inference, machine, run
 from training.__main__ import main
 from training.data_record import DataRecord
 from training.errors import Interrupted, UserError
+from training.finetuning import trained_on
+from training.run_folder import Run
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +103,7 @@ def test_a_folder_that_cannot_be_made_is_a_lack_of_resources(tmp_path, monkeypat
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(run.Path, "mkdir", refuse)
+    monkeypatch.setattr(Path, "mkdir", refuse)
     assert fit(tmp_path / "run") == 4
     assert "could not be written: permission denied" in capsys.readouterr().err
 
@@ -203,9 +205,9 @@ def test_a_damaged_file_of_a_run_is_named(name, commands, finished, photos, caps
 
 def test_files_of_another_run_are_found(small_run, finished, photos, tmp_path, capsys, fit):
     """Each of the same network and with whole checksums."""
-    theirs = run.Run(tmp_path, dataclasses.replace(run.Run.open(small_run).recipe, learning_rate=0.5))
-    ours = run.Run.open(finished)
-    network = ours.network()
+    theirs = Run(tmp_path, dataclasses.replace(Run.open(small_run).recipe, learning_rate=0.5))
+    ours = Run.open(finished)
+    network = inference.trained_network(ours)
     results, (arrays, progress) = ours.results(), ours.checkpoints.load()
 
     def check(commands, words):
@@ -280,7 +282,7 @@ def test_the_same_call_resumes_on_another_machine_and_without_init(small_run, ph
     (tmp_path / "photos").symlink_to(photos)
     shutil.copy(small_run / "best.safetensors", tmp_path / "init.safetensors")
     recipe = dataclasses.replace(
-        run.Run.open(small_run).recipe,
+        Run.open(small_run).recipe,
         init="init.safetensors",
         data="folder:photos",
         **dict.fromkeys(machine.DECIDED_ONCE, "auto"),
@@ -344,7 +346,7 @@ def test_an_image_that_vanishes_is_named(error, unfinished, photos, tmp_path, mo
 
 def test_an_image_that_vanishes_before_predict_reads_it_is_named(finished, photos, tmp_path, monkeypatch, capsys):
     gone = str(shutil.copy(photos / "cat" / "0.png", tmp_path / "gone.png"))
-    monkeypatch.setattr(run, "read_header", os.remove)
+    monkeypatch.setattr(inference, "read_header", os.remove)
     assert main(["predict", str(finished), gone]) == 3
     assert "gone.png cannot be" in capsys.readouterr().err
 
@@ -357,26 +359,26 @@ def parts(record):
 def test_no_image_that_a_run_was_trained_on_tests_it_or_its_descendants(
     finished, photos, tmp_path, monkeypatch, capsys
 ):
-    ours = run.Run.open(finished)
+    ours = Run.open(finished)
     first = DataRecord.read(finished)
     moved = tiny.make_photos(tmp_path / "moved", count=5)
     for number, file in enumerate(sorted(photos.rglob("*.png"))):
         shutil.copy(file, moved / file.parent.name / f"moved{97 * number % 36}.png")
     for init in (finished, finished / "best.safetensors"):
         recipe = dataclasses.replace(ours.recipe, init=str(init), data=f"folder:{moved}")
-        record = run.load_run_data(run.Run(tmp_path / "child", recipe)).record
+        record = run.load_run_data(Run(tmp_path / "child", recipe)).record
         assert len(record.images) == 51 and record.sizes["test"] and record.trained_on >= first.trained_on
         assert not first.trained_on & (parts(record)["test"] | parts(record)["validation"])
     (tmp_path / "child").mkdir()
     record.write(tmp_path / "child")
     shutil.copy(finished / "best.safetensors", tmp_path / "child" / "best.safetensors")
-    assert run.trained_on(tmp_path / "child") == record.trained_on
+    assert trained_on(tmp_path / "child") == record.trained_on
     # The run itself, on data that have grown.
     added = [tiny.add_photo(photos / "dog" / f"added{number}.png") for number in range(9)]
     shutil.copy(photos / "cat" / "0.png", photos / "cat" / "copy.png")
-    monkeypatch.setattr(run, "make_evaluation", lambda *_: lambda split: split.files)
+    monkeypatch.setattr(inference, "make_evaluation", lambda *_: lambda split: split.files)
     try:
-        tested = run.evaluate(ours)
+        tested = inference.evaluate(ours)
         complaint = capsys.readouterr().err
     finally:
         for file in photos.rglob("*.png"):
@@ -389,14 +391,14 @@ def test_no_image_that_a_run_was_trained_on_tests_it_or_its_descendants(
 
 
 def test_runs_of_an_earlier_version_are_told(finished, photos, tmp_path, capsys, fit):
-    ours = run.Run.open(finished)
+    ours = Run.open(finished)
     for name in ("data.json", "images.tsv", "metrics.json"):
         (finished / name).unlink()
     assert main(["evaluate", str(finished)]) == 5
     assert fit(finished) == 5
     assert capsys.readouterr().err.count("has no data.json: an earlier version began it") == 2
     recipe = dataclasses.replace(ours.recipe, init=str(finished))
-    run.load_run_data(run.Run(tmp_path / "child", recipe))
+    run.load_run_data(Run(tmp_path / "child", recipe))
     assert "which images it was trained on is not known" in capsys.readouterr().err
 
 

@@ -19,11 +19,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import keras_cnns
 from tests.tiny import TINY
-from training import run as runs
 from training.errors import DataError, DivergedError, Interrupted, StateError, UserError, WorkerLostError
 from training.files import locked
 from training.recipe import Recipe
 from training.recipes import DIGITS, RECIPES
+from training.run_folder import Run
 from training.scaling import scale
 from tuning import commands
 from tuning import search as searches
@@ -71,7 +71,7 @@ def quick(monkeypatch):
             trained.append(recipe)
             folder.mkdir(parents=True, exist_ok=True)
             value = self.accuracy(recipe)
-            run = runs.Run(folder, recipe)
+            run = Run(folder, recipe)
             run.metrics.write_text(json.dumps({"best_epoch": 1, "history": [{"val_accuracy": value}]}))
             return run
 

@@ -23,6 +23,7 @@ from training.files import atomic, check_replaceable
 from training.image_file import FORMATS
 from training.recipe import JSON, Recipe
 from training.recipes import RECIPES, find_recipe, recipe_from
+from training.run_folder import Run
 
 
 def parser(defaults=None):
@@ -207,10 +208,10 @@ def recipes(options):
 
 
 def evaluate(options):
-    from training import run as runs
+    from training import inference
 
-    run = runs.Run.open(options.run)
-    evaluation = runs.evaluate(run, options.split)
+    run = Run.open(options.run)
+    evaluation = inference.evaluate(run, options.split)
     print(evaluation.table(run.class_names))
     print(
         f"{evaluation.images} {options.split} images: accuracy {evaluation.accuracy:.2%}, "
@@ -219,9 +220,9 @@ def evaluate(options):
 
 
 def predict(options):
-    from training import run as runs
+    from training import inference
 
-    run, files = runs.Run.open(options.run), runs.image_files(options.images)
+    run, files = Run.open(options.run), inference.image_files(options.images)
     if options.csv:
         check_replaceable(options.csv, files)
     show, bad = print_classes, []
@@ -231,7 +232,7 @@ def predict(options):
             show = csv.writer(stack.enter_context(open(path, "w", newline=""))).writerow
             numbers = range(1, min(5, len(run.class_names)) + 1)
             show(["file", *(f"{what}{number}" for number in numbers for what in ("class", "probability"))])
-        for file, classes in zip(files, runs.predict(run, files), strict=True):
+        for file, classes in zip(files, inference.predict(run, files), strict=True):
             if isinstance(classes, DataError):
                 bad.append(classes)
             else:
@@ -252,10 +253,10 @@ def print_classes(row):
 
 
 def export(options):
-    from training import run as runs
+    from training import inference
 
-    run = runs.Run.open(options.run)
-    runs.export_run(run)
+    run = Run.open(options.run)
+    inference.export(run)
     print(run.export)
 
 
@@ -268,10 +269,9 @@ def compare(options):
 
 
 def profile(options):
-    from training import run as runs
     from training.dashboards import profiling
 
-    print(profiling.table(profiling.top_operations(runs.Run.open(options.run).folder)))
+    print(profiling.table(profiling.top_operations(Run.open(options.run).folder)))
 
 
 def convert(options):

@@ -15,6 +15,8 @@ from training.files import atomic
 
 PARTS = ("train", "validation", "test")
 
+DATA_FILE, IMAGES_FILE = "data.json", "images.tsv"  # the files of a record
+
 # Taken from the training images where a source lacks them, in this order; the second is a share of what the first
 # leaves.
 SHARES = {"test": 0.2, "validation": 0.1}
@@ -82,10 +84,10 @@ class DataRecord:
             "class_names": self.class_names,
             "sizes": self.sizes,
             "fingerprint": self.fingerprint,
-            "images.tsv": sha256(text),
+            IMAGES_FILE: sha256(text),
         }
         body["sha256"] = sha256(json.dumps(body))
-        with atomic(Path(folder) / "images.tsv") as table, atomic(Path(folder) / "data.json") as summary:
+        with atomic(Path(folder) / IMAGES_FILE) as table, atomic(Path(folder) / DATA_FILE) as summary:
             table.write_text(text)
             summary.write_text(json.dumps(body, indent=2) + "\n")
 
@@ -96,15 +98,15 @@ class DataRecord:
         Raises:
             StateError: It is damaged.
         """
-        file = Path(folder) / "data.json"
+        file = Path(folder) / DATA_FILE
         if not file.exists():
             return None
         try:
             body = json.loads(file.read_text())
             if body.pop("sha256") != sha256(json.dumps(body)):
                 raise ValueError("its checksum does not match")
-            text = (Path(folder) / "images.tsv").read_text()
-            if body["images.tsv"] != sha256(text):
+            text = (Path(folder) / IMAGES_FILE).read_text()
+            if body[IMAGES_FILE] != sha256(text):
                 raise ValueError("images.tsv beside it has another checksum")
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise StateError(

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 import keras_cnns
 from training.batches import evaluation_batches
+from training.forward import forward
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def make_evaluation(model, classes, recipe):
 
     @tf.function(jit_compile=recipe.jit, autograph=False)
     def replica_step(images, labels):
-        logits = model(keras_cnns.preprocess_input(images, recipe.preprocessing), training=False)
+        logits = forward(model, images, recipe.preprocessing)
         losses = keras.ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
         return (
             tf.reduce_sum(losses),

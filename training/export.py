@@ -3,12 +3,12 @@
 import keras
 import tensorflow as tf
 
-import keras_cnns
 from training.data import decode, resize
+from training.forward import probabilities
 from training.image_file import FORMATS
 
 
-def export(network, class_names, recipe, folder):
+def write_saved_model(network, class_names, recipe, folder):
     """Write a SavedModel with two signatures, for TensorFlow Serving or `tf.saved_model.load`.
 
     serving_default: images, float32 RGB 0..255 (batch, height, width, 3) of any size that the network takes ->
@@ -25,14 +25,12 @@ def export(network, class_names, recipe, folder):
     """
     names, image_size = tf.constant(class_names), recipe.image_size
 
-    def probabilities(images):
-        return tf.nn.softmax(network(keras_cnns.preprocess_input(images, recipe.preprocessing), training=False))
-
     def serve(images):
-        return {"probabilities": probabilities(tf.ensure_shape(images, shape))}
+        images = tf.ensure_shape(images, shape)
+        return {"probabilities": probabilities(network, images, recipe.preprocessing)}
 
     def serve_bytes(images):
-        result = probabilities(decode_batch(images, image_size))
+        result = probabilities(network, decode_batch(images, image_size), recipe.preprocessing)
         top, indices = tf.math.top_k(result, k=min(5, len(class_names)))
         return {"probabilities": result, "top_classes": tf.gather(names, indices), "top_probabilities": top}
 

@@ -14,7 +14,7 @@ import keras_cnns
 from training.data_record import DataRecord, first
 from training.errors import UserError
 from training.files import file_digest
-from training.run_folder import Run
+from training.run_folder import BEST_FILE, Run, holds_run
 
 PREPROCESSING = ("imagenet", "tf", "caffe", "lite")
 
@@ -22,7 +22,7 @@ PREPROCESSING = ("imagenet", "tf", "caffe", "lite")
 def weights_file(init):
     """The safetensors file of a run folder, or the file itself."""
     path = Path(init)
-    file = path / "best.safetensors" if path.is_dir() else path
+    file = path / BEST_FILE if path.is_dir() else path
     if not file.is_file():
         raise UserError(
             f"init={init!r}: there is no {file}. Pass a folder of a run that finished an epoch, or a safetensors file."
@@ -65,8 +65,8 @@ def trained_on(init):
     of a run beside them says."""
     file = weights_file(init)
     folder = file.parent
-    record, in_run = DataRecord.read(folder), (folder / "recipe.json").exists()
-    if record and in_run and file.name == "best.safetensors":
+    record, in_run = DataRecord.read(folder), holds_run(folder)
+    if record and in_run and file.name == BEST_FILE:
         Run.open(folder).check_best()  # else the record may be of other weights
     if record is None and in_run:
         print(
@@ -138,7 +138,7 @@ def initialize(model, init, class_names=None):
 
 def _fix(init):
     """What to pass for the network that the weights are of."""
-    if not (Path(init) / "recipe.json").is_file():
+    if not holds_run(init):
         return "Pass the --model, --model_args and --image_size that these weights were trained with, or other weights."
     recipe = Run.open(init).recipe
     return (

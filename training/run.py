@@ -1,4 +1,4 @@
-"""What is done with a run, from the first step to the exported network."""
+"""One run from start to end: train a recipe, evaluate its best epoch on the test split, export it."""
 
 import contextlib
 import dataclasses
@@ -6,9 +6,6 @@ import json
 import math
 import os
 import platform
-import shutil
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import keras
@@ -18,7 +15,7 @@ import keras_cnns
 from training import dashboards, files
 from training.checkpoint import KEPT
 from training.dashboards.hparams import write_result
-from training.data import decode, find_images, first_broken_file, load_data, resize
+from training.data import load_data
 from training.data_record import DataRecord
 from training.devices import (
     check_agreement,
@@ -28,16 +25,24 @@ from training.devices import (
     prepare_network,
     total,
 )
-from training.errors import DataError, ImageError, Interrupted, ResourceError, StateError, UserError, WorkerLostError
+from training.errors import Interrupted, ResourceError, UserError, WorkerLostError
 from training.evaluation import make_evaluation
-from training.export import export
 from training.finetuning import freeze, initialize, origin, trained_on, weights_file
-from training.image_file import FORMATS, SUFFIXES, decode_reason, read_header
+from training.inference import export_network, trained_network
 from training.loop import train
 from training.machine import prepare, resolve
 from training.recipe import Recipe
 from training.recipes import find_recipe
-from training.run_folder import Run, check_folder
+from training.run_folder import (
+    CLASSES_FILE,
+    ENVIRONMENT_FILE,
+    INIT_FILE,
+    RECIPE_FILE,
+    Run,
+    check_folder,
+    differences,
+    holds_run,
+)
 
 # What TensorFlow says in a process when another one is gone.
 LOST = (
@@ -47,16 +52,6 @@ LOST = (
     tf.errors.DeadlineExceededError,
     tf.errors.FailedPreconditionError,
 )
-
-# What it says of an image that is broken, gone, or not to be read.
-UNREADABLE = (
-    tf.errors.InvalidArgumentError,
-    tf.errors.NotFoundError,
-    tf.errors.PermissionDeniedError,
-    tf.errors.DataLossError,
-)
-
-PREDICTED_AT_ONCE = 32  # images in a batch of predict
 
 
 def fit(
@@ -100,7 +95,7 @@ def fit(
     recipe = recipe.with_known_network()
     folder = Path(folder or f"runs/{recipe.run_name}")
     check_folder(folder, overwrite)
-    begun = Run.open(folder) if (folder / "recipe.json").exists() and not overwrite else None
+    begun = Run.open(folder) if holds_run(folder) and not overwrite else None
     recipe = resolve(recipe, begun and begun.recipe)
     if overwrite and recipe.init and weights_file(recipe.init).resolve().is_relative_to(folder.resolve()):
         raise UserError(
@@ -152,7 +147,7 @@ def fit(
 def check_unchanged(begun, folder, overwrite):
     """Raise a UserError if the run in a folder is not the one that was read before the folder was locked."""
     check_folder(folder, overwrite)
-    now = Run.open(folder).written if (folder / "recipe.json").exists() else None
+    now = Run.open(folder).written if holds_run(folder) else None
     if not overwrite and now != (begun and begun.written):
         raise UserError(f"{folder} was changed by another process in this moment. Give the command again.")
 
@@ -164,10 +159,9 @@ def check_finished(run):
         StateError: Something else is missing, damaged or of another run.
     """
     run.check_finished()
-    DataRecord.read(run.folder)
     if run.chief and not run.has_whole_export():
         print(f"{run.export} is missing or damaged, and written again")
-        write_export(run)
+        export_network(run, trained_network(run))
 
 
 def load_run_data(run, begun=None, *, download=False, force=False):
@@ -187,7 +181,7 @@ def load_run_data(run, begun=None, *, download=False, force=False):
         seen = trained_on(run.recipe.init) if run.recipe.init else frozenset()
         return load_data(run.recipe, download=download, seen=seen)
     data = load_data(run.recipe, download=download, record=DataRecord.read(run.folder))
-    different = data_differences(begun, data)
+    different = begun.data_differences(data)
     classes = list(data.class_names) != begun.class_names
     if different and (classes or not force):
         again = "" if classes else "--force to resume all the same, "
@@ -196,25 +190,6 @@ def load_run_data(run, begun=None, *, download=False, force=False):
             "--run, or --overwrite."
         )
     return data
-
-
-def data_differences(run, data):
-    """Return in what the data differ from those that a run began with, as texts.
-
-    Raises:
-        StateError: The run has no record of its data, or it is damaged.
-    """
-    if list(data.class_names) != run.class_names:
-        return [f"classes: {', '.join(run.class_names)} there, {', '.join(data.class_names)} now"]
-    if data.record is None:
-        return []
-    there = DataRecord.read(run.folder)
-    if there is None:
-        raise StateError(
-            f"{run.folder} has no data.json: an earlier version began it, and which images it was trained on is not "
-            "known. Start anew with --overwrite."
-        )
-    return there.differences(data.record)
 
 
 def start_from(model, run, resumed, class_names):
@@ -266,11 +241,11 @@ def fit_in(run, begun, model, data, strategy, save_steps, callbacks, shown):
     if run.chief:
         check_space(run, model)
         print(opening(run, model, data, strategy), flush=True)
-    files = {"environment.json": machine + "\n"}
+    files = {ENVIRONMENT_FILE: machine + "\n"}
     if init:
-        files["init.json"] = json.dumps(init, indent=2) + "\n"
+        files[INIT_FILE] = json.dumps(init, indent=2) + "\n"
     if not begun:
-        files |= {"recipe.json": recipe.to_json(), "classes.json": json.dumps(data.class_names) + "\n"}
+        files |= {RECIPE_FILE: recipe.to_json(), CLASSES_FILE: json.dumps(data.class_names) + "\n"}
 
     def begin():
         if run.chief and begun:
@@ -285,7 +260,7 @@ def fit_in(run, begun, model, data, strategy, save_steps, callbacks, shown):
     try:
         callbacks = (Beginning(begin), *callbacks)
         if run.chief:
-            log = dashboards.Log(folder / "tensorboard")
+            log = dashboards.Log(run.tensorboard)
             texts = {
                 "recipe": fenced(recipe.to_json()),
                 "environment": fenced(machine),
@@ -298,14 +273,10 @@ def fit_in(run, begun, model, data, strategy, save_steps, callbacks, shown):
         if not run.chief:
             return
         # Out of the scope: in it every variable would be made by all processes together.
-        network = run.network()
+        network = trained_network(run)
         test = make_evaluation(network, len(data.class_names), recipe)(data.test)
         if shown.get("picture_epochs", 5):
             dashboards.draw_best(log, network, data, recipe, progress["best_epoch"])
-    except UNREADABLE as error:
-        if str(folder) in str(error):  # of a file of the run
-            raise
-        raise data_error(data, error) from error
     except Interrupted as stopped:
         if run.checkpoints.epochs() == recipe.epochs:
             stopped.args = ("stopped; training is complete: the same command evaluates the test images and exports",)
@@ -315,7 +286,7 @@ def fit_in(run, begun, model, data, strategy, save_steps, callbacks, shown):
     log.scalars(progress["epoch"], scalars, "test")
     if shown.get("row", True):
         write_result(log, progress["epoch"], test.accuracy)
-    write_export(run, network)
+    export_network(run, network)
     run.write_results({"test": test.to_json(), "best_epoch": progress["best_epoch"], "history": progress["history"]})
 
 
@@ -378,26 +349,6 @@ def check_same_recipe(begun, recipe):
         )
 
 
-def differences(there, here):
-    """In which fields two records differ, each as text: what the folder has, and what is asked for now."""
-    return [
-        f"{name}: {there.get(name)!r} there, {here.get(name)!r} now"
-        for name in there | here
-        if there.get(name) != here.get(name)
-    ]
-
-
-def data_error(data, error):
-    """What to raise for an error of TensorFlow in reading the data: the file that is broken, where there is one."""
-    for split in (data.train, data.validation, data.test):
-        broken = first_broken_file(split)
-        if broken:
-            return broken
-    return DataError(
-        f"The images cannot be read: {decode_reason(error)}. `python -m training check-data` lists the broken ones."
-    )
-
-
 def environment():
     """Versions and device, as JSON values."""
     gpus = [
@@ -414,105 +365,6 @@ def environment():
 def fenced(text):
     """Text as a block of code in Markdown."""
     return f"```\n{text}\n```"
-
-
-def evaluate(run, split="test"):
-    """Evaluate the best epoch of a run on one of its splits: "train", "validation" or "test".
-
-    No image that the run was trained on is in another split, whatever has become of the data since.
-    """
-    network = run.network()
-    data = load_data(from_its_directory(run), record=DataRecord.read(run.folder))
-    different = data_differences(run, data)
-    if list(data.class_names) != run.class_names:
-        raise DataError(f"{run.recipe.data} has other classes than the run ({different[0]}). Pass a run of these data.")
-    if different:
-        print(f"{run.recipe.data} has changed since the run began: {'; '.join(different)}", file=sys.stderr)
-    try:
-        return make_evaluation(network, len(data.class_names), run.recipe)(getattr(data, split))
-    except UNREADABLE as error:
-        raise data_error(data, error) from error
-
-
-def from_its_directory(run):
-    """Return the recipe of a run with relative paths of data made whole, where they are found from the directory in
-    which the run was begun; elsewhere they are looked for from this one."""
-    recipe, begun_in = run.recipe, Path(run.environment.get("directory", "."))
-    kind, _, path = recipe.data.partition(":")
-    if kind == "folder" and (begun_in / path).is_dir():
-        recipe = dataclasses.replace(recipe, data=f"folder:{begun_in / path}")
-    if recipe.data_dir and (begun_in / recipe.data_dir).is_dir():
-        recipe = dataclasses.replace(recipe, data_dir=str(begun_in / recipe.data_dir))
-    return recipe
-
-
-def image_files(paths):
-    """The files among paths, and of the folders among them every image below, in order.
-
-    Raises:
-        UserError: A path is not there, or a folder has no images.
-    """
-    files = []
-    for path in map(str, paths):
-        found = find_images(path) if Path(path).is_dir() else [path]
-        if not found:
-            raise UserError(f"{path} has no images. Pass a folder of files with the suffix {', '.join(SUFFIXES)}.")
-        if not os.path.lexists(path):
-            raise UserError(f"{path}: there is no such file.")
-        files += found
-    return files
-
-
-def predict(run, files, top=5):
-    """Classifies image files in batches, each image decoded and resized as in evaluation.
-
-    Args:
-        run: The run.
-        files: Paths of images.
-        top: How many classes to give of each image.
-
-    Yields:
-        For each file, in order, a list of (class name, probability), the most probable first; or the DataError that
-        says why it has none.
-    """
-    network, names, size = run.network(), run.class_names, run.recipe.image_size
-
-    @tf.function(input_signature=[tf.TensorSpec((None, size, size, 3))])
-    def probabilities(images):
-        return tf.nn.softmax(network(keras_cnns.preprocess_input(images, run.recipe.preprocessing), training=False))
-
-    def load(file):
-        try:
-            read_header(file)
-            return resize(decode(tf.io.read_file(file)), size)
-        except DataError as error:
-            return error
-        except UNREADABLE as error:
-            return ImageError(file, "broken", f"cannot be decoded: {decode_reason(error)}", f"Pass a {FORMATS} image.")
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(files), PREDICTED_AT_ONCE):
-            images = list(pool.map(load, map(str, files[start : start + PREDICTED_AT_ONCE])))
-            good = [image for image in images if not isinstance(image, DataError)]
-            classes = iter(keras_cnns.decode_predictions(probabilities(tf.stack(good)), names, top) if good else ())
-            yield from (image if isinstance(image, DataError) else next(classes) for image in images)
-
-
-def export_run(run):
-    """Write the SavedModel of a run into its folder `export`."""
-    with files.locked(run.folder):
-        write_export(run)
-
-
-def write_export(run, network=None):
-    """Do what `export_run` does, in a folder that is locked."""
-    network = network or run.network()
-    temporary = run.export.with_name(f"export.tmp-{os.getpid()}")
-    try:
-        export(network, run.class_names, run.recipe, temporary)
-        run.replace_export(temporary)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def summary(run):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from training.errors import StateError, UserError
 from training.files import atomic
-from training.run import differences
+from training.run_folder import differences
 
 # Everything that a search writes, by its path in the folder. A folder with anything else in it is not removed.
 OWN = (
