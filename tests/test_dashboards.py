@@ -62,7 +62,7 @@ def train_tiny(folder, boards=(), recipe=RECIPE):
     """Trains the network of test_loop on its stripes: the model and the history."""
     prepare(recipe)
     model = network()
-    return model, train(model, DATA, recipe, run_in(folder, recipe), boards)["history"]
+    return model, train(model, DATA, recipe, run_in(folder, recipe), boards).history
 
 
 @pytest.fixture(scope="module")

@@ -60,7 +60,7 @@ def trained(folder, recipe, distribution):
         devices.prepare_network(model, recipe, strategy)
         progress = train(model, DATA, recipe, Run(folder, recipe), [curve])
     state, _ = Run(folder, recipe).checkpoints.load()
-    return curve.losses, progress["history"], state
+    return curve.losses, progress.history, state
 
 
 MIXED = {"mixup": 0.4, "cutmix": 0.4}

@@ -18,10 +18,11 @@ from training import run as runs
 from training.data import Data, Split
 from training.errors import StateError, UserError
 from training.finetuning import freeze, initialize, levels_of
-from training.loop import make_train_step, train
+from training.loop import train
 from training.machine import prepare, resolve
 from training.recipe import Recipe
 from training.run_folder import Run
+from training.step import make_train_step
 
 CAFFE_MEAN = (103.939, 116.779, 123.68)  # blue, green, red
 RECIPE = resolve(

@@ -11,9 +11,9 @@ import tensorflow as tf
 import keras_cnns
 from tests.test_loop import DATA, RECIPE, network
 from training.batches import training_batches
-from training.loop import average_of, make_train_step
 from training.optimization import current_rate, learning_rate, make_optimizer, plateau
 from training.recipe import Recipe
+from training.step import average_of, make_train_step
 
 IMAGES = tf.constant(np.random.RandomState(0).uniform(0, 255, (8, 8, 8, 3)), tf.float32)
 TARGETS = tf.one_hot([0, 1] * 4, 2)

@@ -19,6 +19,7 @@ from training.__main__ import main
 from training.data_record import DataRecord
 from training.errors import Interrupted, UserError
 from training.finetuning import trained_on
+from training.loop import Progress
 from training.run_folder import Run
 
 
@@ -321,7 +322,7 @@ def test_fit_takes_a_recipe_or_its_name(tmp_path):
 
 def test_a_signal_after_the_last_epoch_says_what_remains(unfinished, monkeypatch, capsys, fit):
     def train(*_, **__):
-        raise Interrupted(signal.SIGTERM, {"epoch": 2, "step": 0})
+        raise Interrupted(signal.SIGTERM, Progress(epoch=2))
 
     monkeypatch.setattr(run, "train", train)
     assert fit(unfinished) == 143

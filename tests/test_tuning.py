@@ -21,6 +21,7 @@ import keras_cnns
 from tests.tiny import TINY
 from training.errors import DataError, DivergedError, Interrupted, StateError, UserError, WorkerLostError
 from training.files import locked
+from training.loop import Progress
 from training.recipe import Recipe
 from training.recipes import DIGITS, RECIPES
 from training.run_folder import Run
@@ -170,7 +171,7 @@ def test_a_search_that_was_stopped_keeps_what_is_done(cli, quick, monkeypatch):
 
     def stopped(recipe, folder, **shown):
         if len(seen) == 1:
-            raise Interrupted(signal.SIGTERM, {"epoch": 0, "step": 3})
+            raise Interrupted(signal.SIGTERM, Progress(step=3))
         seen.append(recipe)
         return fit(recipe, folder)
 

@@ -16,10 +16,10 @@ from training import dashboards
 from training.batches import training_batches
 from training.dashboards.compare import peak_memory
 from training.data import Data, Split, load_data
-from training.loop import make_train_step
 from training.machine import prepare, resolve
 from training.optimization import make_optimizer
 from training.recipe import Recipe
+from training.step import make_train_step
 
 PIPELINES = {
     "as in evaluation": {},

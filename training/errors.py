@@ -70,12 +70,12 @@ class Interrupted(TrainingError):
 
     Args:
         signal: Its number.
-        progress: How far the run is, {"epoch", "step"}.
+        progress: The training.loop.Progress of the run.
     """
 
     def __init__(self, signal, progress):
         self.exit_code = 128 + (signal or 15)  # of another worker's the number is not known
-        epoch, step = progress["epoch"], progress["step"]
+        epoch, step = progress.epoch, progress.step
         if step:
             where = f"in epoch {epoch + 1} after {step} steps of it, which are saved"
         else:

@@ -276,18 +276,18 @@ def fit_in(run, begun, model, data, strategy, save_steps, callbacks, shown):
         network = trained_network(run)
         test = make_evaluation(network, len(data.class_names), recipe)(data.test)
         if shown.get("picture_epochs", 5):
-            dashboards.draw_best(log, network, data, recipe, progress["best_epoch"])
+            dashboards.draw_best(log, network, data, recipe, progress.best_epoch)
     except Interrupted as stopped:
         if run.checkpoints.epochs() == recipe.epochs:
             stopped.args = ("stopped; training is complete: the same command evaluates the test images and exports",)
         raise
     scalars = {"loss/main": test.loss, "accuracy/main": test.accuracy}
     scalars |= {"accuracy/top5": test.top5} if len(data.class_names) > 5 else {}
-    log.scalars(progress["epoch"], scalars, "test")
+    log.scalars(progress.epoch, scalars, "test")
     if shown.get("row", True):
-        write_result(log, progress["epoch"], test.accuracy)
+        write_result(log, progress.epoch, test.accuracy)
     export_network(run, network)
-    run.write_results({"test": test.to_json(), "best_epoch": progress["best_epoch"], "history": progress["history"]})
+    run.write_results({"test": test.to_json(), "best_epoch": progress.best_epoch, "history": progress.history})
 
 
 def opening(run, model, data, strategy):

@@ -13,6 +13,7 @@ import tensorflow as tf
 import keras_cnns
 from keras_cnns.layers import DeformableConv2D
 from training.dashboards.log import Board, is_due, new_figure
+from training.step import losses_by_head, outputs_by_head, total_loss
 
 
 class Probes(Board):
@@ -120,14 +121,10 @@ def gradients_of(model, aux_weight, from_logits=True):
 
     def of_replica(images, targets):
         with tf.GradientTape() as tape:
-            outputs = model(images, training=training)
-            outputs = outputs if isinstance(outputs, dict) else {"main": outputs}
-            loss = sum(
-                (1.0 if head == "main" else aux_weight)
-                * tf.reduce_mean(keras.ops.categorical_crossentropy(targets, output, from_logits=from_logits))
-                for head, output in outputs.items()
-            )
-            scaled = model.optimizer.scale_loss(loss)  # in float16 small gradients would be zero
+            outputs = outputs_by_head(model(images, training=training))
+            losses = losses_by_head(outputs, targets, len(targets), from_logits=from_logits)
+            # Without scaling small gradients would be zero in float16.
+            scaled = model.optimizer.scale_loss(total_loss(losses, aux_weight))
         scale = model.optimizer.scale_loss(1.0)
         found = tape.gradient(scaled, [v.value for v in model.trainable_variables], unconnected_gradients="zero")
         return [tf.cast(gradient, "float32") / scale for gradient in found]
