@@ -17,7 +17,7 @@ import keras
 
 from training import files
 from training.recipe import Recipe
-from training.run import fit
+from training.run import FitOptions, fit
 
 # All that has a state: stochastic depth, batch normalization, Adam, an average, a plateau, augmentation and mixing.
 RECIPE = Recipe(
@@ -76,5 +76,6 @@ def train(folder, point, count, epochs):
             killer.at("after_rename")
 
     files.Path.write_bytes, files.os.replace = write_bytes, rename
-    fit(dataclasses.replace(RECIPE, epochs=epochs), folder, save_steps=4, callbacks=[killer], picture_epochs=0)
+    options = FitOptions(save_steps=4, picture_epochs=0)
+    fit(dataclasses.replace(RECIPE, epochs=epochs), folder, callbacks=[killer], options=options)
     return 0

@@ -14,13 +14,13 @@ from sklearn.datasets import load_digits
 
 import keras_cnns
 from training import inference
-from training import run as runs
 from training.data import Data, Split
 from training.errors import StateError, UserError
 from training.finetuning import freeze, initialize, levels_of
 from training.loop import train
 from training.machine import prepare, resolve
 from training.recipe import Recipe
+from training.run import FitOptions, fit
 from training.run_folder import Run
 from training.step import make_train_step
 
@@ -154,23 +154,17 @@ def high_run(low_run, tmp_path_factory):
     shutil.copy(low_run.best, source)
     recipe = dataclasses.replace(TUNE, init=str(source), freeze="backbone")
     stop = StopInStep(3)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "load_data", lambda recipe, **_: HIGH)
-        patch.setattr(inference, "load_data", lambda recipe, **_: HIGH)
-        with pytest.raises(KeyboardInterrupt):
-            runs.fit(recipe, folder / "run", save_steps=2, callbacks=[stop])
-        keras_cnns.save_weights(small(), source)
-        run = runs.fit(recipe, folder / "run", callbacks=[StopInStep(None)])
+    with pytest.raises(KeyboardInterrupt):
+        fit(recipe, folder / "run", data=HIGH, callbacks=[stop], options=FitOptions(save_steps=2))
+    keras_cnns.save_weights(small(), source)
+    run = fit(recipe, folder / "run", data=HIGH, callbacks=[StopInStep(None)])
     return run, stop.first
 
 
 def test_a_frozen_backbone_beats_as_many_steps_from_scratch(low_run, high_run, tmp_path):
     tuned = json.loads(high_run[0].metrics.read_text())["test"]["accuracy"]
     _, scratch = trained(tmp_path / "scratch", HIGH, SCRATCH)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "load_data", lambda recipe, **_: HIGH)
-        patch.setattr(inference, "load_data", lambda recipe, **_: HIGH)
-        accuracy = inference.evaluate(scratch).accuracy
+    accuracy = inference.evaluate(scratch, data=HIGH).accuracy
     print(f"fine-tuned {tuned:.2%}, from scratch {accuracy:.2%}")
     assert tuned > accuracy + 0.05
 
@@ -212,10 +206,7 @@ def test_the_preprocessing_of_the_file_reaches_everything(low_run, high_run, tmp
     pixels, x, labels = batch(HIGH.test, HIGH.test.size)
     logits = network(x, training=False).numpy()
     loss, accuracy = loss_and_accuracy(logits, labels)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "load_data", lambda recipe, **_: HIGH)
-        patch.setattr(inference, "load_data", lambda recipe, **_: HIGH)
-        evaluation = inference.evaluate(run)
+    evaluation = inference.evaluate(run, data=HIGH)
     assert (evaluation.loss, evaluation.accuracy) == (pytest.approx(loss, rel=1e-4), pytest.approx(accuracy))
     file = tmp_path / "digit.png"
     image = next(iter(HIGH.test.load(None)))[0]
@@ -236,10 +227,7 @@ def test_gradual_unfreezing_is_a_second_run_from_the_first(high_run, tmp_path):
     recipe = dataclasses.replace(
         TUNE, init=str(first.folder), freeze="stem..stage2", backbone_rate=0.1, optimizer="adam", learning_rate=0.01
     )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "load_data", lambda recipe, **_: HIGH)
-        patch.setattr(inference, "load_data", lambda recipe, **_: HIGH)
-        second = runs.fit(recipe, tmp_path / "second")
+    second = fit(recipe, tmp_path / "second", data=HIGH)
     before, after = saved(first), saved(second)
     same = {name for name in after if np.array_equal(before[name], after[name])}
     assert same == {name for name in after if name.startswith(("stem_", "stage1_", "stage2_"))}

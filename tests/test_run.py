@@ -253,7 +253,7 @@ def test_a_finished_run_gets_its_export_back(finished, capsys, fit):
     for damage in (shutil.rmtree, lambda export: (export / "saved_model.pb").write_bytes(b"")):
         damage(finished / "export")
         assert fit(finished) == 0
-        assert f"{finished / 'export'} is missing or damaged, and written again" in capsys.readouterr().out
+        assert f"{finished / 'export'} is missing or damaged, and is written again" in capsys.readouterr().out
         assert tf.saved_model.load(str(finished / "export")).signatures
     assert fit(finished) == 0
     assert "written again" not in capsys.readouterr().out
@@ -289,20 +289,21 @@ def test_the_same_call_resumes_on_another_machine_and_without_init(small_run, ph
         **dict.fromkeys(machine.DECIDED_ONCE, "auto"),
     )
     with pytest.raises(KeyboardInterrupt):
-        run.fit(recipe, save_steps=1, callbacks=[StopInStep(2)], picture_epochs=0)
+        options = run.FitOptions(save_steps=1, picture_epochs=0)
+        run.fit(recipe, callbacks=[StopInStep(2)], options=options)
     opening = capsys.readouterr().out
     assert f"network      ResNetCIFAR, {5007:,} parameters, 8 pixels" in opening
     assert "3 classes, 27 images to train, 3 to validate, 6 to test" in opening
-    assert "each epoch leaves out 3, others every time: 8 make a batch" in opening
+    assert "each epoch leaves out 3, different ones each time, so that all batches have 8" in opening
     (folder,) = (tmp_path / "runs").iterdir()
     (tmp_path / "init.safetensors").unlink()
     monkeypatch.setattr(machine, "found_distribution", lambda: "mirrored")
     there = run.environment()
     monkeypatch.setattr(run, "environment", lambda: there | {"devices": ["GPU", "GPU"]})
-    again = {"callbacks": [StopInStep(99)], "picture_epochs": 0}
+    again = run.FitOptions(picture_epochs=0)
     with pytest.raises(UserError, match=r"devices: \['CPU.* there, \['GPU', 'GPU'\] now.*--force"):
-        run.fit(recipe, **again)
-    resumed = run.fit(recipe, **again, force=True)
+        run.fit(recipe, callbacks=[StopInStep(99)], options=again)
+    resumed = run.fit(recipe, callbacks=[StopInStep(99)], options=dataclasses.replace(again, force=True))
     assert resumed.folder.resolve() == folder and list((tmp_path / "runs").iterdir()) == [folder]
     assert resumed.recipe.distribution == "none"
     monkeypatch.chdir("/")

@@ -100,7 +100,7 @@ def test_a_trial_is_reproduced_to_the_last_bit(interrupted_search, tmp_path):
     """The same recipe trained elsewhere, in one go."""
     (trial,) = interrupted_search[0].glob(f"trials/{LABELS[0]}-*")
     run = Run.open(trial / "seed0")
-    again = runs.fit(run.recipe, tmp_path / "again", picture_epochs=0)
+    again = runs.fit(run.recipe, tmp_path / "again", options=runs.FitOptions(picture_epochs=0))
     assert json.loads(again.metrics.read_text()) == json.loads(run.metrics.read_text())
 
 

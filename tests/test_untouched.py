@@ -238,7 +238,7 @@ def test_the_lock_holds_until_the_new_run_is_done(photos, old, tmp_path):
             pass
 
     recipe = Run.open(old).recipe
-    run = runs.fit(recipe, link, overwrite=True, callbacks=[Look()], picture_epochs=0)
+    run = runs.fit(recipe, link, callbacks=[Look()], options=runs.FitOptions(overwrite=True, picture_epochs=0))
     names = ["classes.json", "data.json", "environment.json", "images.tsv", "lock", "recipe.json", "tensorboard"]
     assert seen == [names]
     assert link.is_symlink() and run.results()["best_epoch"]
@@ -248,7 +248,8 @@ def test_the_lock_holds_until_the_new_run_is_done(photos, old, tmp_path):
 def test_wrong_callbacks_are_found_before_the_run_is_replaced(old):
     before = content(old)
     with pytest.raises(UserError, match="monitors"):
-        runs.fit(Run.open(old).recipe, old, overwrite=True, callbacks=[keras.callbacks.EarlyStopping("no")])
+        callbacks = [keras.callbacks.EarlyStopping("no")]
+        runs.fit(Run.open(old).recipe, old, callbacks=callbacks, options=runs.FitOptions(overwrite=True))
     assert content(old) == before
 
 

@@ -11,6 +11,7 @@ if __name__ == "__main__":
 
 import contextlib
 import csv
+import dataclasses
 import itertools
 import sys
 from typing import get_args, get_type_hints
@@ -174,23 +175,15 @@ def fit(options):
     recipe = options.recipe
     if options.phi is not None and not options.coefficients:
         raise UserError(f"--phi {options.phi:g} scales by coefficients. Pass --coefficients with their file.")
-    from training import run as runs
+    from training.run import FitOptions, summary
+    from training.run import fit as fit_recipe
 
     if options.coefficients:
         from training.scaling import read_coefficients, scale
 
         recipe = scale(recipe, *read_coefficients(options.coefficients), 1.0 if options.phi is None else options.phi)
-    run = runs.fit(
-        recipe,
-        options.run,
-        download=options.download,
-        overwrite=options.overwrite,
-        force=options.force,
-        save_steps=options.save_steps,
-        picture_epochs=options.picture_epochs,
-        profile_steps=options.profile_steps,
-    )
-    print(runs.summary(run))
+    named = {field.name: options[field.name] for field in dataclasses.fields(FitOptions) if field.name in options}
+    print(summary(fit_recipe(recipe, options.run, options=FitOptions(**named))))
 
 
 def launch(options):

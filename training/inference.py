@@ -55,7 +55,7 @@ def trained_network(run):
     return network
 
 
-def evaluate(run, split="test"):
+def evaluate(run, split="test", *, data=None):
     """Evaluate the best epoch of a run on one of its splits.
 
     No image that the run was trained on is in another split, however the data have changed since.
@@ -63,6 +63,7 @@ def evaluate(run, split="test"):
     Args:
         run: The run.
         split: "train", "validation" or "test".
+        data: The data set that was passed to `fit`; by default the one that the recipe names is loaded.
 
     Returns:
         The Evaluation.
@@ -72,7 +73,7 @@ def evaluate(run, split="test"):
         StateError: A file of the run is missing, damaged or of another run.
     """
     network = trained_network(run)
-    data = load_data(with_absolute_paths(run), record=DataRecord.read(run.folder))
+    data = data or load_data(with_absolute_paths(run), record=DataRecord.read(run.folder))
     different = run.data_differences(data)
     if list(data.class_names) != run.class_names:
         raise DataError(f"{run.recipe.data} has other classes than the run ({different[0]}). Pass a run of these data.")

@@ -263,12 +263,13 @@ def measure(search, candidate, folder):
     try:
         with signals_noted(begun):
             cost = keras_cnns.complexity(candidate.recipe.build(search.classes))
+            options = runs.FitOptions(picture_epochs=0, hparams_row=False)
             accuracies, folders = [], []
             for number in range(search.seeds):
                 recipe = dataclasses.replace(candidate.recipe, seed=candidate.recipe.seed + number)
                 run = folder / f"seed{recipe.seed}"
                 keras.backend.clear_session()  # the networks of earlier trials
-                accuracies.append(best_accuracy(runs.fit(recipe, run, picture_epochs=0, row=False)))
+                accuracies.append(best_accuracy(runs.fit(recipe, run, options=options)))
                 folders.append(str(run.relative_to(search.folder)))
         return {
             OBJECTIVE: statistics.mean(accuracies),
