@@ -31,7 +31,7 @@ from tuning.__main__ import parse as parse_tuning
         ({"ema": 1.0}, "ema=1.0"),
         ({"schedule": "steps"}, "needs --milestones"),
         ({"schedule": "plateau", "warmup_epochs": 1.0}, "has no warm-up"),
-        ({"milestones": [3.0, 2.0]}, "must rise"),
+        ({"milestones": [3.0, 2.0]}, "must be in increasing order"),
         ({"schedule": "plateau", "decay_rate": 1.0}, "decay_rate=1.0: it must be below 1"),
         ({"seed": -1}, "seed=-1"),
         ({"name": "a/b"}, "name='a/b'"),
@@ -104,21 +104,21 @@ def test_recipes_are_known_by_their_names_and_are_plain_json():
 
 
 @pytest.mark.parametrize(("model", "size"), [("VGG11", 32), ("AlexNet", 67)])
-def test_a_network_for_use_that_flattens_has_the_recipes_size(model, size):
-    network = Recipe(model=model, image_size=size).build(2, for_use=True)
+def test_a_network_for_inference_that_flattens_has_the_recipes_size(model, size):
+    network = Recipe(model=model, image_size=size).build(2, for_inference=True)
     assert network.input_shape == (None, size, size, 3)
     assert network.output_shape == (None, 2)
 
 
-def test_a_network_for_use_that_does_not_fit_is_a_users_mistake():
+def test_a_network_for_inference_that_cannot_be_built_is_a_user_error():
     with pytest.raises(UserError, match="at least 32"):
-        Recipe(model="VGG11", image_size=31).build(2, for_use=True)
+        Recipe(model="VGG11", image_size=31).build(2, for_inference=True)
 
 
-def test_a_network_for_use_has_one_output_and_takes_any_size():
+def test_a_network_for_inference_has_one_output_and_takes_any_size():
     recipe = RECIPES["googlenet_digits"]
     assert sorted(recipe.build(10).output) == ["aux1", "aux2", "main"]
-    network = recipe.build(10, for_use=True)
+    network = recipe.build(10, for_inference=True)
     assert network.input_shape == (None, None, None, 3)
     assert network.output_shape == (None, 10)
 

@@ -100,7 +100,7 @@ def check_agreement(strategy, view, what):
     number = zlib.crc32(view.encode())
     # A process raises nothing only if its number is the mean of all numbers.
     if total(strategy, number) != number * strategy.num_replicas_in_sync:
-        raise UserError(f"The processes do not see the same {what}. Put it where all machines see it, at the same path.")
+        raise UserError(f"The processes do not see the same {what}. Put it where all machines see it at the same path.")
 
 
 def total(strategy, number):

@@ -47,7 +47,7 @@ def trained_network(run):
     """
     run.check_best()
     keras.mixed_precision.set_global_policy("float32")
-    network = run.recipe.build(len(run.class_names), for_use=True)
+    network = run.recipe.build(len(run.class_names), for_inference=True)
     try:
         keras_cnns.load_weights(network, run.best)
     except ValueError as error:
