@@ -240,7 +240,7 @@ def test_files_of_another_run_are_found(small_run, finished, photos, tmp_path, c
     check(["fit"], "metrics.json is damaged, or does not belong")
     for file in ours.checkpoints.files():
         file.unlink()
-    check(["fit"], "states is missing, or empty")
+    check(["fit"], "states is missing or empty")
     for file in ours.checkpoints.files():
         file.unlink()
     theirs = checkpoint.Checkpoints(ours.checkpoints.folder, theirs.digest)
