@@ -2,14 +2,17 @@
 
 import dataclasses
 import doctest
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tests.tiny import TINY
-from training import datasets, inference
+from training import datasets
 from training.__main__ import main
+from training.batches import evaluation_batches
 from training.datasets import from_datasets
 from training.errors import DataError, UserError
 from training.run import FitOptions, fit
@@ -74,23 +77,34 @@ def test_the_example_runs():
     assert not doctest.DocTestRunner().run(example).failed
 
 
-def test_a_pipeline_trains_resumes_and_is_evaluated(tmp_path, capsys):
-    files = pipeline(0, 24).map(lambda image, label: (tf.io.encode_png(image), label))
-    data = from_datasets(files, pipeline(24, 32), pipeline(32, 40), CLASSES)
-    options = FitOptions(picture_epochs=0)
-    run = fit(RECIPE, tmp_path / "run", data=data, options=options)
-    assert run.class_names == CLASSES and run.results()["test"]["images"] == 8
-    assert inference.evaluate(run, data=data).to_json() == run.results()["test"]
+def test_image_files_are_decoded():
+    files = pipeline(24, 32).map(lambda image, label: (tf.io.encode_png(image), label))
+    batches = [
+        next(iter(evaluation_batches(from_datasets(pipeline(0, 24), images, images, CLASSES).test, RECIPE)))[0]
+        for images in (files, pipeline(24, 32))
+    ]
+    np.testing.assert_array_equal(*batches)
+
+
+def test_the_documented_pipeline_trains_resumes_and_is_evaluated(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).parent.parent / "docs" / "training.md").read_text()
+    [program] = [code for code in re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S) if "from_datasets" in code]
+    names = {}
+    exec(program, names)
+    run, recipe, data, documented = (names[name] for name in ("run", "recipe", "data", "pipeline"))
+    accuracy = run.results()["test"]["accuracy"]
+    assert capsys.readouterr().out.splitlines()[-1] == str(accuracy)
     run.metrics.unlink()
+    parts = [documented(count, seed) for seed, count in enumerate((64, 16, 16))]
     for other, words in (
-        (own_data(train=16), "train images: 24 there, 16 now.*--force"),
-        (own_data(classes=["even", "uneven"]), "classes: even, odd there, even, uneven now"),
+        (from_datasets(documented(48, 0), *parts[1:], run.class_names), "train images: 64 there, 48 now.*--force"),
+        (from_datasets(*parts, ["dark", "light"]), "classes: dark, bright there, dark, light now"),
     ):
         with pytest.raises(UserError, match=words):
-            fit(RECIPE, tmp_path / "run", data=other, options=options)
-    assert fit(RECIPE, tmp_path / "run", data=own_data(), options=options).metrics.exists()
-    capsys.readouterr()
-    assert main(["evaluate", str(tmp_path / "run")]) == 2
+            fit(recipe, run.folder, data=other)
+    assert fit(recipe, run.folder, data=data, options=FitOptions(picture_epochs=0)).results()["test"]["images"] == 16
+    assert main(["evaluate", str(run.folder)]) == 2
     assert "data='custom': these images were passed to fit() in Python" in capsys.readouterr().err
 
 

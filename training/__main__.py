@@ -28,7 +28,7 @@ from training.run_folder import Run
 
 
 def parser(defaults=None):
-    """Return the parser of all commands; the options of `fit` are the fields of Recipe, with the values of `defaults`."""
+    """Return the parser of all commands; `fit` has the fields of Recipe as options, with the values of `defaults`."""
     from jsonargparse import ArgumentParser
     from jsonargparse.typing import NonNegativeInt, PositiveInt
 
