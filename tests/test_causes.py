@@ -31,7 +31,7 @@ def place(tmp_path, photos, photo_run):
 
 
 def ends(program, words, capfd):
-    """Carry out a command line; return its exit code and what it complained of."""
+    """Carry out a command line; return its exit code and standard error."""
     try:
         code = program.main([str(word) for word in words])
     except SystemExit as error:
@@ -243,7 +243,7 @@ WRONG_PATHS = {
 
 
 def fit(place):
-    """The words that would train a run in `place / "new"`; later ones replace earlier ones."""
+    """Return the command line that trains a run in `place / "new"`; later words replace earlier ones."""
     return ["fit", *LEAST, "--data", f"folder:{place / 'photos'}", "--run", place / "new", "--picture_epochs", "0"]
 
 
@@ -278,7 +278,7 @@ def test_a_wrong_path(cause, place, capfd):
 
 
 def contents(folder):
-    """{path below a folder: its bytes, or None of what is no file}"""
+    """Return {path below a folder: its bytes, or None if it is not a file}."""
     return {
         path.relative_to(folder): path.read_bytes() if path.is_file() else None
         for path in folder.rglob("*")
@@ -333,13 +333,13 @@ def test_while_training(cause, place, capfd, monkeypatch):
     assert not list(place.rglob("*.tmp-*"))
 
 
-def test_a_disk_without_room_is_told_before_the_first_step(place, capfd, monkeypatch):
+def test_a_full_disk_is_reported_before_the_first_step(place, capfd, monkeypatch):
     monkeypatch.setattr(files, "free_bytes", lambda path: 1000)
     code, complaint = ends(training, fit(place), capfd)
     assert code == 4 and "MiB are needed" in complaint
 
 
-def test_images_that_vanish_after_the_first_look(place, capfd, monkeypatch):
+def test_images_that_vanish_after_they_were_listed(place, capfd, monkeypatch):
     load = runs.load_data
 
     def load_and_remove(*args, **kwargs):
@@ -378,7 +378,7 @@ REST = {
 
 
 @pytest.mark.parametrize(("program", "command", "option"), NUMBERS)
-def test_a_number_that_cannot_be(program, command, option, capfd, tmp_path, monkeypatch):
+def test_an_impossible_number(program, command, option, capfd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     zero = [] if option in ZERO_IS_FINE and command != "launch" else ["0"]
     for value in ("-1", "nan", "inf", *zero):

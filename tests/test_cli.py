@@ -1,4 +1,4 @@
-"""The command line as its users meet it: what it prints, its exit codes, and what it says of mistakes."""
+"""The command line as users see it: output, exit codes and error messages."""
 
 import csv
 import json
@@ -16,7 +16,7 @@ from training.run_folder import Run
 
 @pytest.fixture
 def cli(capsys):
-    """Runs a command line and gives its exit code, what it printed and what it complained of."""
+    """Return a function that runs a command line: exit code, standard output, standard error."""
 
     def run(*arguments):
         code = main([str(argument) for argument in arguments])
@@ -84,7 +84,7 @@ def test_evaluate_prints_every_class_and_the_same_accuracy(cli, digits_run):
     assert right / 360 == pytest.approx(metrics["accuracy"], abs=2e-3)
 
 
-def test_predict_prints_the_five_best_classes(cli, digits_run, tmp_path):
+def test_predict_prints_the_five_most_probable_classes(cli, digits_run, tmp_path):
     file = tmp_path / "image.png"
     tf.io.write_file(str(file), tf.io.encode_png(np.full((20, 30, 1), 128, np.uint8)))
     code, out, _ = cli("predict", digits_run, file)
@@ -111,7 +111,7 @@ def test_recipes_are_listed(cli):
     assert "googlenet_digits" in out
 
 
-def test_a_recipe_file_is_taken_too(cli, digits_run, tmp_path):
+def test_a_recipe_file_is_accepted_too(cli, digits_run, tmp_path):
     code, out, _ = cli("fit", digits_run / "recipe.json", "--run", digits_run)
     assert code == 0
     assert "test images right" in out
@@ -138,7 +138,7 @@ def test_a_recipe_file_is_taken_too(cli, digits_run, tmp_path):
         (["export", "nowhere"], 2, "nowhere is not a run folder"),
     ],
 )
-def test_mistakes_get_an_exit_code_and_the_mend_and_leave_nothing(cli, tmp_path, monkeypatch, arguments, code, words):
+def test_errors_have_an_exit_code_and_a_fix_and_leave_nothing(cli, tmp_path, monkeypatch, arguments, code, words):
     monkeypatch.chdir(tmp_path)
     exit_code, _, complaint = cli(*arguments)
     assert exit_code == code
@@ -208,7 +208,7 @@ def test_predict_prints_the_good_files_of_a_folder_too(cli, digits_run, tmp_path
     assert f"1 of 3 files could not be classified:\n{files[1]} is empty" in complaint
 
 
-def test_predict_says_which_folder_has_no_images_and_where_no_table_can_be(cli, digits_run, tmp_path):
+def test_predict_names_a_folder_without_images_and_a_table_that_cannot_be_written(cli, digits_run, tmp_path):
     (tmp_path / "empty").mkdir()
     code, _, complaint = cli("predict", digits_run, tmp_path / "empty")
     assert (code, f"{tmp_path}/empty has no images" in complaint) == (2, True)
@@ -259,7 +259,7 @@ def test_an_unknown_recipe_after_an_option_is_refused(cli):
     assert "no_such_recipe" in complaint
 
 
-def test_states_need_at_least_a_step_between_them(cli, tmp_path):
+def test_there_is_at_least_one_step_between_states(cli, tmp_path):
     code, _, complaint = cli("fit", "googlenet_digits", "--save_steps", 0, "--run", tmp_path / "run")
     assert code == 2
     assert "--save_steps 0: it must be above 0." in complaint

@@ -1,4 +1,4 @@
-"""The SavedModel, loaded by a process that knows nothing of this project."""
+"""The SavedModel, loaded by a process without this project."""
 
 import json
 import os
@@ -58,7 +58,7 @@ print(json.dumps({
 
 @pytest.fixture(scope="module")
 def answers(digits_run, tmp_path_factory):
-    """What the exported model says: the files it was asked, the pixels, and its answers."""
+    """Return the files and pixels that the exported model was given, and its answers."""
     folder = tmp_path_factory.mktemp("client")
     files = []
     for index, (suffix, encode) in enumerate(
@@ -101,7 +101,7 @@ def test_encoded_images_give_names_and_probabilities(digits_run, answers):
         assert [int(name) for name in names] == np.argsort(probabilities)[::-1][:5].tolist()
 
 
-def test_a_broken_image_is_told_by_its_place_in_the_batch_and_a_wrong_number_of_channels_is_refused(answers):
+def test_a_broken_image_is_named_by_its_position_and_a_wrong_number_of_channels_is_refused(answers):
     *decoding, one_channel, four_channels = answers[-1]["refusals"]
     assert len(decoding) == 3
     for message, place in zip(decoding, (0, 2, 1), strict=True):

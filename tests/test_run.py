@@ -30,7 +30,7 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def small_run(photos, tmp_path_factory):
-    """The folder of a run of a small network."""
+    """Return the folder of a run of a small network."""
     folder = tmp_path_factory.mktemp("runs") / "small"
     assert tiny.fit(photos, folder) == 0
     return folder
@@ -38,34 +38,34 @@ def small_run(photos, tmp_path_factory):
 
 @pytest.fixture
 def finished(small_run, tmp_path):
-    """A copy of it."""
+    """Return a copy of that folder."""
     return shutil.copytree(small_run, tmp_path / "run")
 
 
 @pytest.fixture
 def fit(photos):
-    """Carries out `fit` on the photographs: (folder, *options) -> exit code."""
+    """Return a function (folder, *options) -> exit code of `fit` on the photographs."""
     return lambda folder, *options: tiny.fit(photos, folder, *options)
 
 
 @pytest.fixture
 def unfinished(finished):
-    """A run that has been trained but not evaluated yet."""
+    """Return the folder of a run that has been trained but not evaluated yet."""
     (finished / "metrics.json").unlink()
     return finished
 
 
-def test_a_folder_in_use_is_refused_with_who_uses_it(unfinished, capsys, fit):
+def test_a_folder_in_use_is_refused_with_the_process_that_uses_it(unfinished, capsys, fit):
     with files.locked(unfinished):
         assert fit(unfinished) == 2
     complaint = capsys.readouterr().err
     assert f"{unfinished} is in use by process " in complaint
     assert "another folder" in complaint
     with files.locked(unfinished):
-        pass  # nobody has it now
+        pass  # it is free again
 
 
-def test_what_a_killed_process_left_half_written_is_removed(unfinished):
+def test_unfinished_files_of_a_killed_process_are_removed(unfinished):
     for name in ("recipe.json.tmp-1", "states/epoch0001-step000001-00.safetensors.tmp-1"):
         (unfinished / name).write_text("half")
     (unfinished / "export.tmp-1").mkdir()
@@ -100,7 +100,7 @@ def test_a_disk_that_is_too_small_is_found_before_the_first_step(tmp_path, monke
     assert needed[1] / needed[0] == pytest.approx(19 / 15, rel=0.02)  # the average is in each of four states
 
 
-def test_a_folder_that_cannot_be_made_is_a_lack_of_resources(tmp_path, monkeypatch, capsys, fit):
+def test_a_folder_that_cannot_be_created_is_a_resource_error(tmp_path, monkeypatch, capsys, fit):
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
@@ -109,7 +109,7 @@ def test_a_folder_that_cannot_be_made_is_a_lack_of_resources(tmp_path, monkeypat
     assert "could not be written: permission denied" in capsys.readouterr().err
 
 
-def test_out_of_memory_names_what_to_make_smaller(tmp_path, monkeypatch, capsys, fit):
+def test_out_of_memory_names_what_to_reduce(tmp_path, monkeypatch, capsys, fit):
     def exhausted(*_, **__):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor with shape[32,64]\ndump")
 
@@ -121,15 +121,15 @@ def test_out_of_memory_names_what_to_make_smaller(tmp_path, monkeypatch, capsys,
     assert "dump" not in complaint
 
 
-def test_a_loss_that_is_no_number_exits_6_and_names_the_images(tmp_path, capsys, fit):
+def test_a_non_finite_loss_exits_6_and_names_the_images(tmp_path, capsys, fit):
     assert fit(tmp_path / "run", "--optimizer", "sgd", "--learning_rate", "1e30", "--warmup_epochs", "0") == 6
     complaint = capsys.readouterr().err
     assert re.search(r"of epoch 1, at a learning rate of \S+e\+\d+. The images were .*/\d+.png, ", complaint)
-    assert "state()" not in complaint  # the dashboards remember nothing
+    assert "state()" not in complaint  # the dashboards have no state
     assert "No weights and 0 states are kept" in complaint
 
 
-def test_every_state_damaged_is_a_damaged_run(unfinished, capsys, fit):
+def test_a_run_without_an_undamaged_state_is_damaged(unfinished, capsys, fit):
     for file in (unfinished / "states").iterdir():
         file.write_bytes(file.read_bytes()[:100])
     assert fit(unfinished) == 5
@@ -138,7 +138,7 @@ def test_every_state_damaged_is_a_damaged_run(unfinished, capsys, fit):
     assert "--overwrite" in complaint
 
 
-def test_a_damaged_newest_state_costs_the_steps_since_the_one_before(unfinished, small_run, capsys, fit):
+def test_a_damaged_newest_state_costs_the_steps_since_the_previous_one(unfinished, small_run, capsys, fit):
     newest = checkpoint.Checkpoints(unfinished / "states").files()[0]
     newest.write_bytes(newest.read_bytes()[:-1])
     assert fit(unfinished) == 0
@@ -160,7 +160,7 @@ def test_damaged_weights_are_not_evaluated(unfinished, capsys):
 
 
 def damages(content):
-    """Ways in which a file is damaged."""
+    """Return {damage: damaged content of a file}."""
     return {
         "empty": b"",
         "no UTF-8": b"\xff" + content,
@@ -205,7 +205,7 @@ def test_a_damaged_file_of_a_run_is_named(name, commands, finished, photos, caps
 
 
 def test_files_of_another_run_are_found(small_run, finished, photos, tmp_path, capsys, fit):
-    """Each of the same network and with whole checksums."""
+    """Each file is of the same network and has a valid checksum."""
     theirs = Run(tmp_path, dataclasses.replace(Run.open(small_run).recipe, learning_rate=0.5))
     ours = Run.open(finished)
     network = inference.trained_network(ours)
@@ -227,7 +227,7 @@ def test_files_of_another_run_are_found(small_run, finished, photos, tmp_path, c
     keras_cnns.save_weights(network, ours.best, {"recipe": theirs.digest, "classes": classes})
     check(reading, "best.safetensors does not belong to the recipe.json")
     keras_cnns.save_weights(network, ours.best, {"recipe": ours.digest, "classes": classes})
-    check(["fit"], "best.safetensors is damaged")  # whole, but not the one that was tested
+    check(["fit"], "best.safetensors is damaged")  # undamaged, but not the one that was tested
     (finished / "classes.json").write_text(json.dumps(["cat", "dog", "fux"]))
     check(reading, "best.safetensors does not belong to the classes.json")
     (finished / "recipe.json").write_text(ours.recipe.to_json().replace('"image_size": 8', '"image_size": 9'))
@@ -260,7 +260,7 @@ def test_a_finished_run_gets_its_export_back(finished, capsys, fit):
 
 
 class StopInStep(keras.callbacks.Callback):
-    """Ends the process's work in a step, as a kill would."""
+    """Stops the training in a step, as a kill would."""
 
     def __init__(self, step):
         super().__init__()
@@ -278,7 +278,7 @@ class StopInStep(keras.callbacks.Callback):
 
 
 def test_the_same_call_resumes_on_another_machine_and_without_init(small_run, photos, tmp_path, monkeypatch, capsys):
-    """In the default folder, where "auto" is decided otherwise; `evaluate` finds the data from another directory."""
+    """In the default folder, although "auto" means something else; `evaluate` finds the data from another directory."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").symlink_to(photos)
     shutil.copy(small_run / "best.safetensors", tmp_path / "init.safetensors")
@@ -321,7 +321,7 @@ def test_fit_takes_a_recipe_or_its_name(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_signal_after_the_last_epoch_says_what_remains(unfinished, monkeypatch, capsys, fit):
+def test_after_a_signal_in_the_last_epoch_the_remaining_work_is_named(unfinished, monkeypatch, capsys, fit):
     def train(*_, **__):
         raise Interrupted(signal.SIGTERM, Progress(epoch=2))
 
@@ -354,7 +354,7 @@ def test_an_image_that_vanishes_before_predict_reads_it_is_named(finished, photo
 
 
 def parts(record):
-    """{part: digests of its images}"""
+    """Return {part: digests of its images}."""
     return {part: {image.digest for image in record.images if image.part == part} for part in record.sizes}
 
 
@@ -392,7 +392,7 @@ def test_no_image_that_a_run_was_trained_on_tests_it_or_its_descendants(
     assert tests <= names and all("added" in name or "copy" in name for name in names - tests)
 
 
-def test_runs_of_an_earlier_version_are_told(finished, photos, tmp_path, capsys, fit):
+def test_runs_of_an_earlier_version_are_named(finished, photos, tmp_path, capsys, fit):
     ours = Run.open(finished)
     for name in ("data.json", "images.tsv", "metrics.json"):
         (finished / name).unlink()

@@ -28,7 +28,7 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(photos, tmp_path_factory):
-    """A finished run on photographs."""
+    """Return the folder of a finished run on photographs."""
     folder = tmp_path_factory.mktemp("runs") / "finished"
     assert fit(photos, folder) == 0
     return folder
@@ -36,7 +36,7 @@ def finished(photos, tmp_path_factory):
 
 @pytest.fixture
 def old(finished, tmp_path):
-    """A copy of it."""
+    """Return a copy of that folder."""
     return shutil.copytree(finished, tmp_path / "old")
 
 
@@ -205,7 +205,7 @@ def test_overwrite_on_a_full_disk_or_stopped_leaves_the_run_as_it_was(where, nam
     assert content(old) == before
 
 
-def test_overwrite_beside_another_process_leaves_its_run_and_its_lock(photos, old, capsys):
+def test_overwrite_leaves_the_run_and_the_lock_of_another_process(photos, old, capsys):
     with durable.locked(old):
         before = content(old)
         assert fit(photos, old, "--overwrite") == 2
@@ -217,7 +217,7 @@ def test_overwrite_beside_another_process_leaves_its_run_and_its_lock(photos, ol
 
 
 def test_the_lock_holds_until_the_new_run_is_done(photos, old, tmp_path):
-    """Nobody can begin in the folder while it is overwritten, and none of the old run's files is left."""
+    """No process can begin in the folder while it is overwritten, and none of the old files is left."""
     link = tmp_path / "link"
     link.symlink_to(old)
     (old / "init.json").write_text("{}")
@@ -264,7 +264,7 @@ def test_wrong_callbacks_are_found_before_the_run_is_replaced(old):
         ("x" * 300, "File name too long"),
     ],
 )
-def test_a_run_folder_that_cannot_be_is_refused(place, words, photos, tmp_path, capsys):
+def test_an_impossible_run_folder_is_refused(place, words, photos, tmp_path, capsys):
     (tmp_path / "file").write_text("precious")
     for options in ((), ("--overwrite",)):
         assert fit(photos, tmp_path / place, *options) == 2
@@ -279,7 +279,7 @@ def test_a_run_is_not_begun_among_other_files(photos, tmp_path, capsys):
     assert content(tmp_path) == {"thesis.tex": b"years of work"}
 
 
-def test_a_folder_that_cannot_be_written_to_is_said(old, photos, monkeypatch, capsys):
+def test_a_read_only_folder_is_reported(old, photos, monkeypatch, capsys):
     def refuse(*_, **__):
         raise OSError(errno.EROFS, "Read-only file system")
 
