@@ -27,7 +27,7 @@ def raising(error):
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "said"),
+    ("error", "code", "message"),
     [
         (DataError("a.png is broken. Remove it."), 3, "error: a.png is broken. Remove it.\n"),
         (EXHAUSTED, 4, "error: out of memory: OOM when allocating tensor. Try half the --batch_size"),
@@ -40,10 +40,10 @@ def raising(error):
         (KeyboardInterrupt(), 130, "the same command resumes"),
     ],
 )
-def test_errors_become_a_line_and_a_code(capsys, error, code, said):
+def test_errors_become_a_line_and_a_code(capsys, error, code, message):
     assert carry_out(raising(error), []) == code
     complaint = capsys.readouterr().err
-    assert said in complaint and "Traceback" not in complaint and "hints" not in complaint
+    assert message in complaint and "Traceback" not in complaint and "hints" not in complaint
     if code != 130:
         with pytest.raises(type(error)):
             carry_out(raising(error), ["--debug"])
@@ -124,7 +124,7 @@ def test_standard_error_is_hidden_within_the_context_only(capfd):
 
 
 @pytest.mark.parametrize(
-    ("program", "words", "said"),
+    ("program", "words", "message"),
     [
         (training, ["fit", "digits", "--epochs", "1.5"], "--epochs 1.5: it must be a whole number."),
         (training, ["fit", "digits", "--flip", "maybe"], "--flip maybe: it must be true or false."),
@@ -140,6 +140,6 @@ def test_standard_error_is_hidden_within_the_context_only(capfd):
         (tuning, ["scale", "--coefficients", "c.json", "--phi", "x"], "--phi x: it must be a finite number."),
     ],
 )
-def test_an_invalid_value_is_refused_in_plain_words(program, words, said, capsys):
+def test_an_invalid_value_is_refused_in_plain_words(program, words, message, capsys):
     assert program.main(words) == 2
-    assert capsys.readouterr().err == f"error: {said}\n"
+    assert capsys.readouterr().err == f"error: {message}\n"

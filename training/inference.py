@@ -37,7 +37,7 @@ def trained_network(run):
     """Return the network of a run for inference: logits of the main head, weights of the best epoch, images of any size
     that it accepts.
 
-    It computes in float32 whatever the run's precision was, so that every machine gives the same result.
+    It computes in float32 regardless of the run's precision, so that every machine gives the same result.
 
     Args:
         run: The run.

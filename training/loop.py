@@ -30,7 +30,7 @@ RATE_CALLBACKS = (keras.callbacks.ReduceLROnPlateau, keras.callbacks.LearningRat
 
 @dataclass
 class Progress:
-    """How far a run is: all that it resumes from beside the variables and the callbacks' state.
+    """How far a run is: all that it resumes from except the variables and the callbacks' state.
 
     Attributes:
         epoch: Finished epochs.
@@ -138,7 +138,7 @@ def train(model, data, recipe, run, callbacks=(), *, save_steps=500):
             an epoch `VALIDATION_LOGS` too; `model.gradient_norm` is the norm of the step's gradient. Callbacks with
             `state()` and `load_state(state)` are resumed, as are Keras's EarlyStopping, ReduceLROnPlateau and
             ModelCheckpoint.
-        save_steps: Steps between two states, beside those at the end of an epoch, before and after its validation.
+        save_steps: Steps between two states; further ones are saved at the end of an epoch, before and after validation.
 
     Returns:
         The Progress.

@@ -370,7 +370,7 @@ def check_space(run, model):
     The space of the old ones in the folder counts as free: they are replaced.
     """
     weights = sum(variable.dtype.startswith("float") * math.prod(variable.shape) * 4 for variable in model.variables)
-    # A state has two optimizer slots, and perhaps an average, beside the weights.
+    # A state has the weights, two optimizer slots, and perhaps an average.
     needed = weights * ((3 + bool(run.recipe.ema)) * (KEPT + 1) + 3)
     old = [run.best, *run.checkpoints.folder.glob("*"), *run.export.glob("**/*")]
     free = files.free_bytes(run.folder) + sum(file.stat().st_size for file in old if file.is_file())

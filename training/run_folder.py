@@ -1,6 +1,6 @@
 """The folder of a run: the names of its files, what ties them together, and how a run is begun in it.
 
-A file that is damaged, missing or of another run is never used: whatever reads a file checks it first.
+A file that is damaged, missing or of another run is never used: it is checked whenever it is read.
 """
 
 import hashlib
@@ -100,12 +100,12 @@ class Run:
 
     @property
     def digest(self):
-        """Hexadecimal digits of recipe.json, which the run's other files repeat: they tell it from other runs."""
+        """Hexadecimal digits of recipe.json, which the run's other files repeat, so that files of other runs are found."""
         return hashlib.sha256(self.written or self.recipe.to_json().encode()).hexdigest()[:16]
 
     @property
     def verbose(self):
-        """Verbosity of Keras's progress bar: a bar in a terminal, a line per epoch elsewhere, none beside the chief."""
+        """Verbosity of Keras's progress bar: a bar in a terminal, a line per epoch elsewhere, nothing but in the chief."""
         return 0 if not self.chief else 1 if sys.stdout.isatty() else 2
 
     @property
@@ -257,7 +257,7 @@ def check_folder(folder, overwrite):
     begun = RECIPE_FILE in names
     if overwrite and others:
         raise UserError(
-            f"{folder} holds files but no run, or others beside a run ({first(others, most=5)}); --overwrite leaves it "
+            f"{folder} holds files but no run, or others besides a run ({first(others, most=5)}); --overwrite leaves it "
             "alone. Pass another --run, or move them away."
         )
     if not begun and others:
