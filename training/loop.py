@@ -138,7 +138,7 @@ def train(model, data, recipe, run, callbacks=(), *, save_steps=500):
             an epoch `VALIDATION_LOGS` too; `model.gradient_norm` is the norm of the step's gradient. Callbacks with
             `state()` and `load_state(state)` are resumed, as are Keras's EarlyStopping, ReduceLROnPlateau and
             ModelCheckpoint.
-        save_steps: Steps between two states; further ones are saved at the end of an epoch, before and after validation.
+        save_steps: Steps between two states; others are saved at the end of an epoch, before and after validation.
 
     Returns:
         The Progress.

@@ -100,12 +100,12 @@ class Run:
 
     @property
     def digest(self):
-        """Hexadecimal digits of recipe.json, which the run's other files repeat, so that files of other runs are found."""
+        """Digits of the SHA-256 of recipe.json; the run's other files repeat it, so that those of other runs are found."""
         return hashlib.sha256(self.written or self.recipe.to_json().encode()).hexdigest()[:16]
 
     @property
     def verbose(self):
-        """Verbosity of Keras's progress bar: a bar in a terminal, a line per epoch elsewhere, nothing but in the chief."""
+        """Verbosity of Keras's progress bar: 1 in a terminal, 2 (a line per epoch) elsewhere, 0 if not the chief."""
         return 0 if not self.chief else 1 if sys.stdout.isatty() else 2
 
     @property
@@ -257,8 +257,8 @@ def check_folder(folder, overwrite):
     begun = RECIPE_FILE in names
     if overwrite and others:
         raise UserError(
-            f"{folder} holds files but no run, or others besides a run ({first(others, most=5)}); --overwrite leaves it "
-            "alone. Pass another --run, or move them away."
+            f"{folder} holds files but no run, or others besides a run ({first(others, most=5)}); --overwrite leaves "
+            "it alone. Pass another --run, or move them away."
         )
     if not begun and others:
         raise UserError(f"{folder} holds files but no run ({first(others, most=5)}). Pass another --run.")
