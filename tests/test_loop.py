@@ -367,6 +367,11 @@ def test_the_learning_rate_warms_up_and_falls(straight):
     np.testing.assert_allclose(straight[3].rates, expected, rtol=1e-5, atol=1e-9)
 
 
+def test_progress_is_saved_in_the_form_of_earlier_versions():
+    names = ["epoch", "step", "totals", "best_epoch", "best", "history", "done"]
+    assert list(dataclasses.asdict(loop.Progress())) == names
+
+
 def test_means_are_over_the_steps_that_were_summed(tmp_path, straight):
     run = run_in(tmp_path / "run", LONG)
     arrays, progress = run_in(straight[0], LONG).checkpoints.load()

@@ -100,7 +100,7 @@ class Run:
 
     @property
     def digest(self):
-        """Digits of the SHA-256 of recipe.json; the run's other files repeat it, so that those of other runs are found."""
+        """Digits of the SHA-256 of recipe.json. The run's other files repeat it: those of other runs are recognised."""
         return hashlib.sha256(self.written or self.recipe.to_json().encode()).hexdigest()[:16]
 
     @property
