@@ -122,7 +122,7 @@ def gradients_of(model, aux_weight, from_logits=True):
     def of_replica(images, targets):
         with tf.GradientTape() as tape:
             outputs = outputs_by_head(model(images, training=training))
-            losses = losses_by_head(outputs, targets, len(targets), from_logits=from_logits)
+            losses = losses_by_head(outputs, targets, targets.shape[0], from_logits=from_logits)
             # Without scaling small gradients would be zero in float16.
             scaled = model.optimizer.scale_loss(total_loss(losses, aux_weight))
         scale = model.optimizer.scale_loss(1.0)
