@@ -38,7 +38,7 @@ from training.inference import trained_network
 from training.loop import train
 from training.machine import prepare
 from training.recipe import Recipe
-from training.run import fit
+from training.run import FitOptions, fit
 from training.run_folder import Run
 from training.state import state_of
 
@@ -89,7 +89,7 @@ def digits(tmp_path_factory):
         optimizer="adam",
         learning_rate=0.01,
     )
-    return fit(recipe, tmp_path_factory.mktemp("runs") / "digits", picture_epochs=9).folder
+    return fit(recipe, tmp_path_factory.mktemp("runs") / "digits", options=FitOptions(picture_epochs=9)).folder
 
 
 def test_training_with_every_dashboard_gives_the_same_bits_as_with_none(tiny, tmp_path):
