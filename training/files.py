@@ -164,7 +164,7 @@ def check_replaceable(path, inputs):
     """Raise a UserError unless `path` is free, or a regular file that is not among the inputs."""
     path = Path(path)
     if not path.absolute().parent.is_dir():
-        raise UserError(f"{path}: its folder does not exist. Create it first.")
+        raise UserError(f"{path}: there is no such folder. Create it first.")
     if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
         raise UserError(f"{path} is not a regular file and is not replaced. Pass another path.")
     if path.exists() and any(os.path.exists(file) and path.samefile(file) for file in inputs):

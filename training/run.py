@@ -181,21 +181,14 @@ def train_and_finish(run, begun, model, data, strategy, callbacks, options):
     if run.chief:
         check_space(run, model)
         print(opening(run, model, data, strategy), flush=True)
-    callbacks = (Beginning(lambda: write_first_files(run, begun, data, machine, init, strategy)), *callbacks)
-    if run.chief:
-        log = dashboards.Log(run.tensorboard)
-        boards = dashboards.of_run(
-            log,
-            recipe,
-            data,
-            texts_of(run, model, machine),
-            picture_epochs=options.picture_epochs,
-            profile_steps=options.profile_steps,
-            row=options.hparams_row,
-        )
-        callbacks = (callbacks[0], *boards, *callbacks[1:])
+    beginning = Beginning(lambda: write_first_files(run, begun, data, machine, init, strategy))
+    log = dashboards.Log(run.tensorboard)
+    shown = {"picture_epochs": options.picture_epochs, "profile_steps": options.profile_steps}
     try:
         with image_errors(data, run.folder):
+            texts = texts_of(run, model, machine)
+            boards = dashboards.of_run(log, recipe, data, texts, row=options.hparams_row, **shown) if run.chief else ()
+            callbacks = (beginning, *boards, *callbacks)
             with strategy.scope():
                 progress = train(model, data, recipe, run, callbacks, save_steps=options.save_steps)
             if not run.chief:
