@@ -82,7 +82,7 @@ def ended(block, signals):
 def test_the_second_signal_exits_at_once(number):
     code, complaint = ended("Interruption().__enter__()", [number, number])
     assert code == 128 + number
-    assert "once more to leave at once" in complaint
+    assert "repeat the signal to exit at once" in complaint
 
 
 @pytest.mark.parametrize("number", SIGNALS)
