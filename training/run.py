@@ -127,7 +127,7 @@ def fit(
     check_replicas(recipe, strategy.num_replicas_in_sync)
     run = Run(folder, recipe, is_chief(strategy), begun and begun.written)
     try:
-        carry_out(run, begun, data, strategy, callbacks, options)
+        prepare_and_train(run, begun, data, strategy, callbacks, options)
     except LOST as error:
         if strategy.cluster_resolver is None:
             raise
@@ -139,7 +139,7 @@ def fit(
     return run
 
 
-def carry_out(run, begun, data, strategy, callbacks, options):
+def prepare_and_train(run, begun, data, strategy, callbacks, options):
     """Do what `fit` does, once it is known what is to be run: lock the folder, check it, load the data, train.
 
     Args:
@@ -172,7 +172,7 @@ def carry_out(run, begun, data, strategy, callbacks, options):
 
 
 def train_and_finish(run, begun, model, data, strategy, callbacks, options):
-    """Train a network, evaluate and export it in a locked folder; arguments as for `carry_out`."""
+    """Train a network, evaluate and export it in a locked folder; arguments as for `prepare_and_train`."""
     recipe = run.recipe
     machine = json.dumps(environment() | {"directory": os.getcwd()}, indent=2)
     with strategy.scope():
