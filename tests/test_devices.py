@@ -293,7 +293,7 @@ def test_two_processes_train_as_one_although_one_is_killed_and_one_asked_to_stop
     assert launched(folder, started) == 128 + signal.SIGKILL
     assert started[1].returncode == -signal.SIGKILL
     assert started[0].returncode == 7  # by itself, before it would have been killed
-    assert "Another process of this run is gone" in capfd.readouterr().err
+    assert "Another process of this run has ended" in capfd.readouterr().err
     assert not (folder / "metrics.json").exists()
 
     started = []
