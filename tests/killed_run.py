@@ -15,9 +15,9 @@ from pathlib import Path
 
 import keras
 
-from training import checkpoint
+from training import files
 from training.recipe import Recipe
-from training.run import fit
+from training.run import FitOptions, fit
 
 # Everything with a state: stochastic depth, batch normalization, Adam, averages, plateau, augmentation and mixing.
 RECIPE = Recipe(
@@ -75,6 +75,7 @@ def train(folder, point, count, epochs):
         if "states" in str(new):
             killer.at("after_rename")
 
-    checkpoint.Path.write_bytes, checkpoint.os.replace = write_bytes, rename
-    fit(dataclasses.replace(RECIPE, epochs=epochs), folder, save_steps=4, callbacks=[killer], picture_epochs=0)
+    files.Path.write_bytes, files.os.replace = write_bytes, rename
+    options = FitOptions(save_steps=4, picture_epochs=0)
+    fit(dataclasses.replace(RECIPE, epochs=epochs), folder, callbacks=[killer], options=options)
     return 0

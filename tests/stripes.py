@@ -5,8 +5,9 @@ import numpy as np
 import tensorflow as tf
 
 from training.data import Data, Split
+from training.machine import resolve
 from training.recipe import Recipe
-from training.run import Run
+from training.run_folder import Run
 
 
 def stripes(count, seed):
@@ -27,9 +28,9 @@ def stripes(count, seed):
 
 
 DATA = Data(("across", "down"), stripes(48, 0), stripes(16, 1), stripes(16, 2))
-RECIPE = Recipe(
-    image_size=8, batch_size=8, epochs=3, optimizer="adam", learning_rate=0.01, precision="float32"
-).resolved()
+RECIPE = resolve(
+    Recipe(image_size=8, batch_size=8, epochs=3, optimizer="adam", learning_rate=0.01, precision="float32")
+)
 
 
 def network(heads=True):

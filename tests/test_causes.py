@@ -13,7 +13,7 @@ import tensorflow as tf
 from conftest import LEAST
 
 from training import __main__ as training
-from training import checkpoint
+from training import files
 from training import run as runs
 from training.recipe import Recipe
 from tuning import __main__ as tuning
@@ -31,7 +31,7 @@ def place(tmp_path, photos, photo_run):
 
 
 def ends(program, words, capfd):
-    """Carry out a command line; return its exit code and what it complained of."""
+    """Carry out a command line; return its exit code and standard error."""
     try:
         code = program.main([str(word) for word in words])
     except SystemExit as error:
@@ -243,7 +243,7 @@ WRONG_PATHS = {
 
 
 def fit(place):
-    """The words that would train a run in `place / "new"`; later ones replace earlier ones."""
+    """Return the command line that trains a run in `place / "new"`; later words replace earlier ones."""
     return ["fit", *LEAST, "--data", f"folder:{place / 'photos'}", "--run", place / "new", "--picture_epochs", "0"]
 
 
@@ -278,7 +278,7 @@ def test_a_wrong_path(cause, place, capfd):
 
 
 def contents(folder):
-    """{path below a folder: its bytes, or None of what is no file}"""
+    """Return {path below a folder: its bytes, or None if it is not a file}."""
     return {
         path.relative_to(folder): path.read_bytes() if path.is_file() else None
         for path in folder.rglob("*")
@@ -291,12 +291,12 @@ FULL = OSError(errno.ENOSPC, "No space left on device", "a")
 TF_FULL = tf.errors.ResourceExhaustedError(None, None, "a/variables; No space left on device")
 TF_MEMORY = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor with shape[8,8]")
 WHILE_TRAINING = {
-    "a disk that is full for a state": ("training.checkpoint.Path.write_bytes", FULL, 4, "free"),
-    "a disk that is full for a text": ("training.checkpoint.Path.write_text", FULL, 4, "free"),
+    "a disk that is full for a state": ("training.files.Path.write_bytes", FULL, 4, "free"),
+    "a disk that is full for a text": ("training.files.Path.write_text", FULL, 4, "free"),
     "a disk that is full for TensorBoard": ("training.dashboards.log.Log.flush", TF_FULL, 4, "disk"),
-    "a disk that is full for the export": ("training.run.export", TF_FULL, 4, "disk"),
+    "a disk that is full for the export": ("training.inference.write_saved_model", TF_FULL, 4, "disk"),
     "a disk that is read only": (
-        "training.checkpoint.Path.write_bytes",
+        "training.files.Path.write_bytes",
         OSError(errno.EROFS, "Read-only file system", "a"),
         4,
         "written",
@@ -333,13 +333,13 @@ def test_while_training(cause, place, capfd, monkeypatch):
     assert not list(place.rglob("*.tmp-*"))
 
 
-def test_a_disk_without_room_is_told_before_the_first_step(place, capfd, monkeypatch):
-    monkeypatch.setattr(checkpoint, "free_bytes", lambda path: 1000)
+def test_a_full_disk_is_reported_before_the_first_step(place, capfd, monkeypatch):
+    monkeypatch.setattr(files, "free_bytes", lambda path: 1000)
     code, complaint = ends(training, fit(place), capfd)
     assert code == 4 and "MiB are needed" in complaint
 
 
-def test_images_that_vanish_after_the_first_look(place, capfd, monkeypatch):
+def test_images_that_vanish_after_they_were_listed(place, capfd, monkeypatch):
     load = runs.load_data
 
     def load_and_remove(*args, **kwargs):
@@ -378,7 +378,7 @@ REST = {
 
 
 @pytest.mark.parametrize(("program", "command", "option"), NUMBERS)
-def test_a_number_that_cannot_be(program, command, option, capfd, tmp_path, monkeypatch):
+def test_an_impossible_number(program, command, option, capfd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     zero = [] if option in ZERO_IS_FINE and command != "launch" else ["0"]
     for value in ("-1", "nan", "inf", *zero):

@@ -1,4 +1,4 @@
-"""The command line as its users meet it: what it prints, its exit codes, and what it says of mistakes."""
+"""The command line as users see it: output, exit codes and error messages."""
 
 import csv
 import json
@@ -10,12 +10,13 @@ import tensorflow as tf
 
 import keras_cnns
 from training.__main__ import main, parse
-from training.run import Run
+from training.inference import trained_network
+from training.run_folder import Run
 
 
 @pytest.fixture
 def cli(capsys):
-    """Runs a command line and gives its exit code, what it printed and what it complained of."""
+    """Return a function that runs a command line: exit code, standard output, standard error."""
 
     def run(*arguments):
         code = main([str(argument) for argument in arguments])
@@ -83,7 +84,7 @@ def test_evaluate_prints_every_class_and_the_same_accuracy(cli, digits_run):
     assert right / 360 == pytest.approx(metrics["accuracy"], abs=2e-3)
 
 
-def test_predict_prints_the_five_best_classes(cli, digits_run, tmp_path):
+def test_predict_prints_the_five_most_probable_classes(cli, digits_run, tmp_path):
     file = tmp_path / "image.png"
     tf.io.write_file(str(file), tf.io.encode_png(np.full((20, 30, 1), 128, np.uint8)))
     code, out, _ = cli("predict", digits_run, file)
@@ -110,7 +111,7 @@ def test_recipes_are_listed(cli):
     assert "googlenet_digits" in out
 
 
-def test_a_recipe_file_is_taken_too(cli, digits_run, tmp_path):
+def test_a_recipe_file_is_accepted_too(cli, digits_run, tmp_path):
     code, out, _ = cli("fit", digits_run / "recipe.json", "--run", digits_run)
     assert code == 0
     assert "test images right" in out
@@ -132,12 +133,12 @@ def test_a_recipe_file_is_taken_too(cli, digits_run, tmp_path):
         (["fit", "googlenet_digits", "--batch_size", "5000"], 2, "0 steps per epoch"),
         (["fit"], 2, "recipe"),
         (["train", "googlenet_digits"], 2, "train"),
-        (["evaluate", "nowhere"], 2, "nowhere is no run folder"),
-        (["predict", "nowhere", "image.png"], 2, "nowhere is no run folder"),
-        (["export", "nowhere"], 2, "nowhere is no run folder"),
+        (["evaluate", "nowhere"], 2, "nowhere is not a run folder"),
+        (["predict", "nowhere", "image.png"], 2, "nowhere is not a run folder"),
+        (["export", "nowhere"], 2, "nowhere is not a run folder"),
     ],
 )
-def test_mistakes_get_an_exit_code_and_the_mend_and_leave_nothing(cli, tmp_path, monkeypatch, arguments, code, words):
+def test_errors_have_an_exit_code_and_a_fix_and_leave_nothing(cli, tmp_path, monkeypatch, arguments, code, words):
     monkeypatch.chdir(tmp_path)
     exit_code, _, complaint = cli(*arguments)
     assert exit_code == code
@@ -187,7 +188,7 @@ def test_predict_takes_folders_and_writes_the_rows_of_the_good_files(cli, digits
     assert [row["file"] for row in rows] == [single, *sorted(files)]
     assert list(rows[0])[1:] == [f"{what}{number}" for number in range(1, 6) for what in ("class", "probability")]
     run = Run.open(digits_run)
-    network = run.network()
+    network = trained_network(run)
     for row, value in [(rows[0], 250), *((row, 3 * int(row["file"][-6:-4])) for row in rows[1::9])]:
         image = keras_cnns.preprocess_input(np.full((1, 32, 32, 3), value, np.float32))
         expected = tf.nn.softmax(network(image, training=False))[0].numpy()
@@ -207,7 +208,7 @@ def test_predict_prints_the_good_files_of_a_folder_too(cli, digits_run, tmp_path
     assert f"1 of 3 files could not be classified:\n{files[1]} is empty" in complaint
 
 
-def test_predict_says_which_folder_has_no_images_and_where_no_table_can_be(cli, digits_run, tmp_path):
+def test_predict_names_a_folder_without_images_and_a_table_that_cannot_be_written(cli, digits_run, tmp_path):
     (tmp_path / "empty").mkdir()
     code, _, complaint = cli("predict", digits_run, tmp_path / "empty")
     assert (code, f"{tmp_path}/empty has no images" in complaint) == (2, True)
@@ -235,7 +236,7 @@ def test_a_broken_image_in_training_is_named_and_exits_3(cli, tmp_path):
 def test_debug_shows_the_error_itself(tmp_path):
     from training.errors import UserError
 
-    with pytest.raises(UserError, match="no run folder"):
+    with pytest.raises(UserError, match="not a run folder"):
         main(["--debug", "evaluate", str(tmp_path)])
 
 
@@ -258,7 +259,7 @@ def test_an_unknown_recipe_after_an_option_is_refused(cli):
     assert "no_such_recipe" in complaint
 
 
-def test_states_need_at_least_a_step_between_them(cli, tmp_path):
+def test_there_is_at_least_one_step_between_states(cli, tmp_path):
     code, _, complaint = cli("fit", "googlenet_digits", "--save_steps", 0, "--run", tmp_path / "run")
     assert code == 2
     assert "--save_steps 0: it must be above 0." in complaint

@@ -1,4 +1,4 @@
-"""What becomes of errors on the command lines: a line and an exit code, or with --debug the traceback."""
+"""Errors on the command lines: a line and an exit code, or with --debug the traceback."""
 
 import errno
 import os
@@ -27,7 +27,7 @@ def raising(error):
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "said"),
+    ("error", "code", "message"),
     [
         (DataError("a.png is broken. Remove it."), 3, "error: a.png is broken. Remove it.\n"),
         (EXHAUSTED, 4, "error: out of memory: OOM when allocating tensor. Try half the --batch_size"),
@@ -40,21 +40,21 @@ def raising(error):
         (KeyboardInterrupt(), 130, "the same command resumes"),
     ],
 )
-def test_errors_become_a_line_and_a_code(capsys, error, code, said):
+def test_errors_become_a_line_and_a_code(capsys, error, code, message):
     assert carry_out(raising(error), []) == code
     complaint = capsys.readouterr().err
-    assert said in complaint and "Traceback" not in complaint and "hints" not in complaint
+    assert message in complaint and "Traceback" not in complaint and "hints" not in complaint
     if code != 130:
         with pytest.raises(type(error)):
             carry_out(raising(error), ["--debug"])
 
 
-def test_mistakes_of_the_code_are_not_hidden():
+def test_programming_errors_are_not_hidden():
     with pytest.raises(ZeroDivisionError):
         carry_out(lambda arguments: 1 // 0, [])
 
 
-def test_the_code_of_a_command_is_given_back():
+def test_the_exit_code_of_a_command_is_returned():
     assert carry_out(lambda arguments: None, []) == 0
     assert carry_out(lambda arguments: 7, []) == 7
 
@@ -67,7 +67,7 @@ def test_the_code_of_a_command_is_given_back():
     ],
     ids=["training", "tuning"],
 )
-def test_both_programs_say_what_to_do_without_memory(capsys, monkeypatch, program, commands, words):
+def test_both_programs_suggest_a_fix_when_memory_is_exhausted(capsys, monkeypatch, program, commands, words):
     monkeypatch.setitem(commands, words[0], raising(EXHAUSTED))
     assert program.main(words) == 4
     assert "out of memory" in capsys.readouterr().err
@@ -86,7 +86,7 @@ def test_both_programs_say_what_to_do_without_memory(capsys, monkeypatch, progra
         ("tuning", ["compound", "--list", "--triples", "1.2/1.1"], 2),
     ],
 )
-def test_help_and_mistakes_do_not_wait_for_tensorflow(program, words, code):
+def test_help_and_errors_do_not_wait_for_tensorflow(program, words, code):
     program = f"""
 import sys
 from {program}.__main__ import main
@@ -109,13 +109,13 @@ def test_help_of_a_recipe_shows_its_own_values(capsys):
     assert "(type: float, default: 0.001)" in out and "Passes over the training images. (type: int, default: 20)" in out
 
 
-def test_tensorflow_says_nothing_before_the_command_does():
+def test_tensorflow_prints_nothing_before_the_command_does():
     ended = subprocess.run([sys.executable, "-m", "training", "evaluate", "nothing"], capture_output=True, text=True)
     assert ended.returncode == 2 and ended.stdout == ""
     assert len(ended.stderr.splitlines()) == 1 and ended.stderr.startswith("error: nothing "), ended.stderr
 
 
-def test_standard_error_is_hidden_for_as_long_as_it_is_asked(capfd):
+def test_standard_error_is_hidden_within_the_context_only(capfd):
     with pytest.raises(ImportError), hidden_stderr():
         os.write(2, b"a log line\n")
         raise ImportError
@@ -124,7 +124,7 @@ def test_standard_error_is_hidden_for_as_long_as_it_is_asked(capfd):
 
 
 @pytest.mark.parametrize(
-    ("program", "words", "said"),
+    ("program", "words", "message"),
     [
         (training, ["fit", "digits", "--epochs", "1.5"], "--epochs 1.5: it must be a whole number."),
         (training, ["fit", "digits", "--flip", "maybe"], "--flip maybe: it must be true or false."),
@@ -140,6 +140,6 @@ def test_standard_error_is_hidden_for_as_long_as_it_is_asked(capfd):
         (tuning, ["scale", "--coefficients", "c.json", "--phi", "x"], "--phi x: it must be a finite number."),
     ],
 )
-def test_a_value_that_does_not_fit_is_refused_in_plain_words(program, words, said, capsys):
+def test_an_invalid_value_is_refused_in_plain_words(program, words, message, capsys):
     assert program.main(words) == 2
-    assert capsys.readouterr().err == f"error: {said}\n"
+    assert capsys.readouterr().err == f"error: {message}\n"

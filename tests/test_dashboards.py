@@ -27,7 +27,6 @@ from tests.small_networks import SMALL
 from tests.stripes import DATA, RECIPE, network, run_in
 from training import dashboards
 from training.batches import evaluation_batches, training_batches
-from training.checkpoint import state_of
 from training.dashboards import compare, pictures
 from training.dashboards.probes import activations_of, gradients_of, unchanged
 from training.dashboards.profiling import top_operations
@@ -35,9 +34,13 @@ from training.dashboards.scalars import trained_multiply_adds
 from training.data import load_data
 from training.errors import ResourceError, StateError, UserError
 from training.evaluation import make_evaluation
+from training.inference import trained_network
 from training.loop import train
-from training.recipe import Recipe, prepare_machine
-from training.run import Run, fit
+from training.machine import prepare
+from training.recipe import Recipe
+from training.run import FitOptions, fit
+from training.run_folder import Run
+from training.state import state_of
 
 
 def events(run, split):
@@ -57,9 +60,9 @@ def series(reader, tag):
 
 def train_tiny(folder, boards=(), recipe=RECIPE):
     """Trains the network of test_loop on its stripes: the model and the history."""
-    prepare_machine(recipe)
+    prepare(recipe)
     model = network()
-    return model, train(model, DATA, recipe, run_in(folder, recipe), boards)["history"]
+    return model, train(model, DATA, recipe, run_in(folder, recipe), boards).history
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +89,7 @@ def digits(tmp_path_factory):
         optimizer="adam",
         learning_rate=0.01,
     )
-    return fit(recipe, tmp_path_factory.mktemp("runs") / "digits", picture_epochs=9).folder
+    return fit(recipe, tmp_path_factory.mktemp("runs") / "digits", options=FitOptions(picture_epochs=9)).folder
 
 
 def test_training_with_every_dashboard_gives_the_same_bits_as_with_none(tiny, tmp_path):
@@ -212,7 +215,7 @@ def test_gradient_norms_and_update_are_those_written_down(tmp_path):
     recipe = dataclasses.replace(
         RECIPE, optimizer="sgd", momentum=0.0, schedule="constant", learning_rate=1e-4, batch_size=48, epochs=1
     )
-    prepare_machine(recipe)
+    prepare(recipe)
     model = one_layer()
     kernel, bias = model.get_weights()
     images, targets, _ = next(iter(training_batches(DATA, recipe, 0)))
@@ -382,9 +385,9 @@ def test_the_pictures_of_the_best_epoch_are_those_of_the_network_that_is_deliver
     # The Projector's features are the best epoch's too.
     run = Run.open(digits)
     data = load_data(run.recipe)
-    look = pictures.make_look(run.network(), from_logits=True)
+    look = pictures.make_look(trained_network(run), run.recipe.preprocessing, from_logits=True)
     images = next(iter(evaluation_batches(data.validation, run.recipe)))[0]
-    features = look(keras_cnns.preprocess_input(images, run.recipe.preprocessing))[1].numpy()
+    features = look(images)[1].numpy()
     there = np.loadtxt(digits / "tensorboard" / "validation" / "features.tsv")[: len(features)]
     assert there == pytest.approx(features, rel=1e-4, abs=1e-5)
 

@@ -22,8 +22,8 @@ from training.augment import augment
 from training.batches import evaluation_batches, training_batches
 from training.data_record import DataRecord
 from training.errors import DataError, UserError
+from training.inference import data_error
 from training.recipe import Recipe
-from training.run import data_error
 
 RECIPE = Recipe(image_size=32, batch_size=16)
 

@@ -1,4 +1,4 @@
-"""Several devices, several processes: the same curve and weights as on one, and no process that outlives another."""
+"""Several devices and processes: the same curve and weights as on one, and no process that outlives the others."""
 
 import dataclasses
 import functools
@@ -25,14 +25,16 @@ from training.batches import training_batches
 from training.errors import UserError
 from training.evaluation import make_evaluation
 from training.loop import train
-from training.recipe import Recipe, prepare_machine
-from training.run import Run, fit
+from training.machine import prepare
+from training.recipe import Recipe
+from training.run import fit
+from training.run_folder import Run
 
 SGD = dataclasses.replace(RECIPE, optimizer="sgd", learning_rate=0.1, epochs=2)  # 12 steps
 
 
 class LossOfSteps(keras.callbacks.Callback):
-    """Keeps the loss of each step, which the logs have as the mean of the epoch so far."""
+    """Records the loss of each step; the logs have the mean over the epoch so far."""
 
     def __init__(self):
         super().__init__()
@@ -45,11 +47,11 @@ class LossOfSteps(keras.callbacks.Callback):
 
 
 def trained(folder, recipe, distribution):
-    """The losses by step, the history and the weights of a run on one device or on two."""
+    """Return the losses by step, the history and the weights of a run on one device or on two."""
     recipe = dataclasses.replace(recipe, distribution=distribution)
     strategy = devices.make_strategy(distribution)
     assert strategy.num_replicas_in_sync == (2 if distribution == "mirrored" else 1)
-    prepare_machine(recipe)
+    prepare(recipe)
     folder.mkdir()
     curve = LossOfSteps()
     with strategy.scope():
@@ -58,7 +60,7 @@ def trained(folder, recipe, distribution):
         devices.prepare_network(model, recipe, strategy)
         progress = train(model, DATA, recipe, Run(folder, recipe), [curve])
     state, _ = Run(folder, recipe).checkpoints.load()
-    return curve.losses, progress["history"], state
+    return curve.losses, progress.history, state
 
 
 MIXED = {"mixup": 0.4, "cutmix": 0.4}
@@ -79,7 +81,7 @@ OPTIONS = {
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory):
-    """A function (options) -> what `trained` gives on one device, trained once."""
+    """Return a function (options) -> the result of `trained` on one device, trained once."""
     root = tmp_path_factory.mktemp("one")
     return functools.cache(
         lambda options: trained(root / options, dataclasses.replace(SGD, **OPTIONS[options]), "none")
@@ -116,7 +118,7 @@ def test_the_shares_of_replicas_are_the_batches_of_one_device(workers, replicas,
             np.testing.assert_array_equal(np.concatenate(parts), np.concatenate(others))
 
 
-def test_an_epoch_that_was_longer_before_has_no_steps_left():
+def test_an_epoch_that_used_to_be_longer_has_no_steps_left():
     assert not list(training_batches(DATA, RECIPE, 0, start=9))
 
 
@@ -142,7 +144,7 @@ def test_dropout_masks_of_two_devices_differ(prepared):
     again, _ = strategy.experimental_local_results(step())
     assert 400 < np.count_nonzero(first) < 600
     assert 400 < np.count_nonzero(second) < 600
-    assert np.array_equal(first, second) != prepared  # Keras draws the same mask: this is why they are made to differ
+    assert np.array_equal(first, second) != prepared  # Keras draws the same mask, hence prepare_network
     assert not np.array_equal(first, again)
     if prepared:
         both = np.count_nonzero(np.logical_and(first, second))
@@ -171,7 +173,7 @@ def test_an_uneven_last_batch_counts_once():
     ("wrong", "message"),
     [({"batch_size": 9}, "batch_size=9.*2 devices.*multiple of 2"), ({"jit": True}, "jit=True.*--jit false")],
 )
-def test_what_devices_cannot_do_is_said_before_training(tmp_path, wrong, message):
+def test_what_devices_cannot_do_is_refused_before_training(tmp_path, wrong, message):
     with pytest.raises(UserError, match=message):
         fit(Recipe(image_size=32, distribution="mirrored", **wrong), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -186,7 +188,7 @@ def test_what_devices_cannot_do_is_said_before_training(tmp_path, wrong, message
         '{"cluster": {"worker": ["a:1"]}, "task": {"type": "ps", "index": 0}}',
     ],
 )
-def test_a_wrong_tf_config_is_answered_with_a_right_one(monkeypatch, text):
+def test_the_error_for_a_wrong_tf_config_shows_a_right_one(monkeypatch, text):
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(UserError, match=r"TF_CONFIG is wrong.*should look like.*host2:2222"):
         devices.make_strategy("multiworker")
@@ -221,7 +223,7 @@ def test_one_process_is_the_chief(cluster, task, chief):
     assert devices.is_chief(SimpleNamespace(cluster_resolver=resolver)) == chief
 
 
-def test_a_mistake_in_what_is_launched_is_told_before_anything_starts(capsys, monkeypatch):
+def test_an_error_in_the_launched_command_is_reported_before_anything_starts(capsys, monkeypatch):
     monkeypatch.setattr(launch, "start", None)
     assert main(["launch", "--workers", "2", "fit", "resnet18_digits", "--epoch", "3"]) == 2
     assert "Did you mean --epochs?" in capsys.readouterr().err
@@ -243,7 +245,7 @@ PROCESSES = Recipe(
 
 
 def launched(folder, started):
-    """Runs the recipe in two processes, which are appended to `started` too, and returns the exit code."""
+    """Run the recipe in two processes, which are appended to `started`, and return the exit code."""
 
     def start(command, *, env, stdout, stderr, start_new_session, preexec_fn):
         assert command[:3] == [sys.executable, "-m", "training"]
@@ -260,7 +262,7 @@ def launched(folder, started):
 
 
 def assert_equal_runs(one, other, tolerance):
-    """Compares the curves, the loss of the test and the weights of two run folders."""
+    """Compare the curves, the test loss and the weights of two run folders."""
     metrics, metrics2 = (json.loads((folder / "metrics.json").read_text()) for folder in (one, other))
     assert len(metrics["history"]) == 4
     for logs, logs2 in zip(metrics["history"], metrics2["history"], strict=True):
@@ -273,7 +275,7 @@ def assert_equal_runs(one, other, tolerance):
 
 
 def when_it_has(folder, states, action):
-    """Starts a thread that acts once a run has states of a name."""
+    """Start a thread that acts once a run has a state whose name matches."""
 
     def wait():
         while not list((folder / "states").glob(states)):
@@ -291,7 +293,7 @@ def test_two_processes_train_as_one_although_one_is_killed_and_one_asked_to_stop
     assert launched(folder, started) == 128 + signal.SIGKILL
     assert started[1].returncode == -signal.SIGKILL
     assert started[0].returncode == 7  # by itself, before it would have been killed
-    assert "Another process of this run is gone" in capfd.readouterr().err
+    assert "Another process of this run has ended" in capfd.readouterr().err
     assert not (folder / "metrics.json").exists()
 
     started = []
@@ -314,5 +316,5 @@ def test_two_processes_train_as_one_although_one_is_killed_and_one_asked_to_stop
 
 
 def started_process(started, action):
-    """A function that kills or terminates the second of the processes that will have been started."""
+    """Return a function that kills or terminates the second process that was started."""
     return lambda: getattr(started[1], action)()

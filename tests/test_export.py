@@ -1,4 +1,4 @@
-"""The SavedModel, loaded by a process that knows nothing of this project."""
+"""The SavedModel, loaded by a process without this project."""
 
 import json
 import os
@@ -11,7 +11,8 @@ import pytest
 import tensorflow as tf
 from sklearn.datasets import load_digits
 
-from training.run import Run, predict
+from training.inference import predict, trained_network
+from training.run_folder import Run
 
 CLIENT = """
 import json, re, sys
@@ -57,7 +58,7 @@ print(json.dumps({
 
 @pytest.fixture(scope="module")
 def answers(digits_run, tmp_path_factory):
-    """What the exported model says: the files it was asked, the pixels, and its answers."""
+    """Return the files and pixels that the exported model was given, and its answers."""
     folder = tmp_path_factory.mktemp("client")
     files = []
     for index, (suffix, encode) in enumerate(
@@ -78,7 +79,7 @@ def answers(digits_run, tmp_path_factory):
 
 def test_float_pixels_give_the_networks_probabilities_at_any_size(digits_run, answers):
     _, pixels, answer = answers
-    network = Run.open(digits_run).network()
+    network = trained_network(Run.open(digits_run))
 
     def expected(images):
         normalised = (images / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
@@ -100,11 +101,11 @@ def test_encoded_images_give_names_and_probabilities(digits_run, answers):
         assert [int(name) for name in names] == np.argsort(probabilities)[::-1][:5].tolist()
 
 
-def test_a_broken_image_is_told_by_its_place_in_the_batch_and_a_wrong_number_of_channels_is_refused(answers):
+def test_a_broken_image_is_named_by_its_position_and_a_wrong_number_of_channels_is_refused(answers):
     *decoding, one_channel, four_channels = answers[-1]["refusals"]
     assert len(decoding) == 3
     for message, place in zip(decoding, (0, 2, 1), strict=True):
-        assert f"images[{place}] cannot be decoded: it is no JPEG, PNG, GIF, BMP or WebP image, or is broken" in message
+        assert f"images[{place}] cannot be decoded: it is not a JPEG, PNG, GIF, BMP or WebP image, or" in message
     assert "[1,40,56,1] is not compatible with expected shape [?,?,?,3]" in one_channel
     assert "[1,40,56,4] is not compatible with expected shape [?,?,?,3]" in four_channels
 
@@ -115,5 +116,5 @@ def test_the_largest_image_takes_less_than_500_mb(answers):
 
 def test_the_export_has_the_main_networks_weights_once(digits_run):
     saved = tf.train.list_variables(str(digits_run / "export" / "variables" / "variables"))
-    network = Run.open(digits_run).network()
+    network = trained_network(Run.open(digits_run))
     assert sum(int(np.prod(shape)) for _, shape in saved if shape) == network.count_params() < 6_000_000

@@ -13,28 +13,33 @@ import tensorflow as tf
 from sklearn.datasets import load_digits
 
 import keras_cnns
-from training import run as runs
+from training import inference
 from training.batches import training_batches
 from training.data import Data, Split
 from training.errors import StateError, UserError
 from training.finetuning import freeze, initialize, levels_of
-from training.loop import make_train_step, train
-from training.recipe import Recipe, prepare_machine
-from training.run import Run
+from training.loop import train
+from training.machine import prepare, resolve
+from training.recipe import Recipe
+from training.run import FitOptions, fit
+from training.run_folder import Run
+from training.step import make_train_step
 
 CAFFE_MEAN = (103.939, 116.779, 123.68)  # blue, green, red
-RECIPE = Recipe(
-    model="ResNetCIFAR",
-    model_args={"depth": 8},
-    image_size=12,
-    batch_size=32,
-    epochs=14,
-    crop="pad",
-    optimizer="adam",
-    learning_rate=0.01,
-    preprocessing="caffe",
-    precision="float32",
-).resolved()
+RECIPE = resolve(
+    Recipe(
+        model="ResNetCIFAR",
+        model_args={"depth": 8},
+        image_size=12,
+        batch_size=32,
+        epochs=14,
+        crop="pad",
+        optimizer="adam",
+        learning_rate=0.01,
+        preprocessing="caffe",
+        precision="float32",
+    )
+)
 # Ten steps of plain SGD, from scratch and of the head alone, each with the best learning rate of those in the docs.
 SCRATCH = dataclasses.replace(RECIPE, epochs=1, crop="center", optimizer="sgd", momentum=0.0, learning_rate=2.0)
 TUNE = dataclasses.replace(SCRATCH, preprocessing="auto", learning_rate=1.0)
@@ -90,8 +95,8 @@ def loss_and_accuracy(logits, labels):
 
 def trained(folder, data, recipe, start=lambda model: None):
     """Train a network that `start` has prepared and return it and its run."""
-    recipe = recipe.resolved()
-    prepare_machine(recipe)
+    recipe = resolve(recipe)
+    prepare(recipe)
     model = recipe.build(len(data.class_names))
     start(model)
     folder.mkdir()
@@ -155,21 +160,17 @@ def high_run(low_run, tmp_path_factory):
     shutil.copy(low_run.best, source)
     recipe = dataclasses.replace(TUNE, init=str(source), freeze="backbone")
     stop = StopInStep(3)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "load_data", lambda recipe, **_: HIGH)
-        with pytest.raises(KeyboardInterrupt):
-            runs.fit(recipe, folder / "run", save_steps=2, callbacks=[stop])
-        keras_cnns.save_weights(small(), source)
-        run = runs.fit(recipe, folder / "run", callbacks=[StopInStep(None)])
+    with pytest.raises(KeyboardInterrupt):
+        fit(recipe, folder / "run", data=HIGH, callbacks=[stop], options=FitOptions(save_steps=2))
+    keras_cnns.save_weights(small(), source)
+    run = fit(recipe, folder / "run", data=HIGH, callbacks=[StopInStep(None)])
     return run, stop.first
 
 
 def test_a_frozen_backbone_beats_training_from_scratch(low_run, high_run, tmp_path):
     tuned = json.loads(high_run[0].metrics.read_text())["test"]["accuracy"]
     _, scratch = trained(tmp_path / "scratch", HIGH, SCRATCH)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "load_data", lambda recipe, **_: HIGH)
-        accuracy = runs.evaluate(scratch).accuracy
+    accuracy = inference.evaluate(scratch, data=HIGH).accuracy
     print(f"fine-tuned {tuned:.2%}, from scratch {accuracy:.2%}")
     assert tuned > accuracy + 0.05
 
@@ -193,7 +194,7 @@ def test_the_preprocessing_mode_of_the_file_is_used_everywhere(low_run, high_run
     run, first_loss = high_run
     assert run.recipe.preprocessing == "caffe"
     # Training: the frozen backbone and the initial head give the loss of the first step.
-    prepare_machine(run.recipe)
+    prepare(run.recipe)
     network = run.recipe.build(5)
     keras_cnns.load_weights(network, low_run.best, keep=("head_dense/",))
     order = next(iter(training_batches(HIGH, run.recipe, 0)))[2].numpy()
@@ -209,15 +210,13 @@ def test_the_preprocessing_mode_of_the_file_is_used_everywhere(low_run, high_run
     pixels, x, labels = batch(HIGH.test, HIGH.test.size)
     logits = network(x, training=False).numpy()
     loss, accuracy = loss_and_accuracy(logits, labels)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "load_data", lambda recipe, **_: HIGH)
-        evaluation = runs.evaluate(run)
+    evaluation = inference.evaluate(run, data=HIGH)
     assert (evaluation.loss, evaluation.accuracy) == (pytest.approx(loss, rel=1e-4), pytest.approx(accuracy))
     file = tmp_path / "digit.png"
     image = next(iter(HIGH.test.load(None)))[0]
     tf.io.write_file(str(file), tf.io.encode_png(image))
     expected = softmax(logits)
-    [found] = runs.predict(run, [file])
+    [found] = inference.predict(run, [file])
     np.testing.assert_allclose([dict(found)[name] for name in HIGH.class_names], expected[0], atol=1e-5)
     served = tf.saved_model.load(str(run.export)).signatures
     np.testing.assert_allclose(
@@ -232,9 +231,7 @@ def test_gradual_unfreezing_is_a_second_run_initialized_from_the_first(high_run,
     recipe = dataclasses.replace(
         TUNE, init=str(first.folder), freeze="stem..stage2", backbone_rate=0.1, optimizer="adam", learning_rate=0.01
     )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "load_data", lambda recipe, **_: HIGH)
-        second = runs.fit(recipe, tmp_path / "second")
+    second = fit(recipe, tmp_path / "second", data=HIGH)
     before, after = saved(first), saved(second)
     same = {name for name in after if np.array_equal(before[name], after[name])}
     assert same == {name for name in after if name.startswith(("stem_", "stage1_", "stage2_"))}
@@ -368,7 +365,7 @@ def test_weights_of_another_network_are_refused_and_change_nothing(tmp_path, low
     with pytest.raises(UserError, match=r"stem_conv/kernel is \(5, 5, 3, 16\) in the file.*or pass other weights"):
         initialize(small(), tmp_path / "wide.safetensors")
     with pytest.raises(UserError, match=r"asks for the preprocessing mode 'none'.*Pass --preprocessing"):
-        Recipe(init=str(tmp_path / "wide.safetensors")).resolved()
+        resolve(Recipe(init=str(tmp_path / "wide.safetensors")))
     with pytest.raises(UserError, match=r"there is no .*best.safetensors. Pass a folder of a run"):
         initialize(small(), tmp_path)
     low_run.write("recipe.json", "[]")

@@ -82,6 +82,21 @@ TESTED_IN = {
     "tuning/workers.py": "test_tuning.py",
 }
 
+# The modules of training, floor by floor from the ground: a module may import those on lower floors only.
+FLOORS = (
+    ("digits", "errors", "forward", "interruption", "optimization"),
+    ("devices", "files", "image_file", "launch", "recipe", "scaling", "state"),
+    ("checkpoint", "command_line", "convert", "dashboards.log", "data_record"),
+    ("dashboards.graph", "dashboards.hparams", "dashboards.profiling", "dashboards.scalars", "data", "run_folder"),
+    ("augment", "check_data", "dashboards.pictures", "datasets", "export", "finetuning", "recipes"),
+    ("batches", "machine", "step"),
+    ("dashboards.probes", "evaluation"),
+    ("dashboards", "inference", "loop"),
+    ("dashboards.compare", "run"),
+    ("benchmark",),
+    ("__main__",),
+)
+
 
 def sources(*folders):
     paths = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
@@ -132,6 +147,43 @@ def test_modules_of_keras_cnns_import_in_one_direction(path):
     module = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     ours = {name.partition(".")[2].split(".")[0] for name in imports(everywhere(path)) if name.startswith("keras_cnns")}
     assert ours <= MAY_IMPORT[module]
+
+
+FLOOR_OF = {module: number for number, floor in enumerate(FLOORS) for module in floor}
+IN_TRAINING = {
+    ".".join(path.relative_to(ROOT / "training").with_suffix("").parts).removesuffix(".__init__"): path
+    for path in (ROOT / "training").rglob("*.py")
+    if path != ROOT / "training" / "__init__.py"
+}
+
+
+def module_of(name):
+    """The module of training that a dotted name is in, as `FLOORS` has it: "dashboards.log" for
+    "training.dashboards.log.Board"; None for any other name."""
+    words = name.split(".")
+    names = [".".join(words[1:end]) for end in (3, 2)] if words[0] == "training" else []
+    return next((module for module in names if module in IN_TRAINING), None)
+
+
+def test_every_module_of_training_is_on_one_floor():
+    assert sorted(module for floor in FLOORS for module in floor) == sorted(IN_TRAINING)
+
+
+@pytest.mark.parametrize("module", IN_TRAINING)
+def test_modules_of_training_import_lower_floors_only(module):
+    used = set(map(module_of, imports(everywhere(IN_TRAINING[module])))) - {None}
+    assert not [name for name in used if FLOOR_OF[name] >= FLOOR_OF[module]]
+
+
+@pytest.mark.parametrize("module", ["run_folder", "recipes", "command_line"])
+def test_recipes_and_run_folders_need_neither_tensorflow_nor_networks(module):
+    """Nor does anything that they import; what a function imports counts when it is called."""
+    found, waiting = set(), [module]
+    while waiting:
+        names = set(imports(at_import(ast.parse(IN_TRAINING[waiting.pop()].read_text()))))
+        waiting += [other for name in names - found if (other := module_of(name))]
+        found |= names
+    assert not {name.split(".")[0] for name in found} & {"tensorflow", "keras", "keras_cnns"}
 
 
 @pytest.mark.parametrize("path", sources("keras_cnns"))

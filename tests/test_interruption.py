@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: noted where something is unsaved, else the end of the process, and a second one always."""
+"""Ctrl-C and SIGTERM: noted while something is unsaved; otherwise, and on a second signal, they end the process."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ def handlers():
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_the_first_signal_is_noted_and_handlers_are_put_back(number):
+def test_the_first_signal_is_noted_and_handlers_are_restored(number):
     before = handlers()
     with Interruption() as interruption:
         assert interruption.signal is None
@@ -35,7 +35,7 @@ def test_the_first_signal_is_noted_and_handlers_are_put_back(number):
     assert handlers() == before
 
 
-def test_where_nothing_is_unsaved_a_signal_is_the_end_even_if_it_came_before():
+def test_a_signal_stops_what_has_nothing_unsaved_even_if_it_came_before():
     with Interruption() as interruption:
         with pytest.raises(Stopped) as stopped, interruption.at_once():
             os.kill(os.getpid(), signal.SIGTERM)
@@ -64,7 +64,7 @@ def test_a_command_ends_at_once_with_a_line_and_the_code_of_the_signal(capsys, n
 
 
 def ended(block, signals):
-    """The exit code of a process after signals, and what it wrote."""
+    """Return the exit code of a process after signals, and its output."""
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM.format(block)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -79,14 +79,14 @@ def ended(block, signals):
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_the_second_signal_leaves_at_once(number):
+def test_the_second_signal_exits_at_once(number):
     code, complaint = ended("Interruption().__enter__()", [number, number])
     assert code == 128 + number
-    assert "once more to leave at once" in complaint
+    assert "repeat the signal to exit at once" in complaint
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_while_modules_are_imported_a_signal_leaves_without_a_traceback(number):
+def test_a_signal_during_imports_exits_without_a_traceback(number):
     assert ended("leave_at_once()", [number]) == (128 + number, "")
 
 
@@ -104,7 +104,7 @@ runpy.run_module("{}", run_name="__main__", alter_sys=True)
 
 
 @pytest.mark.parametrize("name", ["training", "tuning"])
-def test_the_programs_see_to_signals_before_their_other_imports(name):
+def test_the_programs_handle_signals_before_their_other_imports(name):
     process = subprocess.run(
         [sys.executable, "-c", INTERRUPTED.format(name)], capture_output=True, text=True, timeout=60
     )

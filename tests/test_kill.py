@@ -1,4 +1,4 @@
-"""A run that is killed, at whatever moment, and started again ends with the bits of one that was not."""
+"""A run that is killed at any time and started again ends with the same bits as one that was not."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ NAMED = [("batch", 6), ("write", 1), ("before_rename", 2), ("after_rename", 1), 
 
 
 def trained(folder, point="never", count=1, epochs=3):
-    """The exit code of a run that is killed at a point, which may also be a number of seconds."""
+    """Return the exit code of a run that is killed at a point, or after a number of seconds."""
     with open(f"{folder}.log", "a") as log:
         process = Forked(train, folder, point, count, epochs, stdout=log.fileno(), stderr=log.fileno())
     if isinstance(point, float):
@@ -27,7 +27,7 @@ def trained(folder, point="never", count=1, epochs=3):
 
 
 def outcome(folder):
-    """Everything that a finished run has but times: JSON values, arrays, the digest of the best weights' file."""
+    """Return all of a finished run except times: JSON values, arrays, the digest of the best weights."""
     arrays, progress = Checkpoints(folder / "states").load()
     best = folder / "best.safetensors"
     arrays |= {f"best/{name}": array for name, array in safetensors.numpy.load_file(best).items()}

@@ -1,4 +1,4 @@
-"""`launch` and its workers: signals reach them, and none of them outlives it. The workers here are small programs."""
+"""`launch` and its workers: signals reach them, and none outlives it. The workers here are small programs."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ FAILS = "import sys; sys.exit('the reason')"
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """A function (programs, signals) -> the exit code of launch; a program None cannot be started.
+    """Return a function (programs, signals) -> exit code of launch; None stands for a program that cannot be started.
 
     The signals are sent once every program has begun. Afterwards none of them may be left.
     """
@@ -32,9 +32,9 @@ def run(tmp_path, monkeypatch):
     def run(programs, signals=()):
         marks = [tmp_path / f"begun{number}" for number in range(len(programs))]
 
-        def start(arguments, addresses, worker, complaints):
+        def start(arguments, addresses, worker, stderr):
             command = [sys.executable, "-c", programs[worker], marks[worker]]
-            processes.append(subprocess.Popen(command, stderr=complaints, start_new_session=True))
+            processes.append(subprocess.Popen(command, stderr=stderr, start_new_session=True))
             return processes[-1]
 
         def send():
@@ -63,20 +63,20 @@ def run(tmp_path, monkeypatch):
         ([FAILS, IGNORES], [], 1),
     ],
 )
-def test_no_worker_outlives_launch_which_has_the_code_of_the_signal_or_of_the_first_to_fail(
+def test_no_worker_outlives_launch_which_exits_with_the_signal_or_the_code_of_the_first_failure(
     run, programs, signals, code
 ):
     assert run(programs, signals) == code
 
 
-def test_what_became_of_a_worker_is_told(run, capfd):
+def test_the_failure_of_a_worker_is_reported(run, capfd):
     assert run([SAVES, DIES]) == 137
     assert "worker 1 was killed by SIGKILL; the same command resumes" in capfd.readouterr().err
     assert run([SAVES, FAILS]) == 1
     assert "worker 1 failed:\nthe reason" in capfd.readouterr().err
 
 
-def test_a_worker_that_cannot_be_started_takes_the_others_along(run):
+def test_a_worker_that_cannot_be_started_ends_the_others(run):
     with pytest.raises(TypeError):
         run([SAVES, None])
 

@@ -11,14 +11,16 @@ import tensorflow as tf
 
 import keras_cnns
 from tests.stripes import DATA, RECIPE, network, run_in
+from training import loop
 from training.errors import DivergedError, Interrupted, UserError
 from training.evaluation import in_top, make_evaluation
-from training.loop import make_train_step, train
-from training.recipe import prepare_machine
+from training.loop import train
+from training.machine import prepare
+from training.step import make_train_step
 
 
 def trained(folder, recipe=RECIPE, callbacks=(), heads=True):
-    prepare_machine(recipe)
+    prepare(recipe)
     model = network(heads)
     return model, train(model, DATA, recipe, run_in(folder, recipe), callbacks)
 
@@ -95,9 +97,23 @@ def test_an_evaluation_can_be_stopped_before_a_batch():
     assert evaluate(DATA.validation).images == 16
 
 
+def test_validation_stops_at_the_batch_in_which_a_signal_comes(tmp_path, monkeypatch):
+    answers = []
+
+    def evaluate(split, stop):
+        answers.append(stop())
+        os.kill(os.getpid(), signal.SIGTERM)
+        answers.append(stop())
+
+    monkeypatch.setattr(loop, "make_evaluation", lambda *_: evaluate)
+    with pytest.raises(Interrupted):
+        trained(tmp_path / "run")
+    assert answers == [False, True]
+
+
 def test_resuming_after_a_signal_at_any_time_equals_an_uninterrupted_run(tmp_path):
     def run(name, stop=None, data=DATA):
-        prepare_machine(FULL)
+        prepare(FULL)
         model, note = network(), Note()
         early = keras.callbacks.EarlyStopping(monitor="val_loss", patience=2, restore_best_weights=True)
         best = keras.callbacks.ModelCheckpoint(
@@ -133,7 +149,7 @@ def test_resuming_after_a_signal_at_any_time_equals_an_uninterrupted_run(tmp_pat
         run_in(tmp_path / name, FULL).checkpoints.load() for name in ("whole", "parts")
     )
     assert progress2 == progress
-    assert progress["callbacks"]["ModelCheckpoint0"]["best"] == max(logs["val_accuracy"] for logs in whole["history"])
+    assert progress["callbacks"]["ModelCheckpoint0"]["best"] == max(logs["val_accuracy"] for logs in whole.history)
     assert arrays2.keys() == arrays.keys()
     for name in arrays:
         np.testing.assert_array_equal(arrays2[name], arrays[name], err_msg=name)
@@ -149,7 +165,7 @@ def assert_equal_bits(one, other):
 
 def test_it_learns(straight):
     _, model, progress, _ = straight
-    assert progress["history"][-1]["val_accuracy"] >= 0.9
+    assert progress.history[-1]["val_accuracy"] >= 0.9
     assert model.get_layer("block_conv").compute_dtype == "float32"
     assert not isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
 
@@ -158,7 +174,7 @@ def test_it_learns(straight):
 def test_it_learns_in_half_precision(tmp_path, precision):
     recipe = dataclasses.replace(RECIPE, precision=precision, epochs=6)
     model, progress = trained(tmp_path / "run", recipe)
-    assert progress["history"][-1]["val_accuracy"] >= 0.9
+    assert progress.history[-1]["val_accuracy"] >= 0.9
     assert model.get_layer("block_conv").compute_dtype == precision.removeprefix("mixed_")
     assert model.get_layer("head_dense").compute_dtype == "float32"
     scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
@@ -168,7 +184,7 @@ def test_it_learns_in_half_precision(tmp_path, precision):
 def test_the_loss_is_the_main_plus_the_weighted_auxiliary_losses_and_all_are_logged(tmp_path, straight):
     other = dataclasses.replace(RECIPE, epochs=1, aux_weight=0.7)
     for weight, progress in ((0.3, straight[2]), (0.7, trained(tmp_path / "run", other)[1])):
-        for logs in progress["history"]:
+        for logs in progress.history:
             assert logs["loss"] == pytest.approx(logs["main_loss"] + weight * logs["aux1_loss"], rel=1e-5)
             assert set(logs) == {
                 "loss",
@@ -223,7 +239,7 @@ def test_regularization_is_part_of_the_loss(tmp_path):
 
 def test_a_network_with_one_output_logs_no_heads(tmp_path):
     _, progress = trained(tmp_path / "run", dataclasses.replace(RECIPE, epochs=1), heads=False)
-    assert set(progress["history"][0]) == {"loss", "accuracy", "val_loss", "val_accuracy", "val_top5_accuracy"}
+    assert set(progress.history[0]) == {"loss", "accuracy", "val_loss", "val_accuracy", "val_top5_accuracy"}
 
 
 def test_equal_runs_give_equal_bits_and_seeds_differ(tmp_path, straight):
@@ -257,11 +273,11 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path, straight):
 
 def test_the_best_epoch_is_kept_with_ties_broken_by_the_loss(straight):
     folder, _, progress, note = straight
-    scores = [(logs["val_accuracy"], -logs["val_loss"]) for logs in progress["history"]]
-    assert progress["best_epoch"] == 1 + scores.index(max(scores))
+    scores = [(logs["val_accuracy"], -logs["val_loss"]) for logs in progress.history]
+    assert progress.best_epoch == 1 + scores.index(max(scores))
     best = network()
-    assert keras_cnns.load_weights(best, folder / "best.safetensors")["epoch"] == str(progress["best_epoch"])
-    np.testing.assert_array_equal(best.get_layer("head_dense").kernel, note.kernels[progress["best_epoch"]])
+    assert keras_cnns.load_weights(best, folder / "best.safetensors")["epoch"] == str(progress.best_epoch)
+    np.testing.assert_array_equal(best.get_layer("head_dense").kernel, note.kernels[progress.best_epoch])
 
 
 def test_keras_callbacks_find_out_whether_more_is_better(tmp_path):
@@ -275,10 +291,10 @@ def test_keras_callbacks_find_out_whether_more_is_better(tmp_path):
     model, progress = trained(
         tmp_path / "run", dataclasses.replace(RECIPE, epochs=6, schedule="constant"), [early, reduce, *keep]
     )
-    assert progress["epoch"] == 2
+    assert progress.epoch == 2
     assert float(model.optimizer.learning_rate) == pytest.approx(0.005)
     for best, keeper in zip((max, min), keep, strict=True):
-        assert keeper.best == best(logs[keeper.monitor] for logs in progress["history"])
+        assert keeper.best == best(logs[keeper.monitor] for logs in progress.history)
     saved = keras.models.load_model(whole)
     saved.load_weights(weights)
     assert type(saved.optimizer) is keras.optimizers.Adam
@@ -304,13 +320,18 @@ def test_the_learning_rate_warms_up_and_falls(straight):
     np.testing.assert_allclose(straight[3].rates, expected, rtol=1e-5, atol=1e-9)
 
 
+def test_progress_is_saved_in_the_form_of_earlier_versions():
+    names = ["epoch", "step", "totals", "best_epoch", "best", "history", "done"]
+    assert list(dataclasses.asdict(loop.Progress())) == names
+
+
 def test_means_are_over_the_steps_that_were_summed(tmp_path, straight):
     run = run_in(tmp_path / "run", LONG)
     arrays, progress = run_in(straight[0], LONG).checkpoints.load()
     # Nine steps of the last epoch, which now has six.
     progress |= {"epoch": 5, "step": 9, "totals": {"accuracy": 4.5}, "history": progress["history"][:5]}
     run.checkpoints.save(arrays, progress)
-    assert trained(tmp_path / "run", LONG)[1]["history"][5]["accuracy"] == 0.5
+    assert trained(tmp_path / "run", LONG)[1].history[5]["accuracy"] == 0.5
 
 
 def test_weights_that_are_not_finite_are_never_the_best(tmp_path):

@@ -11,9 +11,9 @@ import tensorflow as tf
 import keras_cnns
 from tests.stripes import DATA, RECIPE, network
 from training.batches import training_batches
-from training.loop import average_of, make_train_step
 from training.optimization import current_rate, learning_rate, make_optimizer, plateau
 from training.recipe import Recipe
+from training.step import average_of, make_train_step
 
 IMAGES = tf.constant(np.random.RandomState(0).uniform(0, 255, (8, 8, 8, 3)), tf.float32)
 TARGETS = tf.one_hot([0, 1] * 4, 2)
@@ -24,7 +24,7 @@ def rates(steps, **fields):
     return [float(schedule(step)) for step in steps]
 
 
-def test_steps_fall_with_the_first_step_of_a_milestone():
+def test_the_schedule_steps_drops_at_the_first_step_after_a_milestone():
     fields = {"schedule": "steps", "milestones": [3.0, 5.0], "decay_rate": 0.1}
     np.testing.assert_allclose(rates([0, 11, 12, 19, 20, 39], **fields), [0.5, 0.5, 0.05, 0.05, 0.005, 0.005])
 
@@ -49,7 +49,7 @@ def test_a_saved_optimizer_has_its_schedule(schedule):
 
 
 def step(steps=1, **fields):
-    """A network before and after steps of a recipe: ({path: array}, {path: array}, its average)."""
+    """Return a network before and after steps of a recipe: ({path: array}, {path: array}, its average)."""
     keras.utils.set_random_seed(0)
     recipe = dataclasses.replace(RECIPE, learning_rate=0.1, schedule="constant", **fields)
     model = network()
@@ -117,7 +117,7 @@ def test_clipping_shrinks_the_whole_gradient_to_the_norm():
     assert np.sqrt(sum(np.sum(np.square(change)) for change in moved)) == pytest.approx(0.1 * 0.01, rel=1e-3)
 
 
-def test_the_average_starts_slowly_and_takes_moving_statistics():
+def test_the_average_starts_slowly_and_includes_moving_statistics():
     history, averaged = step(3, optimizer="sgd", ema=0.2)
     for path, expected in history[0].items():
         for count, values in enumerate(history[1:], 1):
@@ -127,7 +127,7 @@ def test_the_average_starts_slowly_and_takes_moving_statistics():
     assert any("moving_variance" in path for path in averaged)
 
 
-def test_l2_is_a_keras_run_with_a_regularizer():
+def test_l2_equals_a_keras_run_with_a_regularizer():
     """Three steps of Keras's own training, with L2(decay / 2), whose gradient is decay times the weight."""
     fields = {"optimizer": "sgd", "momentum": 0.9, "nesterov": True, "learning_rate": 0.1, "schedule": "constant"}
     recipe = dataclasses.replace(RECIPE, weight_decay=0.02, **fields)
@@ -187,7 +187,7 @@ def test_a_step_that_overflows_in_float16_changes_no_weight_and_leaves_the_avera
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
-def test_plateau_decays_after_epochs_without_a_rise(precision):
+def test_plateau_decays_after_epochs_without_improvement(precision):
     keras.mixed_precision.set_global_policy(precision)
     recipe = Recipe(learning_rate=0.8, schedule="plateau", decay_rate=0.5, decay_epochs=2.0)
     model = network()

@@ -12,6 +12,7 @@ import keras_cnns
 from training.__main__ import parse
 from training.augment import augment, crop, mix
 from training.data import scaled_sides
+from training.machine import resolve
 from training.optimization import learning_rate, make_optimizer
 from training.recipe import Recipe
 from training.recipes import RECIPES
@@ -28,7 +29,7 @@ def test_every_recipe_can_be_run(name, tmp_path):
     if recipe.freeze:
         safetensors.numpy.save_file({"kernel": np.zeros(1, "float32")}, tmp_path / "weights.safetensors")
         recipe = dataclasses.replace(recipe, init=str(tmp_path / "weights.safetensors"))
-    recipe = recipe.resolved()
+    recipe = resolve(recipe)
     assert "auto" not in dataclasses.asdict(recipe).values()
     image = augment(IMAGE, recipe, KEY)
     assert image.shape == (recipe.image_size, recipe.image_size, 3)

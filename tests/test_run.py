@@ -14,10 +14,13 @@ import tensorflow as tf
 
 import keras_cnns
 from tests import photos as tiny
-from training import checkpoint, devices, run
+from training import checkpoint, files, inference, machine, run
 from training.__main__ import main
 from training.data_record import DataRecord
 from training.errors import Interrupted, UserError
+from training.finetuning import trained_on
+from training.loop import Progress
+from training.run_folder import Run
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +30,7 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def small_run(photos, tmp_path_factory):
-    """The folder of a run of a small network."""
+    """Return the folder of a run of a small network."""
     folder = tmp_path_factory.mktemp("runs") / "small"
     assert tiny.fit(photos, folder) == 0
     return folder
@@ -35,39 +38,39 @@ def small_run(photos, tmp_path_factory):
 
 @pytest.fixture
 def finished(small_run, tmp_path):
-    """A copy of it."""
+    """Return a copy of that folder."""
     return shutil.copytree(small_run, tmp_path / "run")
 
 
 @pytest.fixture
 def fit(photos):
-    """Carries out `fit` on the photographs: (folder, *options) -> exit code."""
+    """Return a function (folder, *options) -> exit code of `fit` on the photographs."""
     return lambda folder, *options: tiny.fit(photos, folder, *options)
 
 
 @pytest.fixture
 def unfinished(finished):
-    """A run that has been trained but not evaluated yet."""
+    """Return the folder of a run that has been trained but not evaluated yet."""
     (finished / "metrics.json").unlink()
     return finished
 
 
-def test_a_folder_in_use_is_refused_with_who_uses_it(unfinished, capsys, fit):
-    with checkpoint.locked(unfinished):
+def test_a_folder_in_use_is_refused_with_the_process_that_uses_it(unfinished, capsys, fit):
+    with files.locked(unfinished):
         assert fit(unfinished) == 2
     complaint = capsys.readouterr().err
     assert f"{unfinished} is in use by process " in complaint
     assert "another folder" in complaint
-    with checkpoint.locked(unfinished):
-        pass  # nobody has it now
+    with files.locked(unfinished):
+        pass  # it is free again
 
 
-def test_what_a_killed_process_left_half_written_is_removed(unfinished):
+def test_unfinished_files_of_a_killed_process_are_removed(unfinished):
     for name in ("recipe.json.tmp-1", "states/epoch0001-step000001-00.safetensors.tmp-1"):
         (unfinished / name).write_text("half")
     (unfinished / "export.tmp-1").mkdir()
     before = sorted(path.name for path in (unfinished / "states").iterdir() if "tmp" not in path.name)
-    with checkpoint.locked(unfinished):
+    with files.locked(unfinished):
         assert not list(unfinished.rglob("*.tmp-*"))
     assert sorted(path.name for path in (unfinished / "states").iterdir()) == before
 
@@ -85,7 +88,7 @@ def test_other_versions_are_refused_unless_forced(unfinished, capsys, fit):
 
 
 def test_a_disk_that_is_too_small_is_found_before_the_first_step(tmp_path, monkeypatch, capsys, fit):
-    monkeypatch.setattr(checkpoint, "free_bytes", lambda path: 2**20)
+    monkeypatch.setattr(files, "free_bytes", lambda path: 2**20)
     needed = []
     for options in ((), ("--ema", "0.9")):
         assert fit(tmp_path / "run", "--model_args", '{"depth": 8, "width": 4}', *options) == 4
@@ -97,16 +100,16 @@ def test_a_disk_that_is_too_small_is_found_before_the_first_step(tmp_path, monke
     assert needed[1] / needed[0] == pytest.approx(19 / 15, rel=0.02)  # the average is in each of four states
 
 
-def test_a_folder_that_cannot_be_made_is_a_lack_of_resources(tmp_path, monkeypatch, capsys, fit):
+def test_a_folder_that_cannot_be_created_is_a_resource_error(tmp_path, monkeypatch, capsys, fit):
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(run.Path, "mkdir", refuse)
+    monkeypatch.setattr(Path, "mkdir", refuse)
     assert fit(tmp_path / "run") == 4
     assert "could not be written: permission denied" in capsys.readouterr().err
 
 
-def test_out_of_memory_names_what_to_make_smaller(tmp_path, monkeypatch, capsys, fit):
+def test_out_of_memory_names_what_to_reduce(tmp_path, monkeypatch, capsys, fit):
     def exhausted(*_, **__):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor with shape[32,64]\ndump")
 
@@ -118,15 +121,15 @@ def test_out_of_memory_names_what_to_make_smaller(tmp_path, monkeypatch, capsys,
     assert "dump" not in complaint
 
 
-def test_a_loss_that_is_no_number_exits_6_and_names_the_images(tmp_path, capsys, fit):
+def test_a_non_finite_loss_exits_6_and_names_the_images(tmp_path, capsys, fit):
     assert fit(tmp_path / "run", "--optimizer", "sgd", "--learning_rate", "1e30", "--warmup_epochs", "0") == 6
     complaint = capsys.readouterr().err
     assert re.search(r"of epoch 1, at a learning rate of \S+e\+\d+. The images were .*/\d+.png, ", complaint)
-    assert "state()" not in complaint  # the dashboards remember nothing
+    assert "state()" not in complaint  # the dashboards have no state
     assert "No weights and 0 states are kept" in complaint
 
 
-def test_every_state_damaged_is_a_damaged_run(unfinished, capsys, fit):
+def test_a_run_without_an_undamaged_state_is_damaged(unfinished, capsys, fit):
     for file in (unfinished / "states").iterdir():
         file.write_bytes(file.read_bytes()[:100])
     assert fit(unfinished) == 5
@@ -135,7 +138,7 @@ def test_every_state_damaged_is_a_damaged_run(unfinished, capsys, fit):
     assert "--overwrite" in complaint
 
 
-def test_a_damaged_newest_state_costs_the_steps_since_the_one_before(unfinished, small_run, capsys, fit):
+def test_a_damaged_newest_state_costs_the_steps_since_the_previous_one(unfinished, small_run, capsys, fit):
     newest = checkpoint.Checkpoints(unfinished / "states").files()[0]
     newest.write_bytes(newest.read_bytes()[:-1])
     assert fit(unfinished) == 0
@@ -157,7 +160,7 @@ def test_damaged_weights_are_not_evaluated(unfinished, capsys):
 
 
 def damages(content):
-    """Ways in which a file is damaged."""
+    """Return {damage: damaged content of a file}."""
     return {
         "empty": b"",
         "no UTF-8": b"\xff" + content,
@@ -202,10 +205,10 @@ def test_a_damaged_file_of_a_run_is_named(name, commands, finished, photos, caps
 
 
 def test_files_of_another_run_are_found(small_run, finished, photos, tmp_path, capsys, fit):
-    """Each of the same network and with whole checksums."""
-    theirs = run.Run(tmp_path, dataclasses.replace(run.Run.open(small_run).recipe, learning_rate=0.5))
-    ours = run.Run.open(finished)
-    network = ours.network()
+    """Each file is of the same network and has a valid checksum."""
+    theirs = Run(tmp_path, dataclasses.replace(Run.open(small_run).recipe, learning_rate=0.5))
+    ours = Run.open(finished)
+    network = inference.trained_network(ours)
     results, (arrays, progress) = ours.results(), ours.checkpoints.load()
 
     def check(commands, words):
@@ -224,7 +227,7 @@ def test_files_of_another_run_are_found(small_run, finished, photos, tmp_path, c
     keras_cnns.save_weights(network, ours.best, {"recipe": theirs.digest, "classes": classes})
     check(reading, "best.safetensors does not belong to the recipe.json")
     keras_cnns.save_weights(network, ours.best, {"recipe": ours.digest, "classes": classes})
-    check(["fit"], "best.safetensors is damaged")  # whole, but not the one that was tested
+    check(["fit"], "best.safetensors is damaged")  # undamaged, but not the one that was tested
     (finished / "classes.json").write_text(json.dumps(["cat", "dog", "fux"]))
     check(reading, "best.safetensors does not belong to the classes.json")
     (finished / "recipe.json").write_text(ours.recipe.to_json().replace('"image_size": 8', '"image_size": 9'))
@@ -237,7 +240,7 @@ def test_files_of_another_run_are_found(small_run, finished, photos, tmp_path, c
     check(["fit"], "metrics.json is damaged, or does not belong")
     for file in ours.checkpoints.files():
         file.unlink()
-    check(["fit"], "states is missing, or empty")
+    check(["fit"], "states is missing or empty")
     for file in ours.checkpoints.files():
         file.unlink()
     theirs = checkpoint.Checkpoints(ours.checkpoints.folder, theirs.digest)
@@ -250,14 +253,14 @@ def test_a_finished_run_gets_its_export_back(finished, capsys, fit):
     for damage in (shutil.rmtree, lambda export: (export / "saved_model.pb").write_bytes(b"")):
         damage(finished / "export")
         assert fit(finished) == 0
-        assert f"{finished / 'export'} is missing or damaged, and written again" in capsys.readouterr().out
+        assert f"{finished / 'export'} is missing or damaged, and is written again" in capsys.readouterr().out
         assert tf.saved_model.load(str(finished / "export")).signatures
     assert fit(finished) == 0
     assert "written again" not in capsys.readouterr().out
 
 
 class StopInStep(keras.callbacks.Callback):
-    """Ends the process's work in a step, as a kill would."""
+    """Stops the training in a step, as a kill would."""
 
     def __init__(self, step):
         super().__init__()
@@ -275,31 +278,32 @@ class StopInStep(keras.callbacks.Callback):
 
 
 def test_the_same_call_resumes_on_another_machine_and_without_init(small_run, photos, tmp_path, monkeypatch, capsys):
-    """In the default folder, where "auto" is decided otherwise; `evaluate` finds the data from another directory."""
+    """In the default folder, although "auto" means something else; `evaluate` finds the data from another directory."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").symlink_to(photos)
     shutil.copy(small_run / "best.safetensors", tmp_path / "init.safetensors")
     recipe = dataclasses.replace(
-        run.Run.open(small_run).recipe,
+        Run.open(small_run).recipe,
         init="init.safetensors",
         data="folder:photos",
-        **dict.fromkeys(run.DECIDED_ONCE, "auto"),
+        **dict.fromkeys(machine.DECIDED_ONCE, "auto"),
     )
     with pytest.raises(KeyboardInterrupt):
-        run.fit(recipe, save_steps=1, callbacks=[StopInStep(2)], picture_epochs=0)
+        options = run.FitOptions(save_steps=1, picture_epochs=0)
+        run.fit(recipe, callbacks=[StopInStep(2)], options=options)
     opening = capsys.readouterr().out
     assert f"network      ResNetCIFAR, {5007:,} parameters, 8 pixels" in opening
     assert "3 classes, 27 images to train, 3 to validate, 6 to test" in opening
-    assert "each epoch leaves out 3, others every time: 8 make a batch" in opening
+    assert "each epoch leaves out 3, different ones each time, so that all batches have 8" in opening
     (folder,) = (tmp_path / "runs").iterdir()
     (tmp_path / "init.safetensors").unlink()
-    monkeypatch.setattr(devices, "found_distribution", lambda: "mirrored")
+    monkeypatch.setattr(machine, "found_distribution", lambda: "mirrored")
     there = run.environment()
     monkeypatch.setattr(run, "environment", lambda: there | {"devices": ["GPU", "GPU"]})
-    again = {"callbacks": [StopInStep(99)], "picture_epochs": 0}
+    again = run.FitOptions(picture_epochs=0)
     with pytest.raises(UserError, match=r"devices: \['CPU.* there, \['GPU', 'GPU'\] now.*--force"):
-        run.fit(recipe, **again)
-    resumed = run.fit(recipe, **again, force=True)
+        run.fit(recipe, callbacks=[StopInStep(99)], options=again)
+    resumed = run.fit(recipe, callbacks=[StopInStep(99)], options=dataclasses.replace(again, force=True))
     assert resumed.folder.resolve() == folder and list((tmp_path / "runs").iterdir()) == [folder]
     assert resumed.recipe.distribution == "none"
     monkeypatch.chdir("/")
@@ -317,9 +321,9 @@ def test_fit_takes_a_recipe_or_its_name(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_signal_after_the_last_epoch_says_what_remains(unfinished, monkeypatch, capsys, fit):
+def test_after_a_signal_in_the_last_epoch_the_remaining_work_is_named(unfinished, monkeypatch, capsys, fit):
     def train(*_, **__):
-        raise Interrupted(signal.SIGTERM, {"epoch": 2, "step": 0})
+        raise Interrupted(signal.SIGTERM, Progress(epoch=2))
 
     monkeypatch.setattr(run, "train", train)
     assert fit(unfinished) == 143
@@ -344,39 +348,39 @@ def test_an_image_that_vanishes_is_named(error, unfinished, photos, tmp_path, mo
 
 def test_an_image_that_vanishes_before_predict_reads_it_is_named(finished, photos, tmp_path, monkeypatch, capsys):
     gone = str(shutil.copy(photos / "cat" / "0.png", tmp_path / "gone.png"))
-    monkeypatch.setattr(run, "read_header", os.remove)
+    monkeypatch.setattr(inference, "read_header", os.remove)
     assert main(["predict", str(finished), gone]) == 3
     assert "gone.png cannot be" in capsys.readouterr().err
 
 
 def parts(record):
-    """{part: digests of its images}"""
+    """Return {part: digests of its images}."""
     return {part: {image.digest for image in record.images if image.part == part} for part in record.sizes}
 
 
 def test_no_image_that_a_run_was_trained_on_tests_it_or_its_descendants(
     finished, photos, tmp_path, monkeypatch, capsys
 ):
-    ours = run.Run.open(finished)
+    ours = Run.open(finished)
     first = DataRecord.read(finished)
     moved = tiny.make_photos(tmp_path / "moved", count=5)
     for number, file in enumerate(sorted(photos.rglob("*.png"))):
         shutil.copy(file, moved / file.parent.name / f"moved{97 * number % 36}.png")
     for init in (finished, finished / "best.safetensors"):
         recipe = dataclasses.replace(ours.recipe, init=str(init), data=f"folder:{moved}")
-        record = run.load_run_data(run.Run(tmp_path / "child", recipe)).record
+        record = run.load_run_data(Run(tmp_path / "child", recipe)).record
         assert len(record.images) == 51 and record.sizes["test"] and record.trained_on >= first.trained_on
         assert not first.trained_on & (parts(record)["test"] | parts(record)["validation"])
     (tmp_path / "child").mkdir()
     record.write(tmp_path / "child")
     shutil.copy(finished / "best.safetensors", tmp_path / "child" / "best.safetensors")
-    assert run.trained_on(tmp_path / "child") == record.trained_on
+    assert trained_on(tmp_path / "child") == record.trained_on
     # The run itself, on data that have grown.
     added = [tiny.add_photo(photos / "dog" / f"added{number}.png") for number in range(9)]
     shutil.copy(photos / "cat" / "0.png", photos / "cat" / "copy.png")
-    monkeypatch.setattr(run, "make_evaluation", lambda *_: lambda split: split.files)
+    monkeypatch.setattr(inference, "make_evaluation", lambda *_: lambda split: split.files)
     try:
-        tested = run.evaluate(ours)
+        tested = inference.evaluate(ours)
         complaint = capsys.readouterr().err
     finally:
         for file in photos.rglob("*.png"):
@@ -388,15 +392,15 @@ def test_no_image_that_a_run_was_trained_on_tests_it_or_its_descendants(
     assert tests <= names and all("added" in name or "copy" in name for name in names - tests)
 
 
-def test_runs_of_an_earlier_version_are_told(finished, photos, tmp_path, capsys, fit):
-    ours = run.Run.open(finished)
+def test_runs_of_an_earlier_version_are_named(finished, photos, tmp_path, capsys, fit):
+    ours = Run.open(finished)
     for name in ("data.json", "images.tsv", "metrics.json"):
         (finished / name).unlink()
     assert main(["evaluate", str(finished)]) == 5
     assert fit(finished) == 5
     assert capsys.readouterr().err.count("has no data.json: an earlier version began it") == 2
     recipe = dataclasses.replace(ours.recipe, init=str(finished))
-    run.load_run_data(run.Run(tmp_path / "child", recipe))
+    run.load_run_data(Run(tmp_path / "child", recipe))
     assert "which images it was trained on is not known" in capsys.readouterr().err
 
 

@@ -19,11 +19,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import keras_cnns
 from tests.tiny import TINY
-from training import run as runs
-from training.checkpoint import locked
 from training.errors import DataError, DivergedError, Interrupted, StateError, UserError, WorkerLostError
+from training.files import locked
+from training.loop import Progress
 from training.recipe import Recipe
 from training.recipes import DIGITS, RECIPES
+from training.run_folder import Run
 from training.scaling import scale
 from tuning import commands
 from tuning import search as searches
@@ -71,7 +72,7 @@ def quick(monkeypatch):
             trained.append(recipe)
             folder.mkdir(parents=True, exist_ok=True)
             value = self.accuracy(recipe)
-            run = runs.Run(folder, recipe)
+            run = Run(folder, recipe)
             run.metrics.write_text(json.dumps({"best_epoch": 1, "history": [{"val_accuracy": value}]}))
             return run
 
@@ -170,7 +171,7 @@ def test_a_search_that_was_stopped_keeps_what_is_done(cli, quick, monkeypatch):
 
     def stopped(recipe, folder, **shown):
         if len(seen) == 1:
-            raise Interrupted(signal.SIGTERM, {"epoch": 0, "step": 3})
+            raise Interrupted(signal.SIGTERM, Progress(step=3))
         seen.append(recipe)
         return fit(recipe, folder)
 

@@ -19,6 +19,7 @@ from tensorboard import program
 from tests.tiny import TINY
 from training import run as runs
 from training.errors import ResourceError
+from training.run_folder import Run
 from tuning.__main__ import main
 from tuning.workers import supervise
 
@@ -98,8 +99,8 @@ def test_an_interrupted_search_resumes_and_redoes_only_what_was_running(interrup
 def test_a_trial_is_reproduced_to_the_last_bit(interrupted_search, tmp_path):
     """The same recipe trained elsewhere, in one go."""
     (trial,) = interrupted_search[0].glob(f"trials/{LABELS[0]}-*")
-    run = runs.Run.open(trial / "seed0")
-    again = runs.fit(run.recipe, tmp_path / "again", picture_epochs=0)
+    run = Run.open(trial / "seed0")
+    again = runs.fit(run.recipe, tmp_path / "again", options=runs.FitOptions(picture_epochs=0))
     assert json.loads(again.metrics.read_text()) == json.loads(run.metrics.read_text())
 
 

@@ -13,10 +13,12 @@ import tensorflow as tf
 
 import keras_cnns
 from tests.photos import add_photo, content, fit, make_photos
-from training import checkpoint
+from training import files as durable
+from training import inference
 from training import run as runs
 from training.__main__ import main
 from training.errors import UserError
+from training.run_folder import Run
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +28,7 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(photos, tmp_path_factory):
-    """A finished run on photographs."""
+    """Return the folder of a finished run on photographs."""
     folder = tmp_path_factory.mktemp("runs") / "finished"
     assert fit(photos, folder) == 0
     return folder
@@ -34,7 +36,7 @@ def finished(photos, tmp_path_factory):
 
 @pytest.fixture
 def old(finished, tmp_path):
-    """A copy of it."""
+    """Return a copy of that folder."""
     return shutil.copytree(finished, tmp_path / "old")
 
 
@@ -181,9 +183,9 @@ def test_a_new_run_that_fails_leaves_no_folder(case, photos, finished, tmp_path,
 @pytest.mark.parametrize(
     ("where", "name", "code"),
     [
-        (checkpoint, "free_bytes", 4),  # not enough for a larger network
+        (durable, "free_bytes", 4),  # not enough for a larger network
         (Path, "write_text", 4),  # the first files of the new run
-        (checkpoint.os, "fsync", 4),
+        (durable.os, "fsync", 4),
         (runs, "load_data", 130),
         (runs, "environment", 2),
     ],
@@ -203,8 +205,8 @@ def test_overwrite_on_a_full_disk_or_stopped_leaves_the_run_as_it_was(where, nam
     assert content(old) == before
 
 
-def test_overwrite_beside_another_process_leaves_its_run_and_its_lock(photos, old, capsys):
-    with checkpoint.locked(old):
+def test_overwrite_leaves_the_run_and_the_lock_of_another_process(photos, old, capsys):
+    with durable.locked(old):
         before = content(old)
         assert fit(photos, old, "--overwrite") == 2
         assert f"in use by process {os.getpid()}" in capsys.readouterr().err
@@ -215,7 +217,7 @@ def test_overwrite_beside_another_process_leaves_its_run_and_its_lock(photos, ol
 
 
 def test_the_lock_holds_until_the_new_run_is_done(photos, old, tmp_path):
-    """Nobody can begin in the folder while it is overwritten, and none of the old run's files is left."""
+    """No process can begin in the folder while it is overwritten, and none of the old files is left."""
     link = tmp_path / "link"
     link.symlink_to(old)
     (old / "init.json").write_text("{}")
@@ -226,7 +228,7 @@ def test_the_lock_holds_until_the_new_run_is_done(photos, old, tmp_path):
         def on_train_batch_begin(self, batch, logs=None):
             if not seen:
                 seen.append(sorted(path.name for path in old.iterdir()))
-                with pytest.raises(UserError, match="in use"), checkpoint.locked(link):
+                with pytest.raises(UserError, match="in use"), durable.locked(link):
                     pass
 
         def state(self):
@@ -235,8 +237,8 @@ def test_the_lock_holds_until_the_new_run_is_done(photos, old, tmp_path):
         def load_state(self, state):
             pass
 
-    recipe = runs.Run.open(old).recipe
-    run = runs.fit(recipe, link, overwrite=True, callbacks=[Look()], picture_epochs=0)
+    recipe = Run.open(old).recipe
+    run = runs.fit(recipe, link, callbacks=[Look()], options=runs.FitOptions(overwrite=True, picture_epochs=0))
     names = ["classes.json", "data.json", "environment.json", "images.tsv", "lock", "recipe.json", "tensorboard"]
     assert seen == [names]
     assert link.is_symlink() and run.results()["best_epoch"]
@@ -246,7 +248,8 @@ def test_the_lock_holds_until_the_new_run_is_done(photos, old, tmp_path):
 def test_wrong_callbacks_are_found_before_the_run_is_replaced(old):
     before = content(old)
     with pytest.raises(UserError, match="monitors"):
-        runs.fit(runs.Run.open(old).recipe, old, overwrite=True, callbacks=[keras.callbacks.EarlyStopping("no")])
+        callbacks = [keras.callbacks.EarlyStopping("no")]
+        runs.fit(Run.open(old).recipe, old, callbacks=callbacks, options=runs.FitOptions(overwrite=True))
     assert content(old) == before
 
 
@@ -256,12 +259,12 @@ def test_wrong_callbacks_are_found_before_the_run_is_replaced(old):
         ("file", "file exists"),
         ("file/run", "not a directory"),
         ("/proc/run", "no such file or directory"),
-        ("a\0b", "no path should have"),
-        ("caf\udce9", "no path should have"),
+        ("a\0b", "unprintable characters"),
+        ("caf\udce9", "unprintable characters"),
         ("x" * 300, "File name too long"),
     ],
 )
-def test_a_run_folder_that_cannot_be_is_refused(place, words, photos, tmp_path, capsys):
+def test_an_impossible_run_folder_is_refused(place, words, photos, tmp_path, capsys):
     (tmp_path / "file").write_text("precious")
     for options in ((), ("--overwrite",)):
         assert fit(photos, tmp_path / place, *options) == 2
@@ -276,12 +279,12 @@ def test_a_run_is_not_begun_among_other_files(photos, tmp_path, capsys):
     assert content(tmp_path) == {"thesis.tex": b"years of work"}
 
 
-def test_a_folder_that_cannot_be_written_to_is_said(old, photos, monkeypatch, capsys):
+def test_a_read_only_folder_is_reported(old, photos, monkeypatch, capsys):
     def refuse(*_, **__):
         raise OSError(errno.EROFS, "Read-only file system")
 
     before = content(old)
-    monkeypatch.setattr(checkpoint.os, "open", refuse)
+    monkeypatch.setattr(durable.os, "open", refuse)
     for words in (["export", str(old)], ["fit", str(old / "recipe.json"), "--run", str(old), "--overwrite"]):
         assert main(words) == 4
         assert "could not be written: read-only file system" in capsys.readouterr().err
@@ -297,14 +300,14 @@ def test_an_export_that_fails_leaves_the_old_one(old, monkeypatch, capsys):
 
     before = content(old)
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "export", full)
+        patch.setattr(inference, "write_saved_model", full)
         assert main(["export", str(old)]) == 4
     assert "the disk is full" in capsys.readouterr().err
     assert content(old) == before
     (old / "export.tmp-1").mkdir()  # of a killed one
     assert main(["export", str(old)]) == 0
     assert content(old).keys() == before.keys()
-    assert runs.Run.open(old).has_whole_export()
+    assert Run.open(old).has_whole_export()
 
 
 def test_resuming_other_data_is_refused_with_the_differences(photos, old, tmp_path, capsys):

@@ -3,7 +3,7 @@
 from training.interruption import leave_at_once
 
 if __name__ == "__main__":
-    leave_at_once()  # until `main` has something to say
+    leave_at_once()  # until `main` handles signals
 
     from training.errors import check_requirements
 
@@ -11,21 +11,24 @@ if __name__ == "__main__":
 
 import contextlib
 import csv
+import dataclasses
 import itertools
 import sys
 from typing import get_args, get_type_hints
 
-# TensorFlow takes seconds to import. What needs it is imported by the commands that need it: help, `recipes` and
-# mistakes are answered at once.
-from training.command_line import carry_out, check_replaceable, import_tensorflow, parsed, parsed_with_recipe
+# TensorFlow takes seconds to import. Only the commands that need it import it: help, `recipes` and errors appear at
+# once.
+from training.command_line import carry_out, import_tensorflow, parsed, parsed_with_recipe
 from training.errors import DataError, UserError
+from training.files import atomic, check_replaceable
 from training.image_file import FORMATS
 from training.recipe import JSON, Recipe
 from training.recipes import RECIPES, find_recipe, recipe_from
+from training.run_folder import Run
 
 
 def parser(defaults=None):
-    """Return the parser of every command; `fit` has the fields of Recipe as options, a recipe's values as defaults."""
+    """Return the parser of all commands; `fit` has the fields of Recipe as options, with the values of `defaults`."""
     from jsonargparse import ArgumentParser
     from jsonargparse.typing import NonNegativeInt, PositiveInt
 
@@ -36,11 +39,11 @@ def parser(defaults=None):
     fit.add_argument("recipe", help="a name from `python -m training recipes`, or a recipe.json")
     fit.add_argument("--run", help="the run folder; by default runs/NAME-DIGEST")
     fit.add_argument("--download", action="store_true", help="let TFDS download what is missing")
-    fit.add_argument("--overwrite", action="store_true", help="replace the run that the folder has")
-    fit.add_argument("--force", action="store_true", help="resume although versions or devices differ")
-    fit.add_argument("--coefficients", help="coefficients.json of `python -m tuning compound`: scale the network")
-    fit.add_argument("--phi", type=float, help="how many steps the coefficients scale; by default 1")
-    fit.add_argument("--save_steps", type=PositiveInt, default=500, help="steps between two states")
+    fit.add_argument("--overwrite", action="store_true", help="replace the run in the folder")
+    fit.add_argument("--force", action="store_true", help="resume although versions, devices or images differ")
+    fit.add_argument("--coefficients", help="coefficients.json of `python -m tuning compound`, to scale the network")
+    fit.add_argument("--phi", type=float, help="exponent of the coefficients; by default 1")
+    fit.add_argument("--save_steps", type=PositiveInt, default=500, help="steps between two saved states")
     fit.add_argument(
         "--picture_epochs",
         type=NonNegativeInt,
@@ -53,7 +56,7 @@ def parser(defaults=None):
         fit.set_defaults({name: getattr(defaults, name) for name in Recipe.__dataclass_fields__})
 
     launch = ArgumentParser(
-        description="Run `fit` in several workers on this machine, as TF_CONFIG would on several machines.",
+        description="Run `fit` in several processes on this machine, as TF_CONFIG would on several machines.",
         allow_abbrev=False,
     )
     launch.add_argument("--workers", type=PositiveInt, default=2, help="number of processes")
@@ -70,18 +73,18 @@ def parser(defaults=None):
     predict.add_argument("images", nargs="+", help=f"{FORMATS} files, and folders of them")
     predict.add_argument(
         "--csv",
-        help="write rows of file, class1, probability1, ... to this file, not to the screen; names are written "
-        "as they are: in a spreadsheet, import them as text",
+        help="write rows of file, class1, probability1, ... to this file instead of the screen; names are written "
+        "unchanged: in a spreadsheet, import them as text",
     )
 
     export = ArgumentParser(description="Write the SavedModel of a run.")
     export.add_argument("run", help="a run folder")
 
-    compare = ArgumentParser(description="Accuracy of finished runs against their multiply-adds, time and memory.")
+    compare = ArgumentParser(description="Compare accuracy, multiply-adds, time and memory of finished runs.")
     compare.add_argument("runs", nargs="+", help="run folders, and folders of them")
     compare.add_argument("--output", default="runs/compare", help="folder of the figure and tables")
 
-    profile = ArgumentParser(description="List the operations that took most time, of fit --profile_steps.")
+    profile = ArgumentParser(description="List the operations that took most time, from fit --profile_steps.")
     profile.add_argument("run", help="a run folder")
 
     convert = ArgumentParser(
@@ -101,20 +104,20 @@ def parser(defaults=None):
     convert.add_argument(
         "--preprocessing",
         choices=[mode for mode in get_args(get_type_hints(Recipe)["preprocessing"]) if mode != "auto"],
-        help="how its pixels were normalised; by default what the network's publisher used",
+        help="normalisation of its pixels in training; by default that of the network's publisher",
     )
 
-    check = ArgumentParser(description="Read and decode every image of a source, and list what is wrong with them.")
+    check = ArgumentParser(description="Read and decode every image of a source, and list their problems.")
     check.add_argument("source", help="folder:PATH, a folder, or a name of TFDS")
     check.add_argument("--data_dir", help="where TFDS has its data sets")
-    check.add_argument("--all", action="store_true", help="list every path, not the first twenty of a kind")
+    check.add_argument("--all", action="store_true", help="list all paths, not only the first twenty of a kind")
 
     benchmark = ArgumentParser(
         description="Measure on this machine: input, images per second from JPEGs to batches; step, images per second "
-        "and memory of a training step of each family; dashboards, what TensorBoard's callbacks add to a step."
+        "and memory of a training step of each family; dashboards, the time that TensorBoard's callbacks add to a step."
     )
     benchmark.add_argument("what", choices=("input", "step", "dashboards"))
-    benchmark.add_argument("--batch_size", type=PositiveInt, default=8, help="images of a step")
+    benchmark.add_argument("--batch_size", type=PositiveInt, default=8, help="images per step")
 
     commands = ArgumentParser(prog="python -m training", description=__doc__, exit_on_error=False, allow_abbrev=False)
     commands.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -140,12 +143,12 @@ def parse(arguments):
     """Parse the command line; the recipe of `fit` is looked up first, since its values are the defaults.
 
     Returns:
-        The options by command; `recipe` of fit's is the Recipe that they make.
+        The options by command; `fit.recipe` is the resulting Recipe.
     """
     words = [word for word in arguments if word != "--debug"]
     if words[:1] == ["launch"] and "fit" in arguments:
         start = arguments.index("fit")
-        parse(arguments[start:])  # a mistake in it is reported once, here, and not by each worker
+        parse(arguments[start:])  # report an error in it once, here, and not in each worker
         options = parse(arguments[:start])
         options.launch.command = arguments[start:]
         return options
@@ -157,7 +160,7 @@ def parse(arguments):
 
 
 def main(arguments):
-    """Carries out a command line and returns its exit code."""
+    """Carry out a command line and return its exit code."""
     return carry_out(run_command, arguments)
 
 
@@ -171,24 +174,16 @@ def run_command(arguments):
 def fit(options):
     recipe = options.recipe
     if options.phi is not None and not options.coefficients:
-        raise UserError(f"--phi {options.phi:g} scales by coefficients. Pass --coefficients with their file.")
-    from training import run as runs
+        raise UserError(f"--phi {options.phi:g} needs coefficients. Pass --coefficients with their file.")
+    from training.run import FitOptions, summary
+    from training.run import fit as fit_recipe
 
     if options.coefficients:
         from training.scaling import read_coefficients, scale
 
         recipe = scale(recipe, *read_coefficients(options.coefficients), 1.0 if options.phi is None else options.phi)
-    run = runs.fit(
-        recipe,
-        options.run,
-        download=options.download,
-        overwrite=options.overwrite,
-        force=options.force,
-        save_steps=options.save_steps,
-        picture_epochs=options.picture_epochs,
-        profile_steps=options.profile_steps,
-    )
-    print(runs.summary(run))
+    named = {field.name: options[field.name] for field in dataclasses.fields(FitOptions) if field.name in options}
+    print(summary(fit_recipe(recipe, options.run, options=FitOptions(**named))))
 
 
 def launch(options):
@@ -206,10 +201,10 @@ def recipes(options):
 
 
 def evaluate(options):
-    from training import run as runs
+    from training import inference
 
-    run = runs.Run.open(options.run)
-    evaluation = runs.evaluate(run, options.split)
+    run = Run.open(options.run)
+    evaluation = inference.evaluate(run, options.split)
     print(evaluation.table(run.class_names))
     print(
         f"{evaluation.images} {options.split} images: accuracy {evaluation.accuracy:.2%}, "
@@ -218,20 +213,19 @@ def evaluate(options):
 
 
 def predict(options):
-    from training import checkpoint
-    from training import run as runs
+    from training import inference
 
-    run, files = runs.Run.open(options.run), runs.image_files(options.images)
+    run, files = Run.open(options.run), inference.image_files(options.images)
     if options.csv:
         check_replaceable(options.csv, files)
     show, bad = print_classes, []
     with contextlib.ExitStack() as stack:
         if options.csv:
-            path = stack.enter_context(checkpoint.atomic(options.csv))
+            path = stack.enter_context(atomic(options.csv))
             show = csv.writer(stack.enter_context(open(path, "w", newline=""))).writerow
             numbers = range(1, min(5, len(run.class_names)) + 1)
             show(["file", *(f"{what}{number}" for number in numbers for what in ("class", "probability"))])
-        for file, classes in zip(files, runs.predict(run, files), strict=True):
+        for file, classes in zip(files, inference.predict(run, files), strict=True):
             if isinstance(classes, DataError):
                 bad.append(classes)
             else:
@@ -252,10 +246,10 @@ def print_classes(row):
 
 
 def export(options):
-    from training import run as runs
+    from training import inference
 
-    run = runs.Run.open(options.run)
-    runs.export_run(run)
+    run = Run.open(options.run)
+    inference.export(run)
     print(run.export)
 
 
@@ -268,10 +262,9 @@ def compare(options):
 
 
 def profile(options):
-    from training import run as runs
     from training.dashboards import profiling
 
-    print(profiling.table(profiling.top_operations(runs.Run.open(options.run).folder)))
+    print(profiling.table(profiling.top_operations(Run.open(options.run).folder)))
 
 
 def convert(options):

@@ -1,7 +1,7 @@
-"""From a split to batches: a pure function of (seed, epoch, position), which can begin anywhere.
+"""From a split to batches: a pure function of (seed, epoch, position), which can start at any step.
 
-On several devices the batch of a step is the same images, mixed with the same partners, as on one: worker w of W takes
-every W-th image of it.
+On several devices a batch has the same images, mixed with the same partners, as on one: worker w of W loads every W-th
+image of it.
 """
 
 import zlib
@@ -12,17 +12,17 @@ from training.augment import augment, mix
 from training.data import decode, resize
 
 
-@tf.autograph.experimental.do_not_convert  # takes time in every epoch, and no Python here depends on a tensor
+@tf.autograph.experimental.do_not_convert  # it would take time in every epoch, and no Python here depends on a tensor
 def training_batches(data, recipe, epoch, start=0, context=None):
-    """Batches of training images for one epoch: images, targets and examples.
+    """Return the batches of one epoch of training: images, targets and examples.
 
     Args:
         data: The data set.
-        recipe: Gives image size, batch size, augmentation and seed.
+        recipe: The recipe, for image size, batch size, augmentation and seed.
         epoch: Number of the epoch, from 0; order and augmentation differ from epoch to epoch.
-        start: Steps to leave out.
-        context: Which part of each batch this worker takes, and among how many replicas it is divided;
-            None for one device.
+        start: Number of steps to skip.
+        context: The part of each batch that this worker loads, and the number of replicas that share it; None for one
+            device.
 
     Returns:
         A data set of images (batch, image_size, image_size, 3), float32 RGB 0..255; targets (batch, classes), float32,
@@ -44,14 +44,14 @@ def training_batches(data, recipe, epoch, start=0, context=None):
         return images.batch(recipe.batch_size // workers, drop_remainder=True)
 
     def pairs_of(before, share):
-        """What `mix` takes where the image before each is in another share: both, one after the other."""
+        """Return `mix`'s input if the image before each one is in another share: both images, one after the other."""
         pairs = zip(before, share, strict=True)
         pairs = [tf.stack([one if worker else tf.roll(one, 1, axis=0), other], axis=1) for one, other in pairs]
         return [tf.reshape(pair, (-1, *pair.shape[2:])) for pair in pairs]
 
     def mixed(step, batch):
         images, labels, examples = pairs_of(*batch) if paired else batch
-        key = tf.stack([tf.constant(order, tf.int64), -1 - step])  # which no image has
+        key = tf.stack([tf.constant(order, tf.int64), -1 - step])  # no image has this key
         values = *mix(images, labels, classes, recipe, key), examples
         return tuple(value[1::2] for value in values) if paired else values
 
@@ -68,8 +68,8 @@ def training_batches(data, recipe, epoch, start=0, context=None):
 
 @tf.autograph.experimental.do_not_convert
 def evaluation_batches(split, recipe, context=None):
-    """Batches of a whole split in its order: images (batch, image_size, image_size, 3), float32 RGB 0..255, and labels
-    (batch,), int64; the last batch may be smaller."""
+    """Return the batches of a whole split in its order: images (batch, image_size, image_size, 3), float32 RGB 0..255,
+    and labels (batch,), int64; the last batch may be smaller."""
     context = context or tf.distribute.InputContext()
     images = split.load(None, first=context.input_pipeline_id, every=context.num_input_pipelines).map(
         lambda image, label, example: (resize(decode(image), recipe.image_size), label),

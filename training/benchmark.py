@@ -16,9 +16,10 @@ from training import dashboards
 from training.batches import training_batches
 from training.dashboards.compare import peak_memory
 from training.data import Data, Split, load_data
-from training.loop import make_train_step
+from training.machine import prepare, resolve
 from training.optimization import make_optimizer
-from training.recipe import Recipe, prepare_machine
+from training.recipe import Recipe
+from training.step import make_train_step
 
 PIPELINES = {
     "as in evaluation": {},
@@ -112,8 +113,8 @@ def table(figures, unit):
 
 def prepared(recipe):
     """The data, the network and the training step of a recipe."""
-    recipe = recipe.resolved()
-    prepare_machine(recipe)
+    recipe = resolve(recipe)
+    prepare(recipe)
     data = load_data(recipe)
     model = recipe.build(len(data.class_names))
     model.compile(optimizer=make_optimizer(recipe, data.train.size // recipe.batch_size, model.trainable_variables))

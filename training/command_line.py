@@ -1,13 +1,11 @@
-"""What the command lines have in common: how a recipe is parsed, a quiet start, and what becomes of errors."""
+"""What both command lines share: parsing a recipe, importing TensorFlow quietly, and exit codes for errors."""
 
 import contextlib
 import difflib
 import os
 import re
 import signal
-import stat
 import sys
-from pathlib import Path
 
 from training.errors import UserError, explained
 from training.interruption import Interruption
@@ -20,7 +18,7 @@ def parsed(parser, arguments):
     """Parse a command line.
 
     Raises:
-        UserError: It does not fit the parser.
+        UserError: The parser rejects it.
     """
     from argparse import ArgumentError
 
@@ -31,10 +29,10 @@ def parsed(parser, arguments):
 
 
 def parsed_with_recipe(make_parser, arguments, find):
-    """Parse a command line whose recipe, wherever in the line it stands, gives the defaults of the options.
+    """Parse a command line whose recipe, at any position, gives the defaults of the options.
 
     Args:
-        make_parser: A function (defaults=None) -> parser, where the defaults are a Recipe.
+        make_parser: A function (defaults=None) -> parser; the defaults are a Recipe.
         arguments: The words of the command line.
         find: A function (parsed options) -> the Recipe that they name, or None.
     """
@@ -48,7 +46,7 @@ def parsed_with_recipe(make_parser, arguments, find):
     return parsed(make_parser(find(named)), arguments)
 
 
-# What jsonargparse says of a value that does not fit, and how a person would.
+# jsonargparse's names of types and bounds, and plain words for them.
 KINDS = {
     "<class 'int'>": "a whole number",
     "<class 'float'>": "a finite number",
@@ -60,7 +58,7 @@ BOUNDS = {"v>=": "at least ", "v<=": "at most ", "v>": "above ", "v<": "below "}
 
 
 def in_plain_words(message):
-    """Return jsonargparse's message on a value that does not fit in the words of a recipe's own errors."""
+    """Return jsonargparse's message about an invalid value in the words of a recipe's own errors."""
     option = re.match(r'Parser key "(.+?)"', message)
     expected = re.findall(r"Expected a (<class '\w+'>|typing\.Literal\[.*?\])", message)
     value = re.search(r"(?:Got|Given) value: (.*)|Not of type \w+: (?:could not convert .*: '(.*)'|(\S+))", message)
@@ -75,7 +73,7 @@ def in_plain_words(message):
 
 
 def suggest_field(message):
-    """For a message about an unknown option: the field of Recipe that comes near it."""
+    """Return a hint at the most similar field of Recipe for a message about an unknown option, else an empty text."""
     unknown = message.partition("--")[2].split(" ")[0].split("=")[0] if "unrecognized" in message.lower() else ""
     near = [SHORT[unknown]] if unknown in SHORT else difflib.get_close_matches(unknown, Recipe.__dataclass_fields__)
     return f". Did you mean --{near[0]}?" if near else ""
@@ -85,14 +83,14 @@ def carry_out(command, arguments):
     """Carry out a command line and return its exit code.
 
     Args:
-        command: A function (arguments) -> exit code, or None for 0.
-        arguments: The words of the command line. With --debug among them errors keep their traceback.
+        command: A function (arguments) -> exit code; None means 0.
+        arguments: The words of the command line. With --debug among them, errors are raised with their traceback.
     """
     try:
         with Interruption() as interruption, interruption.at_once():
             return command(arguments) or 0
     except KeyboardInterrupt as stop:
-        print("\nstopped; the same command resumes from what is saved", file=sys.stderr)
+        print("\nstopped; the same command resumes from the saved state", file=sys.stderr)
         return 128 + getattr(stop, "signal", signal.SIGINT)
     except Exception as error:
         known = explained(error)
@@ -103,22 +101,21 @@ def carry_out(command, arguments):
 
 
 def import_tensorflow(arguments):
-    """Import TensorFlow, whose own messages stay off the screen unless --debug is among the arguments."""
+    """Import TensorFlow, and hide its messages unless --debug is among the arguments."""
     if "--debug" in arguments:
         import tensorflow
     elif "tensorflow" not in sys.modules:
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors come as exceptions
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors are raised as exceptions all the same
         with hidden_stderr():
             import tensorflow  # noqa: F401
         import absl.logging
 
-        absl.logging.set_verbosity(absl.logging.ERROR)  # of TensorFlow Datasets too
+        absl.logging.set_verbosity(absl.logging.ERROR)  # TensorFlow Datasets too
 
 
 @contextlib.contextmanager
 def hidden_stderr():
-    """Keep what is written to standard error off the screen, by C++ too: TensorFlow writes some lines before it reads
-    its log level."""
+    """Hide standard error, that of C++ too: TensorFlow writes some lines before it reads its log level."""
     sys.stderr.flush()
     shown, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 2)
@@ -128,14 +125,3 @@ def hidden_stderr():
         os.dup2(shown, 2)
         os.close(shown)
         os.close(nothing)
-
-
-def check_replaceable(path, inputs):
-    """Raise a UserError unless nothing is at `path`, or a regular file that is not among the inputs."""
-    path = Path(path)
-    if not path.absolute().parent.is_dir():
-        raise UserError(f"{path}: there is no such folder. Make it first.")
-    if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
-        raise UserError(f"{path}: it is not a regular file and is left alone. Pass another path.")
-    if path.exists() and any(os.path.exists(file) and path.samefile(file) for file in inputs):
-        raise UserError(f"{path}: it is what is being read. Pass another path.")

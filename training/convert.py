@@ -8,9 +8,8 @@ import pickle
 from pathlib import Path
 
 import keras_cnns
-from training.checkpoint import write_weights
-from training.command_line import check_replaceable
 from training.errors import DataError, UserError
+from training.files import atomic, check_replaceable
 
 
 def convert(source, file, model, *, model_args=None, preprocessing=None):
@@ -57,7 +56,8 @@ def convert(source, file, model, *, model_args=None, preprocessing=None):
     }
     for variable in network.weights:
         variable.assign(arrays[variable.path])
-    write_weights(network, file, metadata)
+    with atomic(file) as temporary:
+        keras_cnns.save_weights(network, temporary, metadata)
     return metadata
 
 

@@ -35,6 +35,8 @@ PART_NAMES = {
     "testing": "test",
 }
 
+CUSTOM = "custom"  # the source of images that are passed to `fit` in Python (training.datasets)
+
 SHUFFLE_BUFFER = 10_000  # encoded images; a data set that fits is shuffled perfectly
 
 
@@ -95,6 +97,8 @@ def load_data(recipe, *, download=False, record=None, seen=frozenset()):
         UserError: There is no such source.
         DataError: The source has no images, or labels outside its classes.
     """
+    if recipe.data == CUSTOM:
+        raise UserError(f"data={CUSTOM!r}: these images were passed to fit() in Python. Pass data= again there.")
     kind, _, argument = recipe.data.partition(":")
     if kind == "folder":
         data = folder(argument, record=record, seen=seen)
@@ -105,14 +109,19 @@ def load_data(recipe, *, download=False, record=None, seen=frozenset()):
             else tfds_data(recipe.data, recipe.data_dir, download)
         )
         data = replace(data, record=replace(data.record, trained_on=seen | (record.trained_on if record else seen)))
+    check_splits(data, recipe.batch_size)
+    return data
+
+
+def check_splits(data, batch_size=1):
+    """Raise an error unless every split has images with valid labels, and the training split fills a batch."""
     for name in PARTS:
         check_split(getattr(data, name), name, len(data.class_names))
-    if data.train.size < recipe.batch_size:
+    if data.train.size < batch_size:
         raise UserError(
-            f"batch_size={recipe.batch_size}, but {recipe.data} has only {data.train.size} training images: 0 steps "
-            f"per epoch. Pass --batch_size {data.train.size} or less."
+            f"batch_size={batch_size}, but there are only {data.train.size} training images: 0 steps per epoch. Pass "
+            f"--batch_size {data.train.size} or less."
         )
-    return data
 
 
 def check_classes(source, names, root=None):

@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from training.errors import DataError, StateError
+from training.files import atomic
 
 PARTS = ("train", "validation", "test")
+
+DATA_FILE, IMAGES_FILE = "data.json", "images.tsv"  # the files of a record
 
 # Taken from the training images where a source lacks them, in this order; the second is a share of what the first
 # leaves.
@@ -72,8 +75,6 @@ class DataRecord:
         than that the weights were trained on them have the part "seen" and an empty path. Equal records give equal
         bytes.
         """
-        from training.checkpoint import atomic  # imports TensorFlow
-
         seen = self.trained_on.difference(image.digest for image in self.images if image.part == "train")
         rows = [*self.images, *(ImageRecord("seen", "", 0, digest) for digest in sorted(seen))]
         lines = (f"{part}\t{json.dumps(path)}\t{size}\t{digest}\n" for part, path, size, digest in rows)
@@ -83,10 +84,10 @@ class DataRecord:
             "class_names": self.class_names,
             "sizes": self.sizes,
             "fingerprint": self.fingerprint,
-            "images.tsv": sha256(text),
+            IMAGES_FILE: sha256(text),
         }
         body["sha256"] = sha256(json.dumps(body))
-        with atomic(Path(folder) / "images.tsv") as table, atomic(Path(folder) / "data.json") as summary:
+        with atomic(Path(folder) / IMAGES_FILE) as table, atomic(Path(folder) / DATA_FILE) as summary:
             table.write_text(text)
             summary.write_text(json.dumps(body, indent=2) + "\n")
 
@@ -97,15 +98,15 @@ class DataRecord:
         Raises:
             StateError: It is damaged.
         """
-        file = Path(folder) / "data.json"
+        file = Path(folder) / DATA_FILE
         if not file.exists():
             return None
         try:
             body = json.loads(file.read_text())
             if body.pop("sha256") != sha256(json.dumps(body)):
                 raise ValueError("its checksum does not match")
-            text = (Path(folder) / "images.tsv").read_text()
-            if body["images.tsv"] != sha256(text):
+            text = (Path(folder) / IMAGES_FILE).read_text()
+            if body[IMAGES_FILE] != sha256(text):
                 raise ValueError("images.tsv beside it has another checksum")
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise StateError(

@@ -1,4 +1,4 @@
-"""On which devices a run computes: one, all GPUs of a machine, or several machines."""
+"""The devices of a run: one, all GPUs of a machine, or several machines."""
 
 import contextlib
 import functools
@@ -13,17 +13,17 @@ from training.errors import UserError
 
 
 def found_distribution():
-    """What "auto" means here: several machines where TF_CONFIG or Slurm says so, else as many devices as there are."""
+    """Return what "auto" means here: several machines if TF_CONFIG or Slurm says so, otherwise all devices."""
     if "TF_CONFIG" in os.environ or int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
         return "multiworker"
     return "mirrored" if len(tf.config.list_physical_devices("GPU")) > 1 else "none"
 
 
 def make_strategy(distribution):
-    """The strategy of tf.distribute for "none", "mirrored" or "multiworker".
+    """Return the strategy of tf.distribute for "none", "mirrored" or "multiworker".
 
     Raises:
-        UserError: "multiworker" without TF_CONFIG or Slurm, or with one that is wrong.
+        UserError: "multiworker" without TF_CONFIG or Slurm, or with a wrong TF_CONFIG.
     """
     if distribution == "none":
         return tf.distribute.get_strategy()
@@ -39,23 +39,23 @@ def make_strategy(distribution):
             "distribution='multiworker' needs TF_CONFIG, or Slurm's variables. To try it on this machine: python -m "
             "training launch --workers 2 fit RECIPE."
         )
-    # NCCL between GPUs; gRPC between CPUs, where `auto` would come to the same.
+    # NCCL between GPUs, gRPC between CPUs; `auto` would choose the same.
     return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
 
 
 @functools.cache
 def mirrored():
-    """The strategy over all GPUs, or CPUs where there is none.
+    """Return the strategy over all GPUs, or all CPUs if there is no GPU.
 
-    There is one in a process: a second one would number its collectives from the start, and TensorFlow would take them
-    for those of the first ("Shape mismatch in the collective instance").
+    It is created once per process: a second one would number its collectives from the start, and TensorFlow would
+    confuse them with those of the first ("Shape mismatch in the collective instance").
     """
     gpus = tf.config.list_logical_devices("GPU")
     return tf.distribute.MirroredStrategy([device.name for device in gpus or tf.config.list_logical_devices("CPU")])
 
 
 def check_tf_config(text):
-    """Raises a UserError unless TF_CONFIG has workers and says which of them this process is."""
+    """Raise a UserError unless TF_CONFIG lists workers and says which of them this process is."""
     try:
         config = json.loads(text)
         workers = config["cluster"]["worker"]
@@ -70,7 +70,7 @@ def check_tf_config(text):
 
 
 def is_chief(strategy):
-    """Whether this process writes the files: the one called chief or the first worker, or the only process."""
+    """Return whether this process writes the files: it is the only one, the chief, or else the first worker."""
     resolver = strategy.cluster_resolver
     if resolver is None:
         return True
@@ -79,7 +79,7 @@ def is_chief(strategy):
 
 @contextlib.contextmanager
 def chief_first(strategy):
-    """Lets the chief go through a block before the other processes enter it, whether it raises or not."""
+    """Let the chief complete a block, or raise in it, before the other processes enter it."""
     if not is_chief(strategy):
         total(strategy, 0)
     try:
@@ -89,37 +89,37 @@ def chief_first(strategy):
             total(strategy, 0)
 
 
-def check_agreement(strategy, seen, what):
-    """Raises a UserError where processes see something different; of all, at least one will raise it.
+def check_agreement(strategy, view, what):
+    """Raise a UserError in at least one process if the processes do not see the same.
 
     Args:
         strategy: The strategy.
-        seen: A text that should be the same in every process.
-        what: What it is of, for the error.
+        view: A text that should be the same in every process.
+        what: What the text describes, for the error message.
     """
-    number = zlib.crc32(seen.encode())
-    # Every process that raises nothing has found its number to be the mean of all.
+    number = zlib.crc32(view.encode())
+    # A process raises nothing only if its number is the mean of all numbers.
     if total(strategy, number) != number * strategy.num_replicas_in_sync:
-        raise UserError(f"The processes do not see the same {what}. Put it where all machines have it, by one path.")
+        raise UserError(f"The processes do not see the same {what}. Put it where all machines see it at the same path.")
 
 
 def total(strategy, number):
-    """The sum of a number, or of how often something is true, over all replicas; no process has it before all came."""
+    """Return the sum of a number, or the count of a truth value, over all replicas; it waits for all processes."""
     return int(summing(strategy)(tf.constant(int(number), tf.int64)))
 
 
 @functools.cache
 def summing(strategy):
-    """The function behind `total`, traced once."""
+    """Return the function that `total` calls, traced once per strategy."""
     return tf.function(
         lambda number: strategy.reduce("SUM", strategy.run(lambda: tf.identity(number)), axis=None), autograph=False
     )
 
 
 def prepare_network(model, recipe, strategy):
-    """Makes a network fit for several replicas: batch statistics of the whole batch, and dropout masks that differ.
+    """Prepare a network for several replicas: statistics of the whole batch, and other dropout masks on each replica.
 
-    Keras's seed generators would give every replica the same masks.
+    Keras's seed generators would give all replicas the same masks.
     """
     if strategy.num_replicas_in_sync == 1:
         return
@@ -127,11 +127,11 @@ def prepare_network(model, recipe, strategy):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = recipe.sync_batch_norm
         if isinstance(getattr(layer, "seed_generator", None), keras.random.SeedGenerator):
-            layer.seed_generator.next = differing(layer.seed_generator.next)
+            layer.seed_generator.next = seeds_by_replica(layer.seed_generator.next)
 
 
-def differing(next_seed):
-    """A seed generator's `next` whose seeds differ between replicas."""
+def seeds_by_replica(next_seed):
+    """Return a version of a seed generator's `next` whose seeds differ between replicas."""
 
     def next_of_replica(ordered=True):
         seed = next_seed(ordered)

@@ -1,4 +1,4 @@
-"""What can go wrong in a way that the user can fix, each kind with the exit code of the command line."""
+"""Errors that the user can fix, each kind with an exit code of the command line."""
 
 import errno
 import importlib.util
@@ -6,7 +6,7 @@ import sys
 
 
 class TrainingError(Exception):
-    """Says what happened, where, and how to fix it; shown without a traceback."""
+    """Base class; the message says what happened, where, and how to fix it, and is shown without a traceback."""
 
     exit_code = 1
 
@@ -27,7 +27,7 @@ class ImageError(DataError):
     """One image that cannot be trained on.
 
     Attributes:
-        file: Its path, or what else names it.
+        file: Its path, or another name of it.
         kind: One of "unreadable", "empty", "large", "oversized", "unsupported" and "broken".
         reason: What is wrong, as the end of a sentence that begins with the file.
     """
@@ -54,13 +54,13 @@ class StateError(TrainingError):
 
 
 class DivergedError(TrainingError):
-    """The loss is no longer a finite number."""
+    """The loss, a gradient or a weight is not finite."""
 
     exit_code = 6
 
 
 class WorkerLostError(TrainingError):
-    """Another process of the run is gone, and none can continue without it."""
+    """Another process of the run has ended, and the others cannot continue without it."""
 
     exit_code = 7
 
@@ -70,12 +70,12 @@ class Interrupted(TrainingError):
 
     Args:
         signal: Its number.
-        progress: How far the run is, {"epoch", "step"}.
+        progress: The training.loop.Progress of the run.
     """
 
     def __init__(self, signal, progress):
-        self.exit_code = 128 + (signal or 15)  # of another worker's the number is not known
-        epoch, step = progress["epoch"], progress["step"]
+        self.exit_code = 128 + (signal or 15)  # the number is unknown if another worker received it
+        epoch, step = progress.epoch, progress.step
         if step:
             where = f"in epoch {epoch + 1} after {step} steps of it, which are saved"
         else:
@@ -84,15 +84,15 @@ class Interrupted(TrainingError):
 
 
 def out_of_memory(error):
-    """What to say of a MemoryError, or of TensorFlow's ResourceExhaustedError, whose own text takes pages."""
+    """Return a line on a MemoryError, or on TensorFlow's ResourceExhaustedError, whose own text fills pages."""
     return f"out of memory: {(str(error) or 'no bytes left').splitlines()[0]}"
 
 
 def explained(error):
-    """Return the TrainingError that tells a user what an error of Python or TensorFlow means; None for any other.
+    """Return the TrainingError that explains an error of Python or TensorFlow to a user; None if there is none.
 
-    TensorFlow reports a full disk and a full memory by the same class, which is known by its name here: nothing is
-    imported to say what went wrong.
+    TensorFlow reports a full disk and a full memory by the same class. It is recognised by its name, so that nothing
+    has to be imported here.
     """
     if isinstance(error, TrainingError):
         return error
@@ -100,7 +100,7 @@ def explained(error):
     exhausted = type(error).__name__ == "ResourceExhaustedError"
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     if full or (exhausted and ("No space left" in text or "quota exceeded" in text)):
-        return ResourceError(f"the disk is full: {text}. Make room, then give the same command again to resume.")
+        return ResourceError(f"the disk is full: {text}. Free some space, then run the same command to resume.")
     if exhausted or isinstance(error, MemoryError):
         return OutOfMemoryError(
             f"{out_of_memory(error)}. Try half the --batch_size, a smaller --image_size, or --precision "
@@ -116,7 +116,7 @@ def explained(error):
 
 
 def check_requirements():
-    """End the process with a line, not a traceback, where what every command needs is not installed."""
+    """End the process with a line, not a traceback, if a package that every command needs is not installed."""
     for name in ("jsonargparse", "pydantic"):
         if importlib.util.find_spec(name) is None:
             print(f"error: {explained(ModuleNotFoundError(f'No module named {name!r}'))}", file=sys.stderr)

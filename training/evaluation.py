@@ -1,4 +1,4 @@
-"""How good a network is on a split: loss, accuracies and the confusion matrix, all of the main head."""
+"""The evaluation of a network on a split: loss, accuracies and the confusion matrix of the main head."""
 
 from dataclasses import dataclass
 
@@ -8,15 +8,16 @@ import tensorflow as tf
 
 import keras_cnns
 from training.batches import evaluation_batches
+from training.forward import forward
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a network does on a split.
+    """The result of a network on a split.
 
     Attributes:
         loss: Mean cross-entropy, in nats.
-        top5: Share of the images whose class is among the five most probable.
+        top5: Fraction of the images whose class is among the five most probable.
         confusion: Counts (true class, predicted class).
     """
 
@@ -31,15 +32,15 @@ class Evaluation:
 
     @property
     def accuracy(self):
-        """Share of the images whose class is the most probable."""
+        """Fraction of the images whose class is the most probable."""
         return float(np.trace(self.confusion) / self.images)
 
     def to_json(self):
-        """The figures as JSON values, without the confusion matrix."""
+        """Return the metrics as JSON values, without the confusion matrix."""
         return {"loss": self.loss, "accuracy": self.accuracy, "top5_accuracy": self.top5, "images": self.images}
 
     def table(self, class_names):
-        """A table of the classes: images, how many of them were found, and how many of the finds were right."""
+        """Return a table with the images, recall and precision of each class."""
         width = max(map(len, (*class_names, "class")))
         lines = [f"{'class':<{width}}  images  recall  precision"]
         for index, name in enumerate(class_names):
@@ -54,8 +55,8 @@ class Evaluation:
 def make_evaluation(model, classes, recipe):
     """Return a function (split, stop) -> Evaluation of the main head of a model, compiled once.
 
-    On several devices each takes its part of the images. `stop()` is asked before each batch; once it is true in any
-    of the processes, the function returns None.
+    Several devices share the images. `stop()` is called before each batch; once it is true in any of the processes, the
+    function returns None.
     """
     model = keras_cnns.main_output(model)
     strategy = tf.distribute.get_strategy()
@@ -63,7 +64,7 @@ def make_evaluation(model, classes, recipe):
 
     @tf.function(jit_compile=recipe.jit, autograph=False)
     def replica_step(images, labels):
-        logits = model(keras_cnns.preprocess_input(images, recipe.preprocessing), training=False)
+        logits = forward(model, images, recipe.preprocessing)
         losses = keras.ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
         return (
             tf.reduce_sum(losses),
@@ -78,7 +79,7 @@ def make_evaluation(model, classes, recipe):
     def evaluate(split, stop=lambda: False):
         nonlocal step
         batches = strategy.distribute_datasets_from_function(lambda context: evaluation_batches(split, recipe, context))
-        # One graph for batches of every size: traced by size, the smaller last batch would make a second one.
+        # One graph for all batch sizes: the smaller last batch would otherwise be traced again.
         specs = *batches.element_spec, tf.TensorSpec((), tf.bool)
         step = step or tf.function(all_replicas, input_signature=specs, autograph=False)
         steps = []
@@ -94,9 +95,9 @@ def make_evaluation(model, classes, recipe):
 
 
 def in_top(k, logits, labels):
-    """Return whether each label is among the k most probable classes, of equally probable ones the first.
+    """Return whether each label is among the k most probable classes; the first of equally probable classes count.
 
-    So with k = 1 it is what `argmax` finds; tf.math.in_top_k would count every class of a tie.
+    With k = 1 this agrees with `argmax`; tf.math.in_top_k would count every class of a tie.
     """
     best = tf.math.top_k(logits, min(k, logits.shape[-1])).indices
     return tf.reduce_any(best == tf.cast(labels, tf.int32)[:, None], axis=-1)

@@ -13,13 +13,14 @@ import safetensors
 import keras_cnns
 from training.data_record import DataRecord, first
 from training.errors import UserError
-from training.run_folder import Run, file_digest
+from training.files import file_digest
+from training.run_folder import BEST_FILE, Run, holds_run
 
 
 def weights_file(init):
     """Return the safetensors file of a run folder, or the file itself; raise a UserError if it is missing."""
     path = Path(init)
-    file = path / "best.safetensors" if path.is_dir() else path
+    file = path / BEST_FILE if path.is_dir() else path
     if not file.is_file():
         raise UserError(
             f"init={init!r}: there is no {file}. Pass a folder of a run that finished an epoch, or a safetensors file."
@@ -64,8 +65,8 @@ def trained_on(init):
     """
     file = weights_file(init)
     folder = file.parent
-    record, in_run = DataRecord.read(folder), (folder / "recipe.json").exists()
-    if record and in_run and file.name == "best.safetensors":
+    record, in_run = DataRecord.read(folder), holds_run(folder)
+    if record and in_run and file.name == BEST_FILE:
         Run.open(folder).check_best()  # otherwise the record may belong to other weights
     if record is None and in_run:
         print(
@@ -137,7 +138,7 @@ def initialize(model, init, class_names=None):
 
 def _fix(init):
     """Return the advice that says which options fit the weights."""
-    if not (Path(init) / "recipe.json").is_file():
+    if not holds_run(init):
         return "Pass the --model, --model_args and --image_size of these weights, or pass other weights."
     recipe = Run.open(init).recipe
     return (

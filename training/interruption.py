@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: what is trained is saved first, everything else ends at once; a second signal always does."""
+"""Ctrl-C and SIGTERM: training is saved first, anything else ends at once; a second signal always ends the process."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(KeyboardInterrupt):
-    """SIGINT or SIGTERM came where nothing is unsaved.
+    """SIGINT or SIGTERM was received while nothing was unsaved.
 
     Args:
         signal: Its number.
@@ -21,9 +21,9 @@ class Stopped(KeyboardInterrupt):
 
 
 class Interruption:
-    """While it is entered, a first SIGINT or SIGTERM is only noted, in `signal`; within `at_once` it raises Stopped.
+    """A context in which a first SIGINT or SIGTERM is only noted, in `signal`; within `at_once` it raises Stopped.
 
-    A second one ends the process at once with exit code 128 + its number; files stay whole, since they are written
+    A second signal ends the process at once with exit code 128 + its number; files stay intact, since they are written
     under another name first.
     """
 
@@ -41,7 +41,7 @@ class Interruption:
 
     @contextlib.contextmanager
     def at_once(self):
-        """Raise Stopped at a signal in this block, or if one was noted before it: nothing is unsaved here."""
+        """Raise Stopped at a signal in this block, or if one was noted before: nothing is unsaved here."""
         self._raises = True
         try:
             if self.signal is not None:
@@ -56,10 +56,10 @@ class Interruption:
         self.signal = number
         if self._raises:
             raise Stopped(number)
-        os.write(2, b"\nsaving after this step; once more to leave at once\n")
+        os.write(2, b"\nsaving after this step; repeat the signal to exit at once\n")
 
 
 def leave_at_once():
-    """Let SIGINT and SIGTERM end the process without a word, for as long as nothing but imports has happened."""
+    """Let SIGINT and SIGTERM end the process silently, as long as it has only imported modules."""
     for number in SIGNALS:
         signal.signal(number, lambda number, frame: os._exit(128 + number))

@@ -1,4 +1,4 @@
-"""Several workers on one machine, to try what several machines would do."""
+"""Several workers on one machine, to try out a run on several machines."""
 
 import ctypes
 import json
@@ -13,26 +13,26 @@ import time
 from training.errors import WorkerLostError
 from training.interruption import SIGNALS
 
-GRACE = 30  # seconds that the workers have to end by themselves once one of them has failed
+GRACE = 30  # seconds for the other workers to end by themselves after one has failed
 
 
 def launch(workers, arguments):
     """Run `python -m training ARGUMENTS` in several processes, as TF_CONFIG would start them on several machines.
 
-    The first worker's output is shown, and the last lines of what another one complained of if it is the first to fail.
-    SIGINT and SIGTERM are passed to the workers, which save and leave; a second one ends all at once. When a worker
-    fails, the others have `GRACE` seconds to end, and are killed then. No worker outlives this process.
+    The output of the first worker is shown; if another worker fails first, the end of its standard error is shown too.
+    SIGINT and SIGTERM are passed on to the workers, which save and exit; a second one kills them. When a worker fails,
+    the others have `GRACE` seconds to end before they are killed. No worker outlives this process.
 
     Args:
         workers: Number of processes.
         arguments: The command line of each, without `python -m training`.
 
     Returns:
-        The exit code of the worker that failed first, 128 + the signal if one killed it or was passed to it; 0 if all
-        went well.
+        The exit code of the worker that failed first, or 128 + the signal that killed it or was passed on to it; 0 if
+        no worker failed.
     """
     addresses = [f"localhost:{port}" for port in free_ports(workers)]
-    complaints = [None, *(tempfile.TemporaryFile("w+") for _ in range(1, workers))]  # noqa: SIM115
+    errors = [None, *(tempfile.TemporaryFile("w+") for _ in range(1, workers))]  # noqa: SIM115
     processes, passed = [], []
     begun, failed, deadline = False, None, None
 
@@ -44,8 +44,8 @@ def launch(workers, arguments):
     former = {number: signal.signal(number, pass_on) for number in SIGNALS}
     try:
         for worker in range(workers):
-            processes.append(start(arguments, addresses, worker, complaints[worker]))
-        begun = not passed  # else some were not told, and none has anything to save
+            processes.append(start(arguments, addresses, worker, errors[worker]))
+        begun = not passed  # otherwise some workers did not get the signal, and none has anything to save
         print(f"workers: processes {', '.join(str(process.pid) for process in processes)}", file=sys.stderr, flush=True)
         while begun and len(passed) < 2 and any(process.poll() is None for process in processes):
             if failed is None:
@@ -62,7 +62,7 @@ def launch(workers, arguments):
             signal.signal(number, handler)
     failed = first_failed(processes) if failed is None else failed
     code = 0 if failed is None else processes[failed].returncode
-    if passed and (code < 0 or code == WorkerLostError.exit_code):  # of another worker that had to stop
+    if passed and (code < 0 or code == WorkerLostError.exit_code):  # it stopped because another worker had ended
         return 128 + passed[-1]
     if code < 0:
         print(
@@ -71,20 +71,20 @@ def launch(workers, arguments):
             file=sys.stderr,
         )
     elif failed:
-        complaints[failed].seek(0)
-        print(f"worker {failed} failed:", *complaints[failed].read().splitlines()[-20:], sep="\n", file=sys.stderr)
+        errors[failed].seek(0)
+        print(f"worker {failed} failed:", *errors[failed].read().splitlines()[-20:], sep="\n", file=sys.stderr)
     return 128 - code if code < 0 else code
 
 
 def first_failed(processes):
-    """The number of a process that has ended with an error, one that was killed before others, or None."""
+    """Return the number of a process that was killed, else of one that ended with an error, or None."""
     codes = [process.poll() for process in processes]
     killed = [number for number, code in enumerate(codes) if code and code < 0]
     return next((number for number in killed or range(len(codes)) if codes[number]), None)
 
 
-def start(arguments, addresses, worker, complaints):
-    """Start one worker, in a session of its own: Ctrl-C reaches it once, from here, and not from the terminal too."""
+def start(arguments, addresses, worker, stderr):
+    """Start a worker in its own session, so that Ctrl-C reaches it once, from here, and not from the terminal too."""
     import tensorflow as tf
 
     task = {"type": "worker", "index": worker}
@@ -92,28 +92,28 @@ def start(arguments, addresses, worker, complaints):
     gpus = len(tf.config.list_physical_devices("GPU"))
     names = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpus else []
     names = names if len(names) >= gpus else [str(number) for number in range(gpus)]
-    share = gpus // len(addresses)  # none, so that all compute on CPUs, where there are fewer GPUs than workers
+    share = gpus // len(addresses)  # 0, so that all use the CPU, if there are fewer GPUs than workers
     settings["CUDA_VISIBLE_DEVICES"] = ",".join(names[worker * share : (worker + 1) * share]) or "-1"
     return subprocess.Popen(
         [sys.executable, "-m", "training", *arguments],
         env=os.environ | settings,
         stdout=subprocess.DEVNULL if worker else None,
-        stderr=complaints,
+        stderr=stderr,
         start_new_session=True,
         preexec_fn=ending_with_parent(),
     )
 
 
 def ending_with_parent():
-    """Return what a child calls to be sent SIGTERM when its parent ends, even by SIGKILL; None where it cannot."""
+    """Return a function with which a child asks for SIGTERM when its parent ends, even by SIGKILL; Linux only."""
     if sys.platform != "linux":
         return None
-    libc = ctypes.CDLL(None)  # before the fork, after which a child should load nothing
+    libc = ctypes.CDLL(None)  # before the fork: a forked child should not load libraries
     return lambda: libc.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def free_ports(count):
-    """Numbers of ports that nothing listens on."""
+    """Return the numbers of free ports."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for opened in sockets:

@@ -1,194 +1,237 @@
-"""The training loop, from the first step to the last: read it once from top to bottom and you know what a run does."""
+"""The training loop: `train` is a whole run, `train_epoch` an epoch of it; the step itself is in training.step."""
 
 import contextlib
+import dataclasses
 import functools
 import json
 import math
 import time
+from dataclasses import dataclass, field
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 import keras_cnns
-from training import checkpoint
 from training.batches import training_batches
 from training.devices import total
 from training.errors import DivergedError, Interrupted, UserError
 from training.evaluation import make_evaluation
+from training.files import atomic
 from training.interruption import Interruption, Stopped
-from training.optimization import current_rate, is_decayed, learning_rate, make_optimizer, plateau
+from training.optimization import current_rate, learning_rate, make_optimizer, plateau
+from training.state import restore, state_of, to_arrays, warn_of_stateful_callbacks
+from training.step import average_of, log_names, make_train_step
 
-SAVE_SECONDS = 300  # a state is saved at least this often, beside every `save_steps`
+SAVE_SECONDS = 300  # a state is saved at least this often, and every `save_steps`
 VALIDATION_LOGS = ("val_loss", "val_accuracy", "val_top5_accuracy")
 RATE_CALLBACKS = (keras.callbacks.ReduceLROnPlateau, keras.callbacks.LearningRateScheduler)
 
 
-def train(model, data, recipe, run, callbacks=(), *, save_steps=500):
-    """Train a model, keep the best weights and the last states in the run's folder, and resume where an earlier call
-    ended, at any step.
+@dataclass
+class Progress:
+    """How far a run is: all that it resumes from except the variables and the callbacks' state.
 
-    On several devices it is called in the scope of their strategy.
+    Attributes:
+        epoch: Finished epochs.
+        step: Finished steps of the current epoch.
+        totals: Sums of the logs over these steps.
+        best_epoch: The best epoch so far, from 1.
+        best: Its validation accuracy and negative validation loss.
+        history: The logs of the finished epochs.
+        done: Whether a callback has ended the training.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    totals: dict[str, float] = field(default_factory=dict)
+    best_epoch: int | None = None
+    best: list[float] | None = None
+    history: list[dict[str, float]] = field(default_factory=list)
+    done: bool = False
+
+    def add_step(self, values):
+        """Add the values of a step."""
+        self.step += 1
+        self.totals = {name: self.totals.get(name, 0.0) + value for name, value in values.items()}
+
+    def means(self):
+        """Return the means of the logs over the steps of the epoch."""
+        # If batch size or number of images changed when the run was resumed, these are not today's steps per epoch.
+        return {name: value / self.step for name, value in self.totals.items()}
+
+    def close_epoch(self, logs, evaluation):
+        """Add the logs of an epoch, and return whether it is the best so far."""
+        self.epoch, self.step, self.totals, self.history = self.epoch + 1, 0, {}, [*self.history, logs]
+        # Small validation sets tie often: among equal accuracies the lower loss is the better network.
+        score = [evaluation.accuracy, -evaluation.loss]
+        is_best = math.isfinite(evaluation.loss) and (self.best is None or score > self.best)
+        if is_best:
+            self.best, self.best_epoch = score, self.epoch
+        return is_best
+
+
+class Saver:
+    """Saves what a run resumes from.
 
     Args:
-        model: A network from `recipe.build`, with logits as its output, one or a dictionary by head.
+        run: The run.
+        model: The model, compiled.
+        averaged: The network of averaged weights, if there is one.
+        callbacks: The callbacks.
+        save_steps: Steps between two states.
+    """
+
+    def __init__(self, run, model, averaged, callbacks, save_steps):
+        self.run, self.model, self.callbacks, self.save_steps = run, model, callbacks, save_steps
+        self.state, self.saved = state_of(model, averaged), time.monotonic()
+
+    def resume(self):
+        """Restore the newest state, if there is one, and return its Progress."""
+        found = self.run.checkpoints.load()
+        if not found:
+            if self.run.chief:
+                warn_of_stateful_callbacks(self.callbacks)
+            return Progress()
+        arrays, progress = found
+        values = progress.pop("callbacks")
+        restore(self.state, self.callbacks, arrays, values, self.run.checkpoints.folder, chief=self.run.chief)
+        return Progress(**progress)
+
+    def save(self, progress):
+        """Save the state; raise a DivergedError if a variable is not finite."""
+        arrays, values = to_arrays(self.state, self.callbacks)
+        for name, array in arrays.items():
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                where = f"after {progress.step} steps of epoch {progress.epoch + 1}"
+                raise self.diverged(f"{name} is no longer finite {where}, {rate_text(self.model)}.")
+        if self.run.chief:
+            self.run.checkpoints.save(arrays, dataclasses.asdict(progress) | {"callbacks": values})
+        self.saved = time.monotonic()
+
+    def save_if_due(self, progress, steps):
+        """Save the state at intervals, and at the end of an epoch of so many steps, before its validation and pictures:
+        they can take minutes, and a signal need not wait for them."""
+        due = progress.step % self.save_steps == 0 or progress.step >= steps
+        if due or time.monotonic() - self.saved > SAVE_SECONDS:
+            self.save(progress)
+
+    def diverged(self, fact):
+        """Return a DivergedError that says a fact, what to do and what is left of the run."""
+        best = self.run.best if self.run.best.exists() else "No weights"
+        return DivergedError(
+            f"{fact} Pass a smaller --learning_rate or a longer --warmup_epochs. "
+            f"{best} and {len(self.run.checkpoints.files())} states are kept."
+        )
+
+
+def train(model, data, recipe, run, callbacks=(), *, save_steps=500):
+    """Train a model, keep the best weights and the last states in the run folder, and resume an earlier call.
+
+    Args:
+        model: A network from `recipe.build`, whose output is logits, or a dictionary of them by head. With several
+            devices this function is called in the scope of their strategy.
         data: The data set.
         recipe: The recipe, resolved.
         run: The run, which says where files go.
-        callbacks: Keras callbacks. They see the logs of each step and epoch: `loss` (all heads, weighted, and
-            regularization), `accuracy` (main head), where there are several heads each one's loss and the auxiliary
-            accuracies, and `val_loss`, `val_accuracy` and `val_top5_accuracy` of the main head; `model.gradient_norm`
-            has the norm of the step's gradient. Those with `state()` and `load_state(state)` take part in resuming,
-            and Keras's EarlyStopping, ReduceLROnPlateau and ModelCheckpoint.
-        save_steps: Steps between two states, beside those at the end of an epoch, before and after its validation.
+        callbacks: Keras callbacks. The logs of each step and epoch have the names of training.step.log_names, those of
+            an epoch `VALIDATION_LOGS` too; `model.gradient_norm` is the norm of the step's gradient. Callbacks with
+            `state()` and `load_state(state)` are resumed, as are Keras's EarlyStopping, ReduceLROnPlateau and
+            ModelCheckpoint.
+        save_steps: Steps between two states; others are saved at the end of an epoch, before and after validation.
 
     Returns:
-        The progress: {"epoch", "step", "best_epoch", "best", "history", "totals", "done"}.
+        The Progress.
 
     Raises:
         UserError: A callback cannot work in this run.
-        DivergedError: The loss, a gradient or a weight is no longer finite; nothing of that step is kept.
-        Interrupted: SIGINT or SIGTERM came; the state is saved.
+        DivergedError: The loss, a gradient or a weight is not finite; nothing of that step is kept.
+        Interrupted: SIGINT or SIGTERM was received; the state is saved.
     """
-    strategy = tf.distribute.get_strategy()
     steps = data.train.size // recipe.batch_size
     averaged = average_of(model) if recipe.ema else None  # before `compile`, which clone_model would repeat
-    model.compile(optimizer=make_optimizer(recipe, steps, model.trainable_variables))  # adds the scaling of float16
-    model.optimizer.build(model.trainable_variables)
-    callbacks = [*callbacks, plateau(recipe)] if recipe.schedule == "plateau" else list(callbacks)
-    prepare_callbacks(callbacks, model, scheduled=callable(learning_rate(recipe, steps)))
+    callbacks = compile_with(model, recipe, steps, callbacks)
     train_step = make_train_step(model, recipe, averaged)
     evaluate = make_evaluation(averaged or model, len(data.class_names), recipe)
     bar = {"add_progbar": True, "verbose": run.verbose}
     listed = keras.callbacks.CallbackList(callbacks, model=model, epochs=recipe.epochs, steps=steps, **bar)
-    model.stop_training = False
     listed.on_train_begin()
-
-    progress = {"epoch": 0, "step": 0, "totals": {}, "best_epoch": None, "best": None, "history": [], "done": False}
-    state = checkpoint.state_of(model, averaged)
-    found = run.checkpoints.load()
-    if found:
-        arrays, progress = found
-        values = progress.pop("callbacks")
-        checkpoint.restore(state, callbacks, arrays, values, run.checkpoints.folder, chief=run.chief)
-    elif run.chief:
-        checkpoint.warn_of_stateful_callbacks(callbacks)
-    saved, traced = time.monotonic(), False
-
-    def save():
-        nonlocal saved
-        arrays, values = checkpoint.arrays_of(state, callbacks)
-        for name, array in arrays.items():
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                where = f"after {progress['step']} steps of epoch {progress['epoch'] + 1}"
-                raise DivergedError(f"{name} is no longer finite {where}, {rate()}. {advice(run)}")
-        if run.chief:
-            run.checkpoints.save(arrays, progress | {"callbacks": values})
-        saved = time.monotonic()
-
-    def rate():
-        return f"at a learning rate of {current_rate(model):.3g}"
-
-    @contextlib.contextmanager
-    def nothing_unsaved(leaves=strategy.cluster_resolver is None):
-        """Leave at once at a signal in this block; the state on the disk is where the run resumes.
-
-        Of several processes all leave together, after a step, a batch or an epoch: one that left alone would look lost.
-        """
-        try:
-            with interruption.at_once() if leaves else contextlib.nullcontext():
-                yield
-        except Stopped as stop:
-            raise Interrupted(stop.signal, progress) from None
-
+    saver = Saver(run, model, averaged, callbacks, save_steps)
+    progress = saver.resume()
     with Interruption() as interruption:
-        while progress["epoch"] < recipe.epochs and not progress["done"]:
-            epoch = progress["epoch"]
-            with nothing_unsaved():
-                listed.on_epoch_begin(epoch)
-            batches = strategy.distribute_datasets_from_function(
-                functools.partial(training_batches, data, recipe, epoch, progress["step"])
-            )
-            for images, targets, examples in batches:
-                listed.on_train_batch_begin(progress["step"])
-                # Tracing and compiling, at the first step, can take a minute.
-                with contextlib.nullcontext() if traced else nothing_unsaved():
-                    values = train_step(images, targets, interruption.signal is not None)
-                traced = True
-                values = {name: float(value) for name, value in values.items()}
-                stopped, norm = values.pop("stopped"), values.pop("gradient_norm")
-                # In float16 an infinite gradient is the optimizer's cue to scale less and to leave the step out.
-                if not math.isfinite(values["loss"]) or not (math.isfinite(norm) or scales_loss(model)):
-                    loss = values["loss"]
-                    wrong = f"gradient's norm is {norm}" if math.isfinite(loss) else f"loss is {loss}"
-                    raise DivergedError(
-                        f"The {wrong} in step {progress['step'] + 1} of epoch {epoch + 1}, {rate()}. "
-                        f"The images were {examples_of(data.train, examples, strategy)}. {advice(run)}"
-                    )
-                model.gradient_norm = norm  # for callbacks; the logs are means over the epoch
-                progress["step"] += 1
-                progress["totals"] = {name: progress["totals"].get(name, 0.0) + values[name] for name in values}
-                logs = {name: total / progress["step"] for name, total in progress["totals"].items()}
-                listed.on_train_batch_end(progress["step"] - 1, logs)
-                if stopped:
-                    save()
-                    raise Interrupted(interruption.signal, progress)
-                # Always before validation and pictures: they can take minutes, and a signal need not wait for them.
-                due = progress["step"] % save_steps == 0 or progress["step"] >= steps
-                if due or time.monotonic() - saved > SAVE_SECONDS:
-                    save()
+        while progress.epoch < recipe.epochs and not progress.done:
+            train_epoch(train_step, data, recipe, progress, listed, saver, interruption)
             validation = evaluate(data.validation, lambda: interruption.signal is not None)
-            if validation is None or total(strategy, interruption.signal is not None):
+            if validation is None:
                 raise Interrupted(interruption.signal, progress)
-            # After resuming with another batch size or number of images these are not `steps` of today.
-            logs = {name: total / progress["step"] for name, total in progress["totals"].items()}
+            raise_if_signalled(interruption, progress)
             values = (validation.loss, validation.accuracy, validation.top5)
-            logs |= dict(zip(VALIDATION_LOGS, values, strict=True))
-            with nothing_unsaved(leaves=run.chief):  # of several processes too: pictures can take minutes
-                listed.on_epoch_end(epoch, dict(logs))
-
-            progress |= {"epoch": epoch + 1, "step": 0, "totals": {}, "history": [*progress["history"], logs]}
-            # Small validation sets tie often: among equal accuracies the lower loss is the better network.
-            score = [validation.accuracy, -validation.loss]
-            if math.isfinite(validation.loss) and (progress["best"] is None or score > progress["best"]):
-                progress |= {"best": score, "best_epoch": epoch + 1}
-                if run.chief:
-                    metadata = {"epoch": str(epoch + 1), "preprocessing": recipe.preprocessing}
-                    metadata["classes"] = json.dumps(data.class_names)
-                    metadata["recipe"] = run.digest
-                    checkpoint.write_weights(averaged or model, run.best, metadata)
-            progress["done"] = bool(model.stop_training)
-            save()
-            if total(strategy, interruption.signal is not None):  # in any process
-                raise Interrupted(interruption.signal, progress)
-        with nothing_unsaved():
+            logs = progress.means() | dict(zip(VALIDATION_LOGS, values, strict=True))
+            with nothing_unsaved(interruption, progress, leave=run.chief):  # pictures can take minutes
+                listed.on_epoch_end(progress.epoch, dict(logs))
+            if progress.close_epoch(logs, validation) and run.chief:
+                write_best(averaged or model, run, progress.epoch, data.class_names)
+            progress.done = bool(model.stop_training)
+            saver.save(progress)
+            raise_if_signalled(interruption, progress)
+        with nothing_unsaved(interruption, progress):
             listed.on_train_end()
-    if progress["best"] is None:
-        raise DivergedError(f"The validation loss was finite after no epoch. {advice(run)}")
+    if progress.best is None:
+        raise saver.diverged("The validation loss was finite after no epoch.")
     return progress
 
 
-def advice(run):
-    """Return what to do about a run that diverged, and what is left of it."""
-    return (
-        "Pass a smaller --learning_rate or a longer --warmup_epochs. "
-        f"{run.best if run.best.exists() else 'No weights'} and {len(run.checkpoints.files())} states are kept."
+def train_epoch(train_step, data, recipe, progress, callbacks, saver, interruption):
+    """Train the rest of an epoch, from `progress.step` on."""
+    model, strategy, steps = saver.model, tf.distribute.get_strategy(), data.train.size // recipe.batch_size
+    with nothing_unsaved(interruption, progress):
+        callbacks.on_epoch_begin(progress.epoch)
+    batches = strategy.distribute_datasets_from_function(
+        functools.partial(training_batches, data, recipe, progress.epoch, progress.step)
     )
+    first = True
+    for images, targets, examples in batches:
+        callbacks.on_train_batch_begin(progress.step)
+        # Tracing and compiling, at the very first step, can take a minute.
+        with nothing_unsaved(interruption, progress) if first else contextlib.nullcontext():
+            values = train_step(images, targets, interruption.signal is not None)
+        first = False
+        values = {name: float(value) for name, value in values.items()}
+        stopped, norm = values.pop("stopped"), values.pop("gradient_norm")
+        # In float16 the optimizer takes an infinite gradient as a sign to lower the loss scale and skips the step.
+        scales = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+        if not math.isfinite(values["loss"]) or not (math.isfinite(norm) or scales):
+            loss = values["loss"]
+            wrong = f"gradient's norm is {norm}" if math.isfinite(loss) else f"loss is {loss}"
+            raise saver.diverged(
+                f"The {wrong} in step {progress.step + 1} of epoch {progress.epoch + 1}, {rate_text(model)}. "
+                f"The images were {examples_of(data.train, examples)}."
+            )
+        model.gradient_norm = norm  # for callbacks; the logs are means over the epoch
+        progress.add_step(values)
+        callbacks.on_train_batch_end(progress.step - 1, progress.means())
+        if stopped:
+            saver.save(progress)
+            raise Interrupted(interruption.signal, progress)
+        saver.save_if_due(progress, steps)
 
 
-def scales_loss(model):
-    return isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+def compile_with(model, recipe, steps, callbacks):
+    """Compile a model with the optimizer of a recipe, and return the callbacks together with the recipe's own.
 
-
-def examples_of(split, examples, strategy):
-    """The images of a batch, as a list for an error: their files, or their positions."""
-    numbers = np.concatenate([part.numpy() for part in strategy.experimental_local_results(examples)])
-    names = [split.files[number] if split.files else f"number {number}" for number in numbers]
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    Raises:
+        UserError: A callback cannot work in this run.
+    """
+    model.compile(optimizer=make_optimizer(recipe, steps, model.trainable_variables))  # adds the scaling of float16
+    model.optimizer.build(model.trainable_variables)
+    model.stop_training = False
+    callbacks = [*callbacks, plateau(recipe)] if recipe.schedule == "plateau" else list(callbacks)
+    prepare_callbacks(callbacks, model, scheduled=callable(learning_rate(recipe, steps)))
+    return callbacks
 
 
 def prepare_callbacks(callbacks, model, scheduled):
-    """Tell Keras's callbacks which way is better, which they would look for in metrics that the model is compiled with.
+    """Set the mode of Keras's callbacks, which they would derive from the metrics that the model is compiled with.
 
     Args:
         callbacks: The callbacks.
@@ -196,7 +239,7 @@ def prepare_callbacks(callbacks, model, scheduled):
         scheduled: Whether the learning rate is a schedule, which no callback can change.
 
     Raises:
-        UserError: A callback waits for a quantity that no epoch logs, or would change a scheduled learning rate.
+        UserError: A callback monitors a quantity that is not logged, or would change a scheduled learning rate.
     """
     names = [*log_names(model), *VALIDATION_LOGS]
     for callback in callbacks:
@@ -212,93 +255,47 @@ def prepare_callbacks(callbacks, model, scheduled):
             )
 
 
-def log_names(model):
-    """What `train_step` gives of the heads of a model, beside the loss of all."""
-    names = list(heads(model.output))
-    parts = [f"{name}_loss" for name in names] if len(names) > 1 else []
-    return ["loss", *parts, *map(accuracy_of, names)]
+@contextlib.contextmanager
+def nothing_unsaved(interruption, progress, leave=False):
+    """Raise Interrupted at a signal in this block; the run resumes from the state on the disk.
 
+    Of several processes all leave together, after a step, a batch or an epoch: one that left alone would look lost.
 
-def heads(outputs):
-    """The outputs by head: a network without auxiliary heads has the main one only."""
-    return outputs if isinstance(outputs, dict) else {"main": outputs}
-
-
-def accuracy_of(head):
-    """The name of a head's accuracy in the logs; the main one's is the network's."""
-    return "accuracy" if head == "main" else f"{head}_accuracy"
-
-
-def average_of(model):
-    """A network of the same layers whose weights, moving statistics included, will be the average of the model's."""
-    averaged = keras.models.clone_model(model)
-    averaged.set_weights(model.get_weights())
-    return averaged
-
-
-def make_train_step(model, recipe, averaged=None):
-    """The step, a function (images, targets, stop) that updates the model and returns what it measured.
-
-    That is, for the whole batch: what `log_names` says, "gradient_norm", and "stopped", which is above 0 if `stop` was
-    true in any of the processes.
+    Args:
+        interruption: The Interruption.
+        progress: The Progress.
+        leave: Whether this process leaves even if there are others.
     """
-    names = list(heads(model.output))
-    weights = {name: 1.0 if name == "main" else recipe.aux_weight for name in names}
-    strategy = tf.distribute.get_strategy()
-    replicas = strategy.num_replicas_in_sync
-    variables = model.trainable_variables
-    decay = recipe.weight_decay if recipe.decay_mode == "l2" else 0.0
-    slow = [v for v in variables if not keras_cnns.is_head(v.path)] if recipe.backbone_rate != 1 else []
+    leave = leave or tf.distribute.get_strategy().cluster_resolver is None
+    try:
+        with interruption.at_once() if leave else contextlib.nullcontext():
+            yield
+    except Stopped as stop:
+        raise Interrupted(stop.signal, progress) from None
 
-    def replica_step(images, targets):
-        with tf.GradientTape() as tape:
-            outputs = heads(model(keras_cnns.preprocess_input(images, recipe.preprocessing), training=True))
-            losses = {
-                name: tf.reduce_sum(keras.ops.categorical_crossentropy(targets, outputs[name], from_logits=True))
-                / recipe.batch_size
-                for name in names
-            }
-            loss = sum(weights[name] * losses[name] for name in names) + sum(model.losses) / replicas
-            scaled = model.optimizer.scale_loss(loss)
-        scale = model.optimizer.scale_loss(1.0)
-        gradients = tape.gradient(scaled, variables)
-        if replicas > 1:
-            # The norm is that of the whole gradient. Keras will sum over the replicas once more, hence the division.
-            gradients = tf.distribute.get_replica_context().all_reduce("SUM", gradients)
-        norm = tf.linalg.global_norm([tf.cast(gradient, "float32") for gradient in gradients]) / scale
-        if recipe.clip_norm:
-            shrink = tf.minimum(1.0, recipe.clip_norm / norm)
-            gradients = [gradient * tf.cast(shrink, gradient.dtype) for gradient in gradients]
-        if decay:
-            gradients = [
-                gradient + scale * decay * variable if is_decayed(variable, recipe) else gradient
-                for gradient, variable in zip(gradients, variables, strict=True)
-            ]
-        model.optimizer.apply([gradient / replicas for gradient in gradients] if replicas > 1 else gradients, variables)
-        values = {"loss": loss, "gradient_norm": norm / replicas}
-        right = tf.argmax(targets, axis=-1)
-        for name in names:
-            if len(names) > 1:
-                values[f"{name}_loss"] = losses[name]
-            hits = tf.cast(tf.argmax(outputs[name], axis=-1) == right, "float32")
-            values[accuracy_of(name)] = tf.reduce_sum(hits) / recipe.batch_size
-        return values
 
-    if recipe.jit:
-        replica_step = tf.function(replica_step, jit_compile=True, autograph=False)
+def raise_if_signalled(interruption, progress):
+    """Raise Interrupted if any process has received a signal."""
+    if total(tf.distribute.get_strategy(), interruption.signal is not None):
+        raise Interrupted(interruption.signal, progress)
 
-    @tf.function(autograph=False)
-    def step(images, targets, stop):
-        before = [tf.identity(variable.value) for variable in slow]
-        values = strategy.run(replica_step, (images, targets))
-        values["stopped"] = strategy.run(lambda: tf.cast(stop, "float32"))
-        for variable, old in zip(slow, before, strict=True):
-            variable.assign(old + recipe.backbone_rate * (variable - old))
-        if averaged is not None:
-            count = tf.cast(model.optimizer.iterations.value, "float32")
-            keep = tf.minimum(recipe.ema, (1.0 + count) / (10.0 + count))
-            for average, variable in zip(averaged.weights, model.weights, strict=True):
-                average.assign_add((1.0 - keep) * (variable - average))  # exactly nothing where a weight is frozen
-        return {name: strategy.reduce("SUM", value, axis=None) for name, value in values.items()}
 
-    return lambda images, targets, stop=False: step(images, targets, tf.constant(stop))
+def write_best(network, run, epoch, class_names):
+    """Write the weights of the best epoch."""
+    metadata = {"epoch": str(epoch), "preprocessing": run.recipe.preprocessing}
+    metadata |= {"classes": json.dumps(class_names), "recipe": run.digest}
+    with atomic(run.best) as temporary:
+        keras_cnns.save_weights(network, temporary, metadata)
+
+
+def examples_of(split, examples):
+    """Return the images of a batch as a list for an error: their files, or their positions."""
+    parts = tf.distribute.get_strategy().experimental_local_results(examples)
+    numbers = np.concatenate([part.numpy() for part in parts])
+    names = [split.files[number] if split.files else f"number {number}" for number in numbers]
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def rate_text(model):
+    """Return the learning rate as the end of a sentence."""
+    return f"at a learning rate of {current_rate(model):.3g}"

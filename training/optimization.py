@@ -1,12 +1,12 @@
 """Optimizer and learning rate of a recipe, all of them Keras's own but for the warm-up.
 
-Two things that the papers mean otherwise than Keras does:
+Two terms have another meaning in the papers than in Keras:
 
 - Weight decay. Keras's `weight_decay` is decoupled (Loshchilov and Hutter 2019): learning rate times decay times weight
   is subtracted from a weight. The papers' is L2 regularization: decay times weight is added to its gradient, so that
-  momentum and Adam's scaling see it. `decay_mode` chooses; with plain SGD the two are equal.
-- The moving average of weights. Keras's `use_ema` averages what is trained and leaves the moving statistics of batch
-  normalization as they are; the average is then evaluated with statistics of other weights. `ema` averages both, as
+  it enters momentum and Adam's scaling. `decay_mode` chooses; with plain SGD both are equal.
+- The moving average of weights. Keras's `use_ema` averages the trainable weights, but not the moving statistics of
+  batch normalization; the average is then evaluated with the statistics of other weights. `ema` averages both, as
   EfficientNet's authors do, with their slow start, min(ema, (1 + steps) / (10 + steps)).
 """
 
@@ -17,12 +17,12 @@ NORM_AND_BIAS = ("bias", "gamma", "beta")
 
 
 def make_optimizer(recipe, steps_per_epoch, variables):
-    """The optimizer of a recipe, its learning rate scheduled over all steps of the run.
+    """Return the optimizer of a recipe, with its learning rate scheduled over all steps of the run.
 
     Args:
         recipe: The recipe.
         steps_per_epoch: Steps in an epoch.
-        variables: What will be trained.
+        variables: The trainable variables.
     """
     rate = learning_rate(recipe, steps_per_epoch)
     decoupled = recipe.weight_decay if recipe.decay_mode == "decoupled" and recipe.weight_decay else None
@@ -42,13 +42,13 @@ def make_optimizer(recipe, steps_per_epoch, variables):
 
 
 def is_decayed(variable, recipe):
-    """Whether weight decay takes a variable: a kernel does it always, the rest if the recipe says so."""
+    """Return whether weight decay applies to a variable: always to a kernel, to others if the recipe says so."""
     return recipe.decay_norms or not variable.path.endswith(NORM_AND_BIAS)
 
 
 def plateau(recipe):
-    """The callback of the schedule "plateau", as AlexNet (section 5) and VGG (section 3.1) were trained by hand."""
-    # Keras's default min_delta does not see one image more of 10,000 or more.
+    """Return the callback of "plateau"; AlexNet (section 5) and VGG (section 3.1) were trained like this by hand."""
+    # Keras's default min_delta ignores an improvement by one image of 10,000 or more.
     return keras.callbacks.ReduceLROnPlateau(
         monitor="val_accuracy",
         factor=recipe.decay_rate,
@@ -59,7 +59,7 @@ def plateau(recipe):
 
 
 def learning_rate(recipe, steps_per_epoch):
-    """Return the learning rate: a schedule by step, or a number where only callbacks change it."""
+    """Return the learning rate: a schedule by step, or a number if only callbacks change it."""
     schedules = keras.optimizers.schedules
     warmup = round(recipe.warmup_epochs * steps_per_epoch)
     if recipe.schedule == "plateau" or (recipe.schedule == "constant" and not warmup):
@@ -86,7 +86,7 @@ def learning_rate(recipe, steps_per_epoch):
 
 
 def current_rate(model):
-    """The learning rate of the next step, on any number of devices."""
+    """Return the learning rate of the next step, on any number of devices."""
     return float(ops.convert_to_numpy(model.optimizer.learning_rate))
 
 
@@ -97,8 +97,8 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
     Args:
         peak: Learning rate at its end.
         steps: Its length.
-        after: What follows, a schedule or a number.
-        offset: Steps that the schedule does not count: a cosine begins after the warm-up, milestones count from zero.
+        after: The learning rate after it, a schedule or a number.
+        offset: The step at which that schedule starts: a cosine starts after the warm-up, milestones count from step 0.
     """
 
     def __init__(self, peak, steps, after, offset=0):

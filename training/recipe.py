@@ -10,13 +10,13 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal, get_type_hints
 
-# Nothing here imports TensorFlow before a network is built: help and mistakes need not wait for it.
+# TensorFlow is not imported before a network is built, so that help and errors appear at once.
 from training.errors import UserError
 
-# Text comes first: of an argument "1" the command line would else make a number.
+# Text comes first: the command line would otherwise turn an argument "1" into a number.
 JSON = str | bool | int | float | list | dict | None
 
-# Arguments of every builder that the recipe's other fields and the data decide.
+# Arguments of the builders that other fields of the recipe or the data determine, and the reason.
 DECIDED_ELSEWHERE = {
     "include_top": "a run trains a classifier",
     "weights": "init gives them",
@@ -33,7 +33,7 @@ DECIDED_ELSEWHERE = {
 
 MAX_SIZE = 8000  # pixels; larger images are not decoded
 MAX_LAYERS = 100
-MAX_ARGUMENT = 10_000  # of a builder; a network of more layers or times as many channels is a slip
+MAX_ARGUMENT = 10_000  # of a builder; more layers, or a larger multiple of the channels, is a mistake
 
 
 @dataclass(frozen=True)
@@ -43,62 +43,62 @@ class Recipe:
     Args:
         name: Name of the recipe; run folders begin with it.
         model: Name of the network, from keras_cnns.list_models().
-        model_args: Arguments of the network's builder beyond those that every builder has, as {"version": "1"}.
-        data: digits, the name of a TFDS data set, folder:PATH, or synthetic.
+        model_args: Arguments of the network's builder beyond those that every builder has, such as {"version": "1"}.
+        data: digits, the name of a TFDS data set, folder:PATH, or synthetic; custom in runs whose data were passed in
+            Python.
         data_dir: Folder of prepared TFDS data sets; null for TFDS's own default.
         image_size: Height and width of the training images, in pixels.
         batch_size: Images per step.
         epochs: Passes over the training images.
-        preprocessing: How pixels are normalised, a mode of keras_cnns.preprocess_input; auto is the one of the weights
-            in init, and imagenet without any.
-        crop: How a training image becomes a square: center, as in evaluation; area, a random part of random aspect
-            ratio, as the Inception networks; scale, a square from an image of random size, as VGG and ResNet; pad, a
-            square from an image padded by an eighth of its size, as on CIFAR.
-        crop_min: Least size of the crop; for area the share of the image's area, for scale the image's shorter side in
-            units of image_size.
-        crop_max: Greatest size of the crop, in the same units.
-        flip: Whether training images are mirrored left to right, half of them.
-        color_jitter: Brightness, contrast and saturation vary by factors up to 1 plus or minus this.
+        preprocessing: Normalisation of the pixels, a mode of keras_cnns.preprocess_input; auto is the mode of the
+            weights in init, or imagenet without init.
+        crop: Square crop of a training image: center, as in evaluation; area, a random part of random aspect ratio, as
+            for the Inception networks; scale, from an image of random size, as for VGG and ResNet; pad, from an image
+            padded by an eighth of its size, as on CIFAR.
+        crop_min: Minimum size of the crop: for area the fraction of the image's area, for scale the image's shorter
+            side in units of image_size.
+        crop_max: Maximum size of the crop, in the same units.
+        flip: Whether half of the training images are mirrored left to right.
+        color_jitter: Maximum relative change of brightness, contrast and saturation.
         lighting: Standard deviation of the colour shift along the principal components of ImageNet's pixels.
         policy: A policy of augmentation; randaugment or trivialaugment.
         policy_layers: Operations per image of randaugment.
         policy_magnitude: Strength of randaugment's operations, from 0 to 30.
-        random_erasing: Share of the training images of which a random rectangle becomes noise.
+        random_erasing: Fraction of the training images in which a random rectangle is replaced by noise.
         mixup: Alpha of mixup, the parameter of its Beta distribution; 0 is off.
-        cutmix: Alpha of CutMix; 0 is off. With mixup too, each batch has one of the two.
-        label_smoothing: Share of a label that goes to all classes alike.
-        optimizer: sgd, adam or rmsprop, as Keras has them.
+        cutmix: Alpha of CutMix; 0 is off. Together with mixup, each batch has one of the two.
+        label_smoothing: Fraction of a label that is spread evenly over all classes.
+        optimizer: sgd, adam or rmsprop, as in Keras.
         learning_rate: Peak learning rate.
         momentum: Momentum of sgd and rmsprop.
-        nesterov: Whether sgd takes Nesterov's momentum.
+        nesterov: Whether sgd uses Nesterov momentum.
         epsilon: Added to the root of the squared gradients in adam, and under the root in rmsprop.
         weight_decay: Strength of weight decay; 0 is off.
         decay_mode: l2 adds weight_decay times the weight to its gradient, as the papers do; decoupled subtracts
             learning rate times weight_decay times the weight from it, as AdamW does.
-        decay_norms: Whether weight decay also takes biases and the scales and shifts of normalizations.
-        clip_norm: Greatest norm of the whole gradient; 0 does not clip.
+        decay_norms: Whether weight decay also applies to biases and to the scales and shifts of normalizations.
+        clip_norm: Maximum norm of the whole gradient; 0 does not clip.
         schedule: The learning rate after the warm-up: cosine (to zero), constant, steps (times decay_rate
             at every epoch of milestones), exponential (times decay_rate every decay_epochs), plateau (times decay_rate
             when the validation accuracy has not risen for decay_epochs).
-        decay_rate: Factor of steps, exponential and plateau.
-        decay_epochs: Epochs between two decays of exponential, and without progress of plateau.
-        milestones: Epochs after which steps decays.
+        decay_rate: Factor of the schedules steps, exponential and plateau.
+        decay_epochs: Epochs between two decays of exponential; epochs without progress before a decay of plateau.
+        milestones: Epochs after which the schedule steps decays.
         warmup_epochs: Length of the linear warm-up from zero, in epochs.
         aux_weight: Weight of the loss of each auxiliary head; the main head has 1.
         ema: Decay of the moving average of weights and moving statistics, per step, that is evaluated and kept instead
             of the last weights; 0 is off.
-        init: A run folder or safetensors file whose weights training starts from; its head is left out where
-            it is of other classes.
-        freeze: Levels of the network that stay as they are: one, as stem, a range, as stem..stage3, or backbone, all
-            but the heads. A level is the first word of a layer's name.
+        init: A run folder or safetensors file with the initial weights; its head is left out if it is of other classes.
+        freeze: Levels of the network that are not trained: one, such as stem, a range, such as stem..stage3, or
+            backbone, all but the heads. A level is the first word of a layer's name.
         backbone_rate: Learning rate of everything but the heads, in units of learning_rate.
         distribution: one device (none), all GPUs of this machine (mirrored), or several machines (multiworker); auto
-            does what it finds.
-        sync_batch_norm: Whether batch statistics are those of the whole batch when it is divided among devices.
-        seed: Decides initial weights, order of the images, augmentation and dropout; never the split of the data.
-        precision: Data type of the computation; auto takes half precision on GPUs that are built for it.
-        jit: Whether to compile the step with XLA; auto does on GPUs.
-        deterministic: Whether equal runs give equal bits; auto does on CPUs.
+            uses all that are found.
+        sync_batch_norm: Whether batch statistics are those of the whole batch if several devices share it.
+        seed: Seed of initial weights, order of the images, augmentation and dropout; never the split of the data.
+        precision: Data type of the computation; auto is half precision on GPUs with tensor cores.
+        jit: Whether to compile the step with XLA; auto does so on a single GPU.
+        deterministic: Whether equal runs give equal bits; auto does so on CPUs.
     """
 
     name: str = "recipe"
@@ -171,7 +171,7 @@ class Recipe:
         for name in ("lighting", "mixup", "cutmix", "weight_decay", "clip_norm", "aux_weight", "backbone_rate"):
             check(name, getattr(self, name) >= 0, "must be at least 0")
         check("warmup_epochs", 0 <= self.warmup_epochs <= self.epochs, "must be from 0 to the number of epochs")
-        check("milestones", self.milestones == sorted(self.milestones), "must rise")
+        check("milestones", self.milestones == sorted(self.milestones), "must be in increasing order")
         check("schedule", self.schedule != "steps" or self.milestones, "needs --milestones, the epochs of the steps")
         check(
             "schedule", self.schedule != "plateau" or not self.warmup_epochs, "has no warm-up; pass --warmup_epochs 0"
@@ -186,10 +186,10 @@ class Recipe:
             raise UserError(f"{name}={getattr(self, name)!r}: it {must}.")
 
     def with_known_network(self):
-        """Return the recipe with the network's name spelled as keras_cnns spells it.
+        """Return the recipe with the network's name spelled as in keras_cnns.
 
         Raises:
-            UserError: There is no such network, or it does not have these arguments, or not with such values.
+            UserError: There is no such network, or `model_args` are not valid for it.
         """
         import keras_cnns
 
@@ -214,48 +214,13 @@ class Recipe:
             check_argument(argument, value, own[argument])
         return dataclasses.replace(self, model=builder.__name__)
 
-    def resolved(self):
-        """Return the recipe with every "auto" decided for this machine.
-
-        Raises:
-            UserError: The network, its arguments, or what `init` or `freeze` names do not exist.
-        """
-        import tensorflow as tf
-
-        from training.devices import found_distribution
-        from training.finetuning import initial_preprocessing
-
-        self._check("freeze", self.init or not self.freeze, "keeps weights as they are; pass --init with some to keep")
-        gpus = tf.config.list_physical_devices("GPU")
-        precision = self.precision
-        if precision == "auto":
-            capability = min(
-                (tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) for gpu in gpus),
-                default=(0, 0),
-            )
-            precision = (
-                "mixed_bfloat16" if capability >= (8, 0) else "mixed_float16" if capability >= (7, 0) else "float32"
-            )
-        distribution = found_distribution() if self.distribution == "auto" else self.distribution
-        preprocessing = self.preprocessing
-        if preprocessing == "auto":
-            preprocessing = initial_preprocessing(self.init) if self.init else "imagenet"
-        return dataclasses.replace(
-            self.with_known_network(),
-            precision=precision,
-            distribution=distribution,
-            preprocessing=preprocessing,
-            jit=bool(gpus) and distribution == "none" if self.jit == "auto" else self.jit,
-            deterministic=not gpus if self.deterministic == "auto" else self.deterministic,
-        )
-
     def to_json(self):
-        """The recipe as JSON text, the same text for equal recipes."""
+        """Return the recipe as JSON text, the same text for equal recipes."""
         return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n"
 
     @classmethod
     def from_json(cls, text, where):
-        """Reads what `to_json` wrote; `where` names the file in errors."""
+        """Return the recipe in the JSON text of `to_json`; `where` names the file in error messages."""
         try:
             values = json.loads(text)
             return cls(**values)
@@ -271,28 +236,31 @@ class Recipe:
 
     @property
     def run_name(self):
-        """What a run of this recipe is called, where nothing else is said."""
+        """Default name of the run folder."""
         return f"{self.name}-{self.digest}"
 
-    def build(self, classes, *, for_use=False):
-        """Builds the network with logits as its output.
+    def build(self, classes, *, for_inference=False):
+        """Build the network, whose output is logits.
 
         Args:
             classes: Number of classes.
-            for_use: Whether to leave out what exists for training only, the auxiliary heads, and let the network take
-                images of any size, where it can; of the recipe's size where it cannot.
+            for_inference: Whether to build it for inference: without auxiliary heads, and for images of any size if the
+                network allows it.
+
+        Raises:
+            UserError: The network does not exist or cannot be built.
         """
         import keras_cnns
 
         builder, arguments = keras_cnns.builder(self.with_known_network().model), dict(self.model_args)
-        if for_use:
+        if for_inference:
             arguments.pop("aux_heads", None)
 
         def at(size):
             return builder(**arguments, input_shape=(size, size, 3), classes=classes, classifier_activation=None)
 
         try:
-            if for_use:
+            if for_inference:
                 with contextlib.suppress(keras_cnns.FixedSizeError):
                     return at(None)
             return at(self.image_size)
@@ -302,7 +270,7 @@ class Recipe:
 
 @functools.cache
 def validators():
-    """Return {field: function (value) -> value of the field's type}, which raises a UserError for any other value."""
+    """Return {field: function (value) -> value of the field's type}; it raises a UserError for other values."""
     import pydantic
 
     rules = pydantic.ConfigDict(strict=True, allow_inf_nan=False)
@@ -323,7 +291,7 @@ def validators():
 
 
 def check_argument(name, value, default):
-    """Raise a UserError unless a value for an argument of a builder is of the kind of the argument's default."""
+    """Raise a UserError unless the value of a builder's argument has the type of the argument's default."""
     kinds = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text"}
     kind = type(default)
     if kind is float:
@@ -334,14 +302,3 @@ def check_argument(name, value, default):
         raise UserError(f"model_args has {name}={value!r}: it must be from 0 to {MAX_ARGUMENT}.")
     if not fits:
         raise UserError(f"model_args has {name}={value!r}: it must be {kinds[kind]}, such as {json.dumps(default)}.")
-
-
-def prepare_machine(recipe):
-    """Sets what holds for the whole process: seeds, determinism and precision. The recipe must be resolved."""
-    import keras
-    import tensorflow as tf
-
-    keras.utils.set_random_seed(recipe.seed)
-    if recipe.deterministic:
-        tf.config.experimental.enable_op_determinism()
-    keras.mixed_precision.set_global_policy(recipe.precision)

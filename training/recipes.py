@@ -22,6 +22,7 @@ from pathlib import Path
 
 from training.errors import UserError
 from training.recipe import Recipe
+from training.run_folder import RECIPE_FILE
 
 # Digits enlarged from 8 to 32 pixels. Adam instead of the papers' SGD, since the epochs are few.
 DIGITS = Recipe(
@@ -330,8 +331,8 @@ def find_recipe(name):
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{name} cannot be read as a recipe: {error}. Pass the recipe.json of a run.") from error
         return Recipe.from_json(text, name)
-    if (Path(name) / "recipe.json").is_file():
-        raise UserError(f"{name} is a folder. To train its recipe, pass {Path(name) / 'recipe.json'}.")
+    if (Path(name) / RECIPE_FILE).is_file():
+        raise UserError(f"{name} is a folder. To train its recipe, pass {Path(name) / RECIPE_FILE}.")
     with_network = [recipe.name for recipe in RECIPES.values() if recipe.model.lower() == name.lower()]
     if with_network:
         raise UserError(

@@ -1,4 +1,4 @@
-"""What is done with a run, from the first step to the exported network."""
+"""One run from start to end: train a recipe, evaluate its best epoch on the test split, export it."""
 
 import contextlib
 import dataclasses
@@ -6,39 +6,47 @@ import json
 import math
 import os
 import platform
-import shutil
-import sys
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 
 import keras_cnns
-from training import checkpoint, dashboards
+from training import dashboards, files
+from training.checkpoint import KEPT
 from training.dashboards.hparams import write_result
-from training.data import decode, find_images, first_broken_file, load_data, resize
+from training.data import CUSTOM, Data, load_data
 from training.data_record import DataRecord
+from training.datasets import as_data_of_run
 from training.devices import (
     check_agreement,
     chief_first,
-    found_distribution,
     is_chief,
     make_strategy,
     prepare_network,
     total,
 )
-from training.errors import DataError, ImageError, Interrupted, ResourceError, StateError, UserError, WorkerLostError
+from training.errors import Interrupted, ResourceError, UserError, WorkerLostError
 from training.evaluation import make_evaluation
-from training.export import export
 from training.finetuning import freeze, initialize, trained_on, weights_file, weights_source
-from training.image_file import FORMATS, SUFFIXES, decode_reason, read_header
+from training.inference import export_network, image_errors, trained_network
 from training.loop import train
-from training.recipe import Recipe, prepare_machine
+from training.machine import prepare, resolve
+from training.recipe import Recipe
 from training.recipes import find_recipe
-from training.run_folder import Run, check_folder
+from training.run_folder import (
+    CLASSES_FILE,
+    ENVIRONMENT_FILE,
+    INIT_FILE,
+    RECIPE_FILE,
+    Run,
+    check_folder,
+    differences,
+    holds_run,
+)
 
-# What TensorFlow says in a process when another one is gone.
+# TensorFlow's errors in a process when another process of the run has ended.
 LOST = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
@@ -47,46 +55,55 @@ LOST = (
     tf.errors.FailedPreconditionError,
 )
 
-# What it says of an image that is broken, gone, or not to be read.
-UNREADABLE = (
-    tf.errors.InvalidArgumentError,
-    tf.errors.NotFoundError,
-    tf.errors.PermissionDeniedError,
-    tf.errors.DataLossError,
-)
 
-# What "auto" in these fields comes to depends on the machine, or on a file that may be gone when a run is resumed.
-DECIDED_ONCE = ("precision", "jit", "deterministic", "distribution", "preprocessing")
+@dataclass(frozen=True)
+class FitOptions:
+    """How a run is carried out, as opposed to its recipe, which decides its result.
 
-PREDICTED_AT_ONCE = 32  # images in a batch of predict
+    Args:
+        download: Whether TFDS may download the data.
+        overwrite: Whether to replace the run in the folder, if there is one.
+        force: Whether to resume although versions, devices or images have changed.
+        save_steps: Steps between two saved states; one is saved at least every five minutes and at the end of an epoch.
+        picture_epochs: Epochs between two rounds of pictures and histograms in TensorBoard; 0 for none.
+        profile_steps: Steps of the first epoch that the profiler records.
+        hparams_row: Whether the run is a row of TensorBoard's HParams tab.
+    """
+
+    download: bool = False
+    overwrite: bool = False
+    force: bool = False
+    save_steps: int = 500
+    picture_epochs: int = 5
+    profile_steps: int = 0
+    hparams_row: bool = True
+
+    def __post_init__(self):
+        for name, least in (("save_steps", 1), ("picture_epochs", 0), ("profile_steps", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"{name}={getattr(self, name)}: it must be at least {least}.")
 
 
 def fit(
     recipe: Recipe | str,
     folder: str | Path | None = None,
     *,
-    download: bool = False,
-    overwrite: bool = False,
-    force: bool = False,
-    save_steps: int = 500,
+    data: Data | None = None,
     callbacks: tuple[keras.callbacks.Callback, ...] = (),
-    **shown,
+    options: FitOptions = FitOptions(),
 ) -> Run:
-    """Train a recipe, evaluate its best epoch on the test split and export it. The same call again resumes.
+    """Train a recipe, evaluate its best epoch on the test split and export it. The same call resumes the run.
 
-    Everything that can be wrong before the first step is found before anything in the folder changes.
+    All errors that can be found before the first step are raised before anything in the folder changes.
 
     Args:
-        recipe: What to train: a Recipe, or the name of one, as on the command line.
-        folder: The run folder; by default runs/NAME-DIGEST, of the recipe as it is given: on another machine, where
-            "auto" may mean something else, it is the same.
-        download: Whether TFDS may download.
-        overwrite: Whether to start anew where the folder already has a run.
-        force: Whether to resume although versions, devices or images are not those of before.
-        save_steps: Steps between two states; more often by the clock, and always at the end of an epoch.
+        recipe: A Recipe, or the name of one, as on the command line.
+        folder: The run folder; by default runs/NAME-DIGEST. The digest is that of the recipe as it is passed: it is
+            the same on another machine, where "auto" may mean something else.
+        data: The data set, such as `training.datasets.from_datasets` makes of your own tf.data pipelines; by default
+            the one that the recipe names.
         callbacks: Further Keras callbacks.
-        shown: How much TensorBoard shows: `picture_epochs`, `profile_steps` and `row` of
-            training.dashboards.of_run.
+        options: How the run is carried out.
 
     Returns:
         The run.
@@ -97,156 +114,105 @@ def fit(
     recipe = find_recipe(recipe) if isinstance(recipe, str) else recipe
     if not isinstance(recipe, Recipe):
         raise UserError(f"recipe={recipe!r}: it must be a Recipe, or the name of one.")
-    if save_steps < 1:
-        raise UserError(f"save_steps={save_steps}: it must be at least 1 step.")
     recipe = recipe.with_known_network()
+    if data is not None:
+        recipe = dataclasses.replace(recipe, data=CUSTOM)
     folder = Path(folder or f"runs/{recipe.run_name}")
-    check_folder(folder, overwrite)
-    begun = Run.open(folder) if (folder / "recipe.json").exists() and not overwrite else None
-    recipe = (as_begun(recipe, begun.recipe) if begun else recipe).resolved()
-    if overwrite and recipe.init and weights_file(recipe.init).resolve().is_relative_to(folder.resolve()):
-        raise UserError(
-            f"init={recipe.init!r} is in {folder}, which --overwrite would replace. Pass another --run, or copy the "
-            "weights to another place first."
-        )
+    check_folder(folder, options.overwrite)
+    begun = Run.open(folder) if holds_run(folder) and not options.overwrite else None
+    recipe = resolve(recipe, begun and begun.recipe)
+    if options.overwrite:
+        check_init_survives(recipe, folder)
     strategy = make_strategy(recipe.distribution)
+    check_replicas(recipe, strategy.num_replicas_in_sync)
     run = Run(folder, recipe, is_chief(strategy), begun and begun.written)
-    replicas = strategy.num_replicas_in_sync
-    if recipe.batch_size % replicas:
-        raise UserError(
-            f"batch_size={recipe.batch_size} cannot be divided among {replicas} devices. Pass a multiple of {replicas}."
-        )
-    if replicas > 1 and recipe.jit:
-        raise UserError("jit=True: XLA does not compile a step on several devices. Pass --jit false.")
     try:
-        with contextlib.ExitStack() as stack:
-            with chief_first(strategy):
-                if run.chief:
-                    stack.enter_context(checkpoint.locked(folder))
-                    check_unchanged(begun, folder, overwrite)
-                if begun:
-                    check_same_recipe(begun, recipe)
-                    if run.metrics.exists():
-                        check_finished(run)
-                        return run
-                    check_same_environment(begun, force)
-                prepare_machine(recipe)
-                data = load_run_data(run, begun, download=download, force=force)
-            states = [file.name for file in run.checkpoints.files()[:1]] if begun else []
-            seen = f"{states} {data.train.size} {data.class_names}"
-            check_agreement(strategy, seen, f"run folder {folder} or data")
-            with strategy.scope():
-                model = recipe.build(len(data.class_names))
-            fit_in(run, begun, model, data, strategy, save_steps, callbacks, shown)
-            total(strategy, 0)  # nobody leaves before the chief is done
+        prepare_and_train(run, begun, data, strategy, callbacks, options)
     except LOST as error:
         if strategy.cluster_resolver is None:
             raise
-        if run.metrics.exists():
-            return run  # another process left first, when all was done
-        raise WorkerLostError(
-            "Another process of this run is gone, and none can continue without it. Start all of them again: they "
-            "resume from the last saved state."
-        ) from error
+        if not run.metrics.exists():  # otherwise another process ended first, when everything was done
+            raise WorkerLostError(
+                "Another process of this run has ended, and the others cannot continue without it. Start all of them "
+                "again: they resume from the last saved state."
+            ) from error
     return run
 
 
-def as_begun(recipe, begun):
-    """Return the recipe with what "auto" came to when the run was begun, maybe on another machine."""
-    decided = {name: getattr(begun, name) for name in DECIDED_ONCE if getattr(recipe, name) == "auto"}
-    if found_distribution() == "multiworker":  # these processes cannot train separately
-        decided.pop("distribution", None)
-    return dataclasses.replace(recipe, **decided)
-
-
-def check_unchanged(begun, folder, overwrite):
-    """Raise a UserError if the run in a folder is not the one that was read before the folder was locked."""
-    check_folder(folder, overwrite)
-    now = Run.open(folder).written if (folder / "recipe.json").exists() else None
-    if not overwrite and now != (begun and begun.written):
-        raise UserError(f"{folder} was changed by another process in this moment. Give the command again.")
-
-
-def check_finished(run):
-    """Check that all of a finished run is there, and write the export again if that alone is not.
-
-    Raises:
-        StateError: Something else is missing, damaged or of another run.
-    """
-    run.check_finished()
-    DataRecord.read(run.folder)
-    if run.chief and not run.has_whole_export():
-        print(f"{run.export} is missing or damaged, and written again")
-        write_export(run)
-
-
-def load_run_data(run, begun=None, *, download=False, force=False):
-    """Load the data of a run that begins, or compare them with what they were when it began.
+def prepare_and_train(run, begun, data, strategy, callbacks, options):
+    """Do what `fit` does, once it is known what is to be run: lock the folder, check it, load the data, train.
 
     Args:
         run: The run.
-        begun: The same, if it has begun.
-        download: Whether TFDS may download.
-        force: Whether images may be others than before.
-
-    Raises:
-        UserError: The data are not those that the run began with.
-        StateError: What they were is not known.
+        begun: The run in the folder, if it is resumed.
+        data: The data set that was passed, or None.
+        strategy: The strategy of tf.distribute.
+        callbacks, options: As for `fit`.
     """
-    if not begun:
-        seen = trained_on(run.recipe.init) if run.recipe.init else frozenset()
-        return load_data(run.recipe, download=download, seen=seen)
-    data = load_data(run.recipe, download=download, record=DataRecord.read(run.folder))
-    different = data_differences(begun, data)
-    classes = list(data.class_names) != begun.class_names
-    if different and (classes or not force):
-        again = "" if classes else "--force to resume all the same, "
-        raise UserError(
-            f"{run.folder} was begun with other data ({'; '.join(different)}). Pass the same data, {again}another "
-            "--run, or --overwrite."
-        )
-    return data
+    with contextlib.ExitStack() as stack:
+        with chief_first(strategy):
+            if run.chief:
+                stack.enter_context(files.locked(run.folder))
+                check_unchanged(begun, run.folder, options.overwrite)
+            if begun:
+                check_same_recipe(begun, run.recipe)
+                if run.metrics.exists():
+                    check_finished(run)
+                    return
+                check_same_environment(begun, options.force)
+            prepare(run.recipe)
+            data = load_run_data(run, begun, data, download=options.download, force=options.force)
+        states = [file.name for file in run.checkpoints.files()[:1]] if begun else []
+        view = f"{states} {data.train.size} {data.class_names}"
+        check_agreement(strategy, view, f"run folder {run.folder} or data")
+        with strategy.scope():
+            model = run.recipe.build(len(data.class_names))
+        train_and_finish(run, begun, model, data, strategy, callbacks, options)
+        total(strategy, 0)  # no process ends before the chief is done
 
 
-def data_differences(run, data):
-    """Return in what the data differ from those that a run began with, as texts.
-
-    Raises:
-        StateError: The run has no record of its data, or it is damaged.
-    """
-    if list(data.class_names) != run.class_names:
-        return [f"classes: {', '.join(run.class_names)} there, {', '.join(data.class_names)} now"]
-    if data.record is None:
-        return []
-    there = DataRecord.read(run.folder)
-    if there is None:
-        raise StateError(
-            f"{run.folder} has no data.json: an earlier version began it, and which images it was trained on is not "
-            "known. Start anew with --overwrite."
-        )
-    return there.differences(data.record)
-
-
-def start_from(model, run, resumed, class_names):
-    """Give a network its initial weights, if the run has no state yet, and freeze what the recipe says.
-
-    Returns:
-        What init.json records; None if there is nothing new to record.
-    """
-    init, said = None, []
-    if run.recipe.init and not resumed:
-        init = weights_source(run.recipe.init)
-        init["done"] = initialize(model, run.recipe.init, class_names)
-        said.append(init["done"])
-    if run.recipe.freeze:
-        said.append(freeze(model, run.recipe.freeze))
+def train_and_finish(run, begun, model, data, strategy, callbacks, options):
+    """Train a network, evaluate and export it in a locked folder; arguments as for `prepare_and_train`."""
+    recipe = run.recipe
+    machine = json.dumps(environment() | {"directory": os.getcwd()}, indent=2)
+    with strategy.scope():
+        init = initialize_network(model, run, begun and run.checkpoints.files(), data.class_names)
+        prepare_network(model, recipe, strategy)
     if run.chief:
-        print(*said, sep="\n", end="\n" if said else "")
-    return init
+        check_space(run, model)
+        print(opening(run, model, data, strategy), flush=True)
+    beginning = Beginning(lambda: write_first_files(run, begun, data, machine, init, strategy))
+    log = dashboards.Log(run.tensorboard)
+    shown = {"picture_epochs": options.picture_epochs, "profile_steps": options.profile_steps}
+    try:
+        with image_errors(data, run.folder):
+            texts = texts_of(run, model, machine)
+            boards = dashboards.of_run(log, recipe, data, texts, row=options.hparams_row, **shown) if run.chief else ()
+            callbacks = (beginning, *boards, *callbacks)
+            with strategy.scope():
+                progress = train(model, data, recipe, run, callbacks, save_steps=options.save_steps)
+            if not run.chief:
+                return
+            # Outside the scope, where all processes together would create every variable.
+            network = trained_network(run)
+            test = make_evaluation(network, len(data.class_names), recipe)(data.test)
+            if options.picture_epochs:
+                dashboards.draw_best(log, network, data, recipe, progress.best_epoch)
+    except Interrupted as stopped:
+        if run.checkpoints.epochs() == recipe.epochs:
+            stopped.args = ("stopped; training is complete: the same command evaluates the test images and exports",)
+        raise
+    scalars = {"loss/main": test.loss, "accuracy/main": test.accuracy}
+    scalars |= {"accuracy/top5": test.top5} if len(data.class_names) > 5 else {}
+    log.scalars(progress.epoch, scalars, "test")
+    if options.hparams_row:
+        write_result(log, progress.epoch, test.accuracy)
+    export_network(run, network)
+    run.write_results({"test": test.to_json(), "best_epoch": progress.best_epoch, "history": progress.history})
 
 
 class Beginning(keras.callbacks.Callback):
-    """Calls a function before the first step, when all that can be checked before it has been.
+    """Calls a function before the first step, when everything has been checked that can be.
 
     Args:
         begin: The function.
@@ -266,75 +232,156 @@ class Beginning(keras.callbacks.Callback):
         pass
 
 
-def fit_in(run, begun, model, data, strategy, save_steps, callbacks, shown):
-    """Do what `fit` does in the folder, which is locked."""
-    recipe, folder = run.recipe, run.folder
-    machine = json.dumps(environment() | {"directory": os.getcwd()}, indent=2)
-    with strategy.scope():
-        init = start_from(model, run, begun and run.checkpoints.files(), data.class_names)
-        prepare_network(model, recipe, strategy)
-    if run.chief:
-        check_space(run, model)
-        print(opening(run, model, data, strategy), flush=True)
-    files = {"environment.json": machine + "\n"}
+def write_first_files(run, begun, data, machine, init, strategy):
+    """Write the files that a run begins with, or those that change when it is resumed."""
+    texts = {ENVIRONMENT_FILE: machine + "\n"}
     if init:
-        files["init.json"] = json.dumps(init, indent=2) + "\n"
-    if not begun:
-        files |= {"recipe.json": recipe.to_json(), "classes.json": json.dumps(data.class_names) + "\n"}
+        texts[INIT_FILE] = json.dumps(init, indent=2) + "\n"
+    if run.chief and begun:
+        for name, text in texts.items():
+            run.write(name, text)
+        if data.record:
+            data.record.write(run.folder)
+    elif run.chief:
+        texts |= {RECIPE_FILE: run.recipe.to_json(), CLASSES_FILE: json.dumps(data.class_names) + "\n"}
+        run.begin(texts, data.record)
+    total(strategy, 0)  # no process looks for states before those of a former run are gone
 
-    def begin():
-        if run.chief and begun:
-            for name, text in files.items():
-                run.write(name, text)
-            if data.record:
-                data.record.write(folder)
-        elif run.chief:
-            run.begin(files, data.record)
-        total(strategy, 0)  # nobody looks for states before those of a former run are gone
 
-    try:
-        callbacks = (Beginning(begin), *callbacks)
-        if run.chief:
-            log = dashboards.Log(folder / "tensorboard")
-            texts = {
-                "recipe": fenced(recipe.to_json()),
-                "environment": fenced(machine),
-                "network": fenced(str(keras_cnns.complexity(model))),
-                "command": fenced(f"python -m training fit {folder}/recipe.json --run {folder}-again"),
-            }
-            callbacks = (callbacks[0], *dashboards.of_run(log, recipe, data, texts, **shown), *callbacks[1:])
-        with strategy.scope():
-            progress = train(model, data, recipe, run, callbacks, save_steps=save_steps)
-        if not run.chief:
-            return
-        # Out of the scope: in it every variable would be made by all processes together.
-        network = run.network()
-        test = make_evaluation(network, len(data.class_names), recipe)(data.test)
-        if shown.get("picture_epochs", 5):
-            dashboards.draw_best(log, network, data, recipe, progress["best_epoch"])
-    except UNREADABLE as error:
-        if str(folder) in str(error):  # of a file of the run
-            raise
-        raise data_error(data, error) from error
-    except Interrupted as stopped:
-        if run.checkpoints.epochs() == recipe.epochs:
-            stopped.args = ("stopped; training is complete: the same command evaluates the test images and exports",)
-        raise
-    scalars = {"loss/main": test.loss, "accuracy/main": test.accuracy}
-    scalars |= {"accuracy/top5": test.top5} if len(data.class_names) > 5 else {}
-    log.scalars(progress["epoch"], scalars, "test")
-    if shown.get("row", True):
-        write_result(log, progress["epoch"], test.accuracy)
-    write_export(run, network)
-    run.write_results({"test": test.to_json(), "best_epoch": progress["best_epoch"], "history": progress["history"]})
+def initialize_network(model, run, resumed, class_names):
+    """Load the initial weights into a network, unless the run has a state already, and freeze what the recipe says.
+
+    Returns:
+        The content of init.json; None if there is nothing new to record.
+    """
+    init, lines = None, []
+    if run.recipe.init and not resumed:
+        init = weights_source(run.recipe.init)
+        init["done"] = initialize(model, run.recipe.init, class_names)
+        lines.append(init["done"])
+    if run.recipe.freeze:
+        lines.append(freeze(model, run.recipe.freeze))
+    if run.chief:
+        print(*lines, sep="\n", end="\n" if lines else "")
+    return init
+
+
+def load_run_data(run, begun=None, data=None, *, download=False, force=False):
+    """Load the data of a new run, or load and compare those of a run that is resumed.
+
+    Args:
+        run: The run.
+        begun: The same run as the folder has it, if it is resumed.
+        data: The data set that was passed in Python, or None to load the one that the recipe names.
+        download: Whether TFDS may download.
+        force: Whether the images may have changed.
+
+    Raises:
+        UserError: The data are not those that the run began with.
+        StateError: It is not known what they were.
+    """
+    record = DataRecord.read(run.folder) if begun else None
+    seen = trained_on(run.recipe.init) if run.recipe.init and not begun else frozenset()
+    if data is None:
+        data = load_data(run.recipe, download=download, record=record, seen=seen)
+    else:
+        data = as_data_of_run(data, run.recipe, record.trained_on if record else seen)
+    different = begun.data_differences(data) if begun else []
+    classes = begun and list(data.class_names) != begun.class_names
+    if different and (classes or not force):
+        again = "" if classes else "--force to resume all the same, "
+        raise UserError(
+            f"{run.folder} was begun with other data ({'; '.join(different)}). Pass the same data, {again}another "
+            "--run, or --overwrite."
+        )
+    return data
+
+
+def check_init_survives(recipe, folder):
+    """Raise a UserError if the initial weights are in the folder that is to be replaced."""
+    if recipe.init and weights_file(recipe.init).resolve().is_relative_to(folder.resolve()):
+        raise UserError(
+            f"init={recipe.init!r} is in {folder}, which --overwrite would replace. Pass another --run, or copy the "
+            "weights to another place first."
+        )
+
+
+def check_replicas(recipe, replicas):
+    """Raise a UserError if a recipe cannot be trained on so many replicas."""
+    if recipe.batch_size % replicas:
+        raise UserError(
+            f"batch_size={recipe.batch_size} cannot be divided among {replicas} devices. Pass a multiple of {replicas}."
+        )
+    if replicas > 1 and recipe.jit:
+        raise UserError("jit=True: XLA does not compile a step on several devices. Pass --jit false.")
+
+
+def check_unchanged(begun, folder, overwrite):
+    """Raise a UserError if the run in a folder is not the one that was read before the folder was locked."""
+    check_folder(folder, overwrite)
+    now = Run.open(folder).written if holds_run(folder) else None
+    if not overwrite and now != (begun and begun.written):
+        raise UserError(f"{folder} has just been changed by another process. Run the command again.")
+
+
+def check_same_recipe(begun, recipe):
+    """Raise a UserError that lists the differences between a recipe and that of the run in the folder."""
+    different = differences(dataclasses.asdict(begun.recipe), dataclasses.asdict(recipe))
+    if different:
+        raise UserError(
+            f"{begun.folder} holds a run of another recipe ({'; '.join(different)}). Pass another --run, or "
+            "--overwrite."
+        )
+
+
+def check_same_environment(begun, force):
+    """Raise a UserError that lists the versions and devices that have changed since the run was begun."""
+    before, now = begun.environment, environment()
+    different = differences({name: before.get(name) for name in now}, now)
+    if different and not force:
+        raise UserError(
+            f"{begun.folder} was begun with other versions or devices ({'; '.join(different)}): resuming would not "
+            "give the same result. Pass --force to resume all the same, or --overwrite."
+        )
+
+
+def check_finished(run):
+    """Check the files of a finished run, and write its export again if that alone is missing or damaged.
+
+    Raises:
+        StateError: Another file is missing, damaged or of another run.
+    """
+    run.check_finished()
+    if run.chief and not run.has_whole_export():
+        print(f"{run.export} is missing or damaged, and is written again")
+        export_network(run, trained_network(run))
+
+
+def check_space(run, model):
+    """Raise a ResourceError unless the disk has room for the states, the best weights and the export.
+
+    The space of the old ones in the folder counts as free: they are replaced.
+    """
+    weights = sum(variable.dtype.startswith("float") * math.prod(variable.shape) * 4 for variable in model.variables)
+    # A state has the weights, two optimizer slots, and perhaps an average.
+    needed = weights * ((3 + bool(run.recipe.ema)) * (KEPT + 1) + 3)
+    old = [run.best, *run.checkpoints.folder.glob("*"), *run.export.glob("**/*")]
+    free = files.free_bytes(run.folder) + sum(file.stat().st_size for file in old if file.is_file())
+    if free < needed:
+        raise ResourceError(
+            f"{run.folder}: {needed / 2**20:.0f} MiB are needed for checkpoints and export and {free / 2**20:.0f} MiB "
+            "are free. Free some space, or pass --run with a folder on another disk."
+        )
 
 
 def opening(run, model, data, strategy):
-    """Return what a run says of itself before the first step."""
+    """Return the description of a run that is printed before the first step."""
     recipe, size = run.recipe, data.train.size
     lines = [*data.notes, data.conversions] if data.conversions else [*data.notes]
     if left_out := size % recipe.batch_size:
-        lines.append(f"each epoch leaves out {left_out}, others every time: {recipe.batch_size} make a batch")
+        lines.append(
+            f"each epoch leaves out {left_out}, different ones each time, so that all batches have {recipe.batch_size}"
+        )
     devices = "; ".join(environment()["devices"])
     replicas = strategy.num_replicas_in_sync
     return "\n".join(
@@ -350,66 +397,19 @@ def opening(run, model, data, strategy):
     )
 
 
-def check_space(run, model):
-    """Raise a ResourceError unless the disk has room for the states, the best weights and the export.
-
-    What the folder has of them is room too: it is replaced.
-    """
-    weights = sum(variable.dtype.startswith("float") * math.prod(variable.shape) * 4 for variable in model.variables)
-    # A state has two optimizer slots and maybe an average beside the weights.
-    needed = weights * ((3 + bool(run.recipe.ema)) * (checkpoint.KEPT + 1) + 3)
-    there = [run.best, *run.checkpoints.folder.glob("*"), *run.export.glob("**/*")]
-    free = checkpoint.free_bytes(run.folder) + sum(file.stat().st_size for file in there if file.is_file())
-    if free < needed:
-        raise ResourceError(
-            f"{run.folder}: {needed / 2**20:.0f} MiB are needed for checkpoints and export and {free / 2**20:.0f} MiB "
-            "are free. Make room, or pass --run with a folder on another disk."
-        )
-
-
-def check_same_environment(begun, force):
-    """Raise a UserError that lists in what versions and devices differ from those that began the run."""
-    there, now = begun.environment, environment()
-    different = differences({name: there.get(name) for name in now}, now)
-    if different and not force:
-        raise UserError(
-            f"{begun.folder} was begun with other versions or devices ({'; '.join(different)}): resuming would not "
-            "give the same result. Pass --force to resume all the same, or --overwrite."
-        )
-
-
-def check_same_recipe(begun, recipe):
-    """Raise a UserError that lists the fields in which a recipe and that of the run in the folder differ."""
-    different = differences(dataclasses.asdict(begun.recipe), dataclasses.asdict(recipe))
-    if different:
-        raise UserError(
-            f"{begun.folder} holds a run of another recipe ({'; '.join(different)}). Pass another --run, or "
-            "--overwrite."
-        )
-
-
-def differences(there, here):
-    """In which fields two records differ, each as text: what the folder has, and what is asked for now."""
-    return [
-        f"{name}: {there.get(name)!r} there, {here.get(name)!r} now"
-        for name in there | here
-        if there.get(name) != here.get(name)
-    ]
-
-
-def data_error(data, error):
-    """What to raise for an error of TensorFlow in reading the data: the file that is broken, where there is one."""
-    for split in (data.train, data.validation, data.test):
-        broken = first_broken_file(split)
-        if broken:
-            return broken
-    return DataError(
-        f"The images cannot be read: {decode_reason(error)}. `python -m training check-data` lists the broken ones."
-    )
+def texts_of(run, model, machine):
+    """Return the texts of a run for TensorBoard, {tag: Markdown}."""
+    texts = {
+        "recipe": run.recipe.to_json(),
+        "environment": machine,
+        "network": str(keras_cnns.complexity(model)),
+        "command": f"python -m training fit {run.folder}/{RECIPE_FILE} --run {run.folder}-again",
+    }
+    return {tag: f"```\n{text}\n```" for tag, text in texts.items()}
 
 
 def environment():
-    """Versions and device, as JSON values."""
+    """Return the versions and devices that a run depends on, as JSON values."""
     gpus = [
         tf.config.experimental.get_device_details(gpu)["device_name"] for gpu in tf.config.list_physical_devices("GPU")
     ]
@@ -421,112 +421,8 @@ def environment():
     }
 
 
-def fenced(text):
-    """Text as a block of code in Markdown."""
-    return f"```\n{text}\n```"
-
-
-def evaluate(run, split="test"):
-    """Evaluate the best epoch of a run on one of its splits: "train", "validation" or "test".
-
-    No image that the run was trained on is in another split, whatever has become of the data since.
-    """
-    network = run.network()
-    data = load_data(from_its_directory(run), record=DataRecord.read(run.folder))
-    different = data_differences(run, data)
-    if list(data.class_names) != run.class_names:
-        raise DataError(f"{run.recipe.data} has other classes than the run ({different[0]}). Pass a run of these data.")
-    if different:
-        print(f"{run.recipe.data} has changed since the run began: {'; '.join(different)}", file=sys.stderr)
-    try:
-        return make_evaluation(network, len(data.class_names), run.recipe)(getattr(data, split))
-    except UNREADABLE as error:
-        raise data_error(data, error) from error
-
-
-def from_its_directory(run):
-    """Return the recipe of a run with relative paths of data made whole, where they are found from the directory in
-    which the run was begun; elsewhere they are looked for from this one."""
-    recipe, begun_in = run.recipe, Path(run.environment.get("directory", "."))
-    kind, _, path = recipe.data.partition(":")
-    if kind == "folder" and (begun_in / path).is_dir():
-        recipe = dataclasses.replace(recipe, data=f"folder:{begun_in / path}")
-    if recipe.data_dir and (begun_in / recipe.data_dir).is_dir():
-        recipe = dataclasses.replace(recipe, data_dir=str(begun_in / recipe.data_dir))
-    return recipe
-
-
-def image_files(paths):
-    """The files among paths, and of the folders among them every image below, in order.
-
-    Raises:
-        UserError: A path is not there, or a folder has no images.
-    """
-    files = []
-    for path in map(str, paths):
-        found = find_images(path) if Path(path).is_dir() else [path]
-        if not found:
-            raise UserError(f"{path} has no images. Pass a folder of files with the suffix {', '.join(SUFFIXES)}.")
-        if not os.path.lexists(path):
-            raise UserError(f"{path}: there is no such file.")
-        files += found
-    return files
-
-
-def predict(run, files, top=5):
-    """Classifies image files in batches, each image decoded and resized as in evaluation.
-
-    Args:
-        run: The run.
-        files: Paths of images.
-        top: How many classes to give of each image.
-
-    Yields:
-        For each file, in order, a list of (class name, probability), the most probable first; or the DataError that
-        says why it has none.
-    """
-    network, names, size = run.network(), run.class_names, run.recipe.image_size
-
-    @tf.function(input_signature=[tf.TensorSpec((None, size, size, 3))])
-    def probabilities(images):
-        return tf.nn.softmax(network(keras_cnns.preprocess_input(images, run.recipe.preprocessing), training=False))
-
-    def load(file):
-        try:
-            read_header(file)
-            return resize(decode(tf.io.read_file(file)), size)
-        except DataError as error:
-            return error
-        except UNREADABLE as error:
-            return ImageError(file, "broken", f"cannot be decoded: {decode_reason(error)}", f"Pass a {FORMATS} image.")
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(files), PREDICTED_AT_ONCE):
-            images = list(pool.map(load, map(str, files[start : start + PREDICTED_AT_ONCE])))
-            good = [image for image in images if not isinstance(image, DataError)]
-            classes = iter(keras_cnns.decode_predictions(probabilities(tf.stack(good)), names, top) if good else ())
-            yield from (image if isinstance(image, DataError) else next(classes) for image in images)
-
-
-def export_run(run):
-    """Write the SavedModel of a run into its folder `export`."""
-    with checkpoint.locked(run.folder):
-        write_export(run)
-
-
-def write_export(run, network=None):
-    """Do what `export_run` does, in a folder that is locked."""
-    network = network or run.network()
-    temporary = run.export.with_name(f"export.tmp-{os.getpid()}")
-    try:
-        export(network, run.class_names, run.recipe, temporary)
-        run.replace_export(temporary)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
 def summary(run):
-    """Return what a finished run tells at the end."""
+    """Return the summary of a finished run."""
     results = run.results()
     test = results["test"]
     return (

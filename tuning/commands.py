@@ -12,6 +12,7 @@ from jsonargparse import Namespace
 
 from training.data import load_data
 from training.errors import UserError
+from training.machine import resolve
 from training.recipe import Recipe
 from training.scaling import read_coefficients, scale
 from tuning.compound import Network, baseline_multiply_adds, feasible, formula, name
@@ -35,7 +36,7 @@ class Place(NamedTuple):
 
 def begin(command, baseline, options, **settings):
     """Check the baseline, the data and the folder of a search before anything is written, and return its `Place`."""
-    baseline.resolved()
+    resolve(baseline)
     dataclasses.replace(baseline, seed=baseline.seed + options.seeds - 1)
     classes = len(load_data(baseline, download=options.download).class_names)
     settings |= {"command": command, "recipe": dataclasses.asdict(baseline), "seeds": options.seeds}

@@ -8,9 +8,9 @@ import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
-from training.checkpoint import atomic
 from training.errors import StateError, UserError
-from training.run import differences
+from training.files import atomic
+from training.run_folder import differences
 
 # Everything that a search writes, by its path in the folder. A folder with anything else in it is not removed.
 OWN = (

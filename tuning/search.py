@@ -26,7 +26,6 @@ from tensorboard.plugins.hparams import api as hparams
 
 import keras_cnns
 from training import run as runs
-from training.checkpoint import atomic, locked
 from training.dashboards import Log, png
 from training.errors import (
     DivergedError,
@@ -36,6 +35,7 @@ from training.errors import (
     WorkerLostError,
     explained,
 )
+from training.files import atomic, locked
 from training.recipe import Recipe
 from tuning import folder as folders
 from tuning.folder import complain, read_json, read_record, write_record
@@ -263,12 +263,13 @@ def measure(search, candidate, folder):
     try:
         with signals_noted(begun):
             cost = keras_cnns.complexity(candidate.recipe.build(search.classes))
+            options = runs.FitOptions(picture_epochs=0, hparams_row=False)
             accuracies, folders = [], []
             for number in range(search.seeds):
                 recipe = dataclasses.replace(candidate.recipe, seed=candidate.recipe.seed + number)
                 run = folder / f"seed{recipe.seed}"
                 keras.backend.clear_session()  # the networks of earlier trials
-                accuracies.append(best_accuracy(runs.fit(recipe, run, picture_epochs=0, row=False)))
+                accuracies.append(best_accuracy(runs.fit(recipe, run, options=options)))
                 folders.append(str(run.relative_to(search.folder)))
         return {
             OBJECTIVE: statistics.mean(accuracies),

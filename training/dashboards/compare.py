@@ -22,10 +22,12 @@ import tensorflow as tf
 from matplotlib.text import Text
 
 import keras_cnns
-from training.checkpoint import atomic, disk_errors
 from training.dashboards.log import Log, new_figure, png
 from training.dashboards.scalars import device, memory
 from training.errors import ResourceError, StateError, UserError
+from training.files import atomic, disk_errors
+from training.inference import trained_network
+from training.run_folder import METRICS_FILE, RECIPE_FILE, Run, holds_run
 
 BATCH = 8  # images at once, measured
 FILES = ("compare.png", "compare.md", "compare.csv")
@@ -66,8 +68,8 @@ def find_runs(paths):
     """
     found = {}
     for path in map(Path, paths):
-        here = [path] if (path / "recipe.json").exists() else sorted(file.parent for file in path.glob("*/recipe.json"))
-        here = [folder for folder in here if (folder / "metrics.json").exists()]
+        here = [path] if holds_run(path) else sorted(file.parent for file in path.glob(f"*/{RECIPE_FILE}"))
+        here = [folder for folder in here if (folder / METRICS_FILE).exists()]
         if not here:
             raise UserError(f"{path} holds no finished run. `python -m training fit` makes one, or resumes it.")
         found |= {folder.resolve(): folder for folder in here}
@@ -90,15 +92,13 @@ def accuracy_of(run):
 
 def describe(folders):
     """The rows of runs, without what is measured."""
-    from training.run import Run
-
     runs = [Run.open(folder) for folder in folders]
     accuracies = [accuracy_of(run) for run in runs]  # of all, before the first network is built
     names = [folder.resolve().name for folder in folders]
     rows = []
     for run, name, accuracy in zip(runs, names, accuracies, strict=True):
         size = run.recipe.image_size
-        cost = keras_cnns.complexity(run.network(), (size, size, 3))
+        cost = keras_cnns.complexity(trained_network(run), (size, size, 3))
         rows.append(
             Row(
                 run=name if names.count(name) == 1 else str(run.folder),
@@ -116,11 +116,9 @@ def describe(folders):
 
 def measure(folder, repetitions=10):
     """Milliseconds per image and peak memory in MiB of a run's network in batches of BATCH."""
-    from training.run import Run
-
     before = peak_memory()
     run = Run.open(folder)
-    network, size = run.network(), run.recipe.image_size
+    network, size = trained_network(run), run.recipe.image_size
     forward = tf.function(lambda images: network(images, training=False))
     images = tf.zeros((BATCH, size, size, 3))
     forward(images).numpy()

@@ -10,6 +10,7 @@ from tensorboard.plugins import projector
 import keras_cnns
 from keras_cnns.layers import DeformableConv2D
 from training.dashboards.log import Board, grid, is_due, new_figure, writing
+from training.forward import forward
 
 SHOWN = 8  # images of a picture
 PROJECTED = 1000  # points of the Projector
@@ -57,7 +58,7 @@ class Pictures(Board):
         """Write all pictures of the network as it is after a number of epochs, under tags that begin with `prefix`."""
         if self.network is None:
             self.network = keras_cnns.main_output(self.model)
-            self.look, self.explain = make_look(self.network, self.from_logits), None
+            self.look, self.explain = make_look(self.network, self.preprocessing, self.from_logits), None
         if self.shown is not None:
             images = np.asarray(self.shown(epochs - 1))[: 2 * SHOWN]
             self.log.figure(f"{prefix}augmented", grid(images), epochs)
@@ -93,7 +94,7 @@ class Pictures(Board):
         """Return what the network says of every image of a split, as `Seen`."""
         seen = Seen(len(self.class_names))
         for images, labels in batches:
-            probabilities, features = self.look(self.normalised(images))
+            probabilities, features = self.look(tf.cast(images, tf.float32))
             seen.add(np.asarray(images), np.asarray(labels), probabilities.numpy(), features.numpy())
         return seen
 
@@ -136,14 +137,14 @@ class Seen:
         return list(zip(self.images, self.labels[:count], self.probabilities[:count], strict=True))
 
 
-def make_look(network, from_logits):
-    """A function (normalised images) -> probabilities (batch, classes), penultimate features (batch, features)."""
+def make_look(network, preprocessing, from_logits):
+    """Return a function (images) -> probabilities (batch, classes) and penultimate features (batch, features)."""
     dense = [layer for layer in network.layers if hasattr(layer, "kernel")][-1]
     inner = keras.Model(network.input, [dense.input, network.output])
 
     @tf.function(reduce_retracing=True)
     def look(images):
-        features, outputs = inner(images, training=False)
+        features, outputs = forward(inner, images, preprocessing)
         probabilities = tf.nn.softmax(outputs) if from_logits else outputs
         return probabilities, tf.cast(tf.reshape(features, (tf.shape(features)[0], -1)), "float32")
 

@@ -1,7 +1,7 @@
-"""Looks into the network on a fixed batch: gradients by depth, and weights, gradients and activations by stage.
+"""Probes of a network on a fixed batch: gradients by depth, and weights, gradients and activations by stage.
 
-Depth is what the lecture is about: in a deep plain network without normalization the gradient vanishes on its way to
-the first layers; residual connections and auxiliary heads carry it there.
+In a deep plain network without normalization the gradient vanishes on its way to the first layers; residual connections
+and auxiliary heads carry it there.
 """
 
 import contextlib
@@ -13,13 +13,14 @@ import tensorflow as tf
 import keras_cnns
 from keras_cnns.layers import DeformableConv2D
 from training.dashboards.log import Board, is_due, new_figure
+from training.step import losses_by_head, outputs_by_head, total_loss
 
 
 class Probes(Board):
-    """Writes the gradient's norm by depth each epoch, as a heat map, and histograms by stage at an interval.
+    """Writes the norm of the gradient by depth each epoch, as a heat map, and histograms by stage at an interval.
 
-    The gradient is that of training, batch statistics and dropout included; what the forward pass moves (moving
-    statistics, seeds) is put back.
+    The gradient is that of training, with batch statistics and dropout; what the forward pass changes (moving
+    statistics, seeds) is restored.
 
     Args:
         log: The log.
@@ -27,7 +28,7 @@ class Probes(Board):
         targets: Its targets (batch, classes), which sum to one.
         preprocessing: A mode of keras_cnns.preprocess_input.
         aux_weight: Weight of the auxiliary heads' loss.
-        every: Epochs between two histograms; with 0 nothing is looked at.
+        every: Epochs between two histograms; 0 turns the probes off.
         from_logits: Whether the network gives logits, not probabilities.
     """
 
@@ -35,7 +36,7 @@ class Probes(Board):
         super().__init__(log)
         self.images = keras_cnns.preprocess_input(images, preprocessing)
         self.targets, self.aux_weight, self.every, self.from_logits = targets, aux_weight, every, from_logits
-        self.epochs, self.norms = [], []  # after so many epochs, these norms by depth
+        self.epochs, self.norms = [], []  # numbers of epochs, and the norms by depth after them
 
     def state(self):
         return {"epochs": self.epochs, "norms": self.norms}
@@ -66,7 +67,7 @@ class Probes(Board):
         super().on_train_end(logs)
 
     def look(self, epochs):
-        """Writes what there is to see after a number of epochs."""
+        """Write the probes after a number of epochs."""
         if not self.every:
             return
         with unchanged(self.model):
@@ -100,7 +101,7 @@ class Probes(Board):
 
 @contextlib.contextmanager
 def unchanged(model):
-    """Puts back what a forward pass of training moves: moving statistics and the seeds of random layers."""
+    """Restore what a forward pass in training changes: moving statistics and the seeds of random layers."""
     before = [(variable, keras.ops.convert_to_numpy(variable)) for variable in model.non_trainable_variables]
     try:
         yield
@@ -110,24 +111,20 @@ def unchanged(model):
 
 
 def gradients_of(model, aux_weight, from_logits=True):
-    """A function (images, targets) -> the loss's gradients by the trainable variables, in float32.
+    """Return a function (images, targets) -> gradients of the loss by the trainable variables, in float32.
 
-    Regularization is not part of the loss. Among several replicas batch statistics belong to their step, so that the
-    probe takes the moving ones there.
+    The loss has no regularization. With several replicas the moving statistics replace those of the batch, which can
+    be computed in a training step only.
     """
     strategy = tf.distribute.get_strategy()
     training = strategy.num_replicas_in_sync == 1
 
     def of_replica(images, targets):
         with tf.GradientTape() as tape:
-            outputs = model(images, training=training)
-            outputs = outputs if isinstance(outputs, dict) else {"main": outputs}
-            loss = sum(
-                (1.0 if head == "main" else aux_weight)
-                * tf.reduce_mean(keras.ops.categorical_crossentropy(targets, output, from_logits=from_logits))
-                for head, output in outputs.items()
-            )
-            scaled = model.optimizer.scale_loss(loss)  # in float16 small gradients would be zero
+            outputs = outputs_by_head(model(images, training=training))
+            losses = losses_by_head(outputs, targets, targets.shape[0], from_logits=from_logits)
+            # Without scaling small gradients would be zero in float16.
+            scaled = model.optimizer.scale_loss(total_loss(losses, aux_weight))
         scale = model.optimizer.scale_loss(1.0)
         found = tape.gradient(scaled, [v.value for v in model.trainable_variables], unconnected_gradients="zero")
         return [tf.cast(gradient, "float32") / scale for gradient in found]
@@ -140,7 +137,7 @@ def gradients_of(model, aux_weight, from_logits=True):
 
 
 def activations_of(model):
-    """A function (images) -> {stage: its last map}, {layer: SE gates}, {layer: offsets of a deformable convolution}."""
+    """Return a function (images) -> {stage: its last map}, {layer: SE gates}, {deformable convolution: offsets}."""
     ends, gates, deformable = {}, {}, {}
     for layer in model.layers:
         if isinstance(layer, keras.layers.InputLayer):
@@ -163,7 +160,7 @@ def activations_of(model):
 
 
 def by_stage(kind, named):
-    """{"kind/stage": all values of the stage} of pairs (name of the layer or variable, array)."""
+    """Return {"kind/stage": all values of the stage} for pairs (name of the layer or variable, array)."""
     stages = {}
     for name, array in named:
         stages.setdefault(f"{kind}/{keras_cnns.level_of(name)}", []).append(np.ravel(array))
@@ -171,10 +168,10 @@ def by_stage(kind, named):
 
 
 def heat_map(epochs, norms, names):
-    """The gradient's norm of each layer with a kernel (rows, the first layer on top) over the epochs (columns)."""
+    """Draw the norm of each kernel's gradient (rows, the first layer on top) over the epochs (columns)."""
     figure = new_figure(7, 6)
     axes = figure.add_subplot()
-    # A norm of exactly zero is shown as the smallest that float32 has.
+    # A norm of exactly zero is shown as the smallest positive number of float32.
     values = np.log10(np.maximum(np.array(norms).T, np.finfo(np.float32).tiny))
     image = axes.imshow(values, aspect="auto", cmap="magma", interpolation="nearest", vmin=-8, vmax=2)
     axes.set_xticks(range(len(epochs)), epochs)

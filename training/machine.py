@@ -1,0 +1,60 @@
+"""What a recipe means on this machine: every "auto" decided, and the process prepared for it."""
+
+import dataclasses
+
+import keras
+import tensorflow as tf
+
+from training.devices import found_distribution
+from training.errors import UserError
+from training.finetuning import initial_preprocessing
+
+# The meaning of "auto" in these fields depends on the machine, or on a file that may be gone when a run is resumed.
+DECIDED_ONCE = ("precision", "jit", "deterministic", "distribution", "preprocessing")
+
+
+def resolve(recipe, begun=None):
+    """Return a recipe with every "auto" decided for this machine, or as it was decided when the run was begun.
+
+    Args:
+        recipe: The recipe.
+        begun: The recipe of the run that is resumed, perhaps on another machine; None for a new run.
+
+    Raises:
+        UserError: The network, its arguments, or what `init` or `freeze` names do not exist.
+    """
+    if begun:
+        decided = {name: getattr(begun, name) for name in DECIDED_ONCE if getattr(recipe, name) == "auto"}
+        if found_distribution() == "multiworker":  # these processes cannot train separately
+            decided.pop("distribution", None)
+        recipe = dataclasses.replace(recipe, **decided)
+    if recipe.freeze and not recipe.init:
+        raise UserError(f"freeze={recipe.freeze!r}: it keeps initial weights fixed. Pass --init with some weights.")
+    gpus = tf.config.list_physical_devices("GPU")
+    distribution = found_distribution() if recipe.distribution == "auto" else recipe.distribution
+    preprocessing = recipe.preprocessing
+    if preprocessing == "auto":
+        preprocessing = initial_preprocessing(recipe.init) if recipe.init else "imagenet"
+    return dataclasses.replace(
+        recipe.with_known_network(),
+        precision=best_precision(gpus) if recipe.precision == "auto" else recipe.precision,
+        distribution=distribution,
+        preprocessing=preprocessing,
+        jit=bool(gpus) and distribution == "none" if recipe.jit == "auto" else recipe.jit,
+        deterministic=not gpus if recipe.deterministic == "auto" else recipe.deterministic,
+    )
+
+
+def best_precision(gpus):
+    """Return the half precision that all GPUs have tensor cores for; float32 if there is none, or no GPU."""
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+    capability = min((detail.get("compute_capability", (0, 0)) for detail in details), default=(0, 0))
+    return "mixed_bfloat16" if capability >= (8, 0) else "mixed_float16" if capability >= (7, 0) else "float32"
+
+
+def prepare(recipe):
+    """Set the seeds, determinism and precision of the process for a resolved recipe."""
+    keras.utils.set_random_seed(recipe.seed)
+    if recipe.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    keras.mixed_precision.set_global_policy(recipe.precision)
