@@ -3,7 +3,7 @@
 import pytest
 
 from training import benchmark
-from training.dashboards.compare import alone
+from training.measure import alone
 from training.recipe import Recipe
 
 TINY = Recipe(model="ResNetCIFAR", model_args={"depth": 8}, data="synthetic", image_size=8, batch_size=4)

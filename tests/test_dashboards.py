@@ -1,12 +1,9 @@
 """What TensorBoard finds in a run, read back through its own reader."""
 
-import csv
 import dataclasses
 import json
 import math
-import os
 import re
-import shutil
 import types
 
 import keras
@@ -14,9 +11,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from google.protobuf import text_format
-from matplotlib.text import Text
-from safetensors.numpy import load_file
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins import projector
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
@@ -25,34 +19,25 @@ from test_contract import SMALL
 from test_loop import DATA, RECIPE, network, run_in
 
 import keras_cnns
+from tests.event_files import events, parameters_of, series
 from training import dashboards
 from training.batches import evaluation_batches, training_batches
 from training.checkpoint import state_of
-from training.dashboards import compare, pictures
+from training.dashboards import pictures
 from training.dashboards.probes import activations_of, gradients_of, unchanged
 from training.dashboards.profiling import top_operations
 from training.dashboards.scalars import trained_multiply_adds
 from training.data import load_data
-from training.errors import ResourceError, StateError, UserError
+from training.errors import ResourceError, UserError
 from training.evaluation import make_evaluation
 from training.loop import train
 from training.recipe import Recipe, prepare_machine
 from training.run import Run, fit
 
 
-def events(run, split):
-    reader = EventAccumulator(str(run / "tensorboard" / split), size_guidance={"tensors": 0})
-    reader.Reload()
-    return reader
-
-
 def layout_of(reader):
     pb = reader.Tensors("custom_scalars__config__")[0].tensor_proto
     return layout_pb2.Layout.FromString(tensor_util.make_ndarray(pb).item())
-
-
-def series(reader, tag):
-    return [(event.step, float(tensor_util.make_ndarray(event.tensor_proto))) for event in reader.Tensors(tag)]
 
 
 def train_tiny(folder, boards=(), recipe=RECIPE):
@@ -555,12 +540,6 @@ def test_the_profile_lists_the_operations_of_its_steps(tiny, tmp_path):
         top_operations(tmp_path)
 
 
-def own_parameters(run):
-    """What the file of weights has without the moving statistics."""
-    arrays = load_file(run / "best.safetensors")
-    return sum(array.size for name, array in arrays.items() if "moving_" not in name)
-
-
 def test_hparams_have_a_row_with_the_best_accuracy(digits):
     reader = events(digits, "hparams")
     data = reader.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
@@ -577,7 +556,7 @@ def test_hparams_have_a_row_with_the_best_accuracy(digits):
     assert series(reader, "hparams/test_accuracy") == [(2, pytest.approx(metrics["test"]["accuracy"]))]
     best = max(logs["val_accuracy"] for logs in metrics["history"])
     assert series(reader, "hparams/best_validation_accuracy")[-1][1] == pytest.approx(best)
-    assert series(reader, "hparams/parameters")[0][1] == own_parameters(digits)
+    assert series(reader, "hparams/parameters")[0][1] == parameters_of(digits)
     assert series(reader, "hparams/images_per_second")[-1][1] > 0
     assert series(events(digits, "test"), "accuracy/main") == [(2, pytest.approx(metrics["test"]["accuracy"]))]
 
@@ -593,78 +572,6 @@ def test_the_test_split_recipe_environment_and_command_are_there(digits):
     assert "stage3" in texts["network"]
     assert f"python -m training fit {digits}/recipe.json" in texts["command"]
     assert reader.Tags()["graph"]
-
-
-def test_compare_tells_of_a_run_what_its_files_say(digits, tmp_path):
-    (row,) = compare.compare([digits.parent], tmp_path / "out", measure=lambda folder: (2.5, 64.0))
-    assert row.parameters == own_parameters(digits)
-    assert row.accuracy == json.loads((digits / "metrics.json").read_text())["test"]["accuracy"]
-    (line,) = csv.DictReader((tmp_path / "out" / "compare.csv").open())
-    assert (line["model"], float(line["milliseconds"]), float(line["peak_mib"])) == ("ResNetCIFAR", 2.5, 64.0)
-    assert f"{row.parameters:,}" in (tmp_path / "out" / "compare.md").read_text()
-    assert tf.io.decode_png((tmp_path / "out" / "compare.png").read_bytes()).shape[2] >= 3
-    assert "compare" in events(tmp_path / "out", ".").Tags()["tensors"]
-    assert compare.measure(digits)[0] > 0
-    left, right = (axes.get_xlabel() for axes in compare.figure([row]).axes)
-    assert left == "multiply-adds per image" and right.startswith("ms per image")
-    with pytest.raises(UserError, match="no finished run"):
-        compare.find_runs([tmp_path])
-    assert compare.find_runs([digits, digits.parent]) == [digits]
-
-
-def row_of(run, model="ResNet18", accuracy=0.9, cost=1e8):
-    return compare.Row(run, model, 32, accuracy, int(cost / 10), int(cost), 1.0, 1.0, 1.0, cost / 1e8)
-
-
-@pytest.mark.parametrize("count", [3, 10, 30])
-def test_no_label_of_the_comparison_lies_on_another(count):
-    random = np.random.RandomState(0)
-    rows = [
-        row_of(f"a_long_name_{number}-12345678", accuracy=random.uniform(0.97, 0.99), cost=10 ** random.uniform(7, 8.5))
-        for number in range(count)
-    ]
-    for axes in compare.figure(rows).axes:
-        boxes = [Text.get_window_extent(label) for label in axes.texts]
-        assert sum(box.count_overlaps(boxes) for box in boxes) == count  # each meets itself only
-        inside = axes.get_window_extent()
-        assert all(inside.containsx(x) and inside.containsy(y) for box in boxes for x, y in box.corners())
-
-
-def test_runs_of_one_name_are_told_apart():
-    rows = [row_of("photos-aa", "ResNet18"), row_of("photos-bb", "VGG11"), row_of("digits-cc"), row_of("digits-dd")]
-    assert compare.names_of(rows) == ["photos ResNet18", "photos VGG11", "digits-cc", "digits-dd"]
-    assert compare.names_of([row_of("mine"), row_of("photos-aa")]) == ["mine", "photos"]
-
-
-def test_a_comparison_that_fails_leaves_what_was_there(digits, tmp_path):
-    output = tmp_path / "out"
-    output.mkdir()
-    for name in compare.FILES:
-        (output / name).write_text("old")
-
-    def refuses(error, match, paths=(digits,), measure=lambda folder: (2.5, 64.0)):
-        before = sorted(os.listdir(output))
-        with pytest.raises(error, match=match):
-            compare.compare(paths, output, measure)
-        assert sorted(os.listdir(output)) == before
-        assert all((output / name).read_text() == "old" for name in compare.FILES[:2])
-
-    def killed(folder):
-        return compare.alone(os._exit, 9)
-
-    broken = tmp_path / "broken" / digits.name
-    shutil.copytree(digits, broken)
-    for damage in ("{", "[]", '{"test": {"accuracy": "high"}}', '{"test": {"accuracy": NaN}}'):
-        (broken / "metrics.json").write_text(damage)
-        refuses(StateError, "broken/digits/metrics.json is damaged", (digits, broken))
-    refuses(ResourceError, "was killed", measure=killed)
-    (output / "tensorboard").touch()  # the last that is written
-    refuses(ResourceError, "tensorboard could not be written")
-    (output / "compare.csv").unlink()
-    (output / "compare.csv").symlink_to(output / "compare.md")
-    refuses(UserError, r"compare\.csv is not a regular file")
-    with pytest.raises(UserError, match=r"compare\.md is not a folder"):
-        compare.compare([digits], output / "compare.md" / "below")
 
 
 def test_the_graph_is_grouped_by_stage_and_holds_together():

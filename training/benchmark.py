@@ -14,9 +14,9 @@ import tensorflow as tf
 
 from training import dashboards
 from training.batches import training_batches
-from training.dashboards.compare import peak_memory
 from training.data import Data, Split, load_data
 from training.loop import make_train_step
+from training.measure import peak_memory, seconds_per_call
 from training.optimization import make_optimizer
 from training.recipe import Recipe, prepare_machine
 
@@ -119,12 +119,8 @@ def measure_step(name, batch_size=8, count=5):
     fields = {"image_size": 224} | STEPS[name]
     recipe, data, _, step = prepared(Recipe(model=name, data="synthetic", batch_size=batch_size, **fields))
     images, targets, _ = next(iter(training_batches(data, recipe, 0)))
-    figures = []
-    for _ in range(count + 1):  # the first one is compiled
-        started = time.perf_counter()
-        float(step(images, targets)["loss"])
-        figures.append(batch_size / (time.perf_counter() - started))
-    return figures[1:], peak_memory() - before
+    seconds = seconds_per_call(lambda: float(step(images, targets)["loss"]), count)
+    return [batch_size / each for each in seconds], peak_memory() - before
 
 
 def measure_dashboards(recipe, steps, pairs=10):

@@ -1,10 +1,6 @@
 """Curves: loss and accuracy by head, learning rate, gradient norm, speed, memory; and a layout that orders them."""
 
-import functools
-import re
-import resource
 import time
-from pathlib import Path
 
 import keras
 import tensorflow as tf
@@ -13,6 +9,7 @@ from tensorboard.plugins.custom_scalar import summary as custom_scalar
 
 import keras_cnns
 from training.dashboards.log import Board
+from training.measure import device, memory, peak_flops
 from training.optimization import current_rate
 
 STEP_INTERVAL = 10  # steps between two points of the curves by step
@@ -206,40 +203,3 @@ def utilisation(multiply_adds, images_per_second, peak):
     A multiply-add is two operations.
     """
     return multiply_adds * 2 * images_per_second / peak
-
-
-def device():
-    """The device that computes."""
-    return "GPU:0" if tf.config.list_logical_devices("GPU") else "CPU:0"
-
-
-@functools.cache
-def peak_flops(device, dtype):
-    """Floating-point operations per second of a large matrix product, the best of five; measured once per process."""
-    size, products = (4096, 20) if device.startswith("GPU") else (1024, 2)
-    with tf.device(device):
-        matrix = tf.cast(tf.fill((size, size), 1 / size), dtype)  # its powers are itself
-
-        @tf.function
-        def multiply(x):
-            for _ in range(products):
-                x = x @ matrix
-            return tf.reduce_sum(x)
-
-        multiply(matrix).numpy()
-        seconds = []
-        for _ in range(5):
-            started = time.perf_counter()
-            multiply(matrix).numpy()
-            seconds.append(time.perf_counter() - started)
-    return products * 2 * size**3 / min(seconds)
-
-
-def memory():
-    """The greatest memory in use so far, in MiB: of the GPU, or of the process where there is none."""
-    if device().startswith("GPU"):
-        return {"device_memory_mib": tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**20}
-    status = Path("/proc/self/status")
-    if status.exists():  # Linux; there getrusage would begin with the peak of the process that started this one
-        return {"process_memory_mib": int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) / 2**10}
-    return {"process_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}  # macOS counts bytes
