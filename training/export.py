@@ -4,8 +4,8 @@ import keras
 import tensorflow as tf
 
 import keras_cnns
-from training.data import decode, resize
 from training.image_file import FORMATS
+from training.pixels import decode, resize
 
 
 def export(network, class_names, recipe, folder):

@@ -17,7 +17,7 @@ import tensorflow as tf
 import keras_cnns
 from training import checkpoint, dashboards
 from training.dashboards.hparams import write_result
-from training.data import decode, find_images, first_broken_file, load_data, resize
+from training.data import first_broken_file, load_data
 from training.data_record import DataRecord
 from training.devices import (
     check_agreement,
@@ -33,7 +33,9 @@ from training.evaluation import make_evaluation
 from training.export import export
 from training.finetuning import freeze, initialize, origin, trained_on, weights_file
 from training.image_file import FORMATS, SUFFIXES, decode_reason, read_header
+from training.image_folder import find_images
 from training.loop import train
+from training.pixels import decode, resize
 from training.recipe import Recipe, prepare_machine
 from training.recipes import find_recipe
 from training.run_folder import Run, check_folder
