@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from matplotlib.text import Text
 
-from tests.event_files import events, parameters_of
+from tests.dashboard_helpers import events, parameters_of
 from training import compare, measure
 from training.errors import ResourceError, StateError, UserError
 

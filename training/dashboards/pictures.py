@@ -90,8 +90,8 @@ class Pictures(Board):
         self.log.flush()
 
     def pass_over(self, batches):
-        """Run the network over a split and return the results, as `Seen`."""
-        seen = Seen(len(self.class_names))
+        """Run the network over a split and return the results, as `SplitSummary`."""
+        seen = SplitSummary(len(self.class_names))
         for images, labels in batches:
             probabilities, features = self.look(self.normalised(images))
             seen.add(np.asarray(images), np.asarray(labels), probabilities.numpy(), features.numpy())
@@ -101,7 +101,7 @@ class Pictures(Board):
         return keras_cnns.preprocess_input(tf.cast(images, tf.float32), self.preprocessing)
 
 
-class Seen:
+class SplitSummary:
     """The results of a pass over a split.
 
     Attributes:

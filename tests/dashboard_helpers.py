@@ -1,5 +1,6 @@
-"""Read what a run wrote for TensorBoard, and count its weights."""
+"""Read what a run wrote for TensorBoard, and build a network whose gradient is known."""
 
+import keras
 from safetensors.numpy import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
@@ -21,3 +22,11 @@ def parameters_of(run):
     """Return the number of weights in a run's best.safetensors, without the moving statistics."""
     arrays = load_file(run / "best.safetensors")
     return sum(array.size for name, array in arrays.items() if "moving_" not in name)
+
+
+def one_layer():
+    """Return a linear classifier, whose gradient can be computed by hand."""
+    image = keras.Input((8, 8, 3))
+    return keras.Model(
+        image, keras.layers.Dense(2, name="head_dense")(keras.layers.Flatten(name="head_flatten")(image))
+    )
