@@ -1,9 +1,11 @@
 """The documentation: commands parse, Python runs, and links, files, make targets and modules that it names exist."""
 
+import functools
 import importlib.util
 import re
 import shlex
 
+import keras
 import pytest
 import tensorflow as tf
 
@@ -93,9 +95,8 @@ def reader(tmp_path, monkeypatch, photo_run):
     for file in ("image.jpg", "photos/cat/1.jpg"):
         (tmp_path / file).write_bytes(image)
     keras_cnns.save_weights(keras_cnns.EfficientNetLite0(weights=None), tmp_path / "lite0.safetensors")
-    tf.config.run_functions_eagerly(True)  # compiling the networks would take longer than running them once
-    yield
-    tf.config.run_functions_eagerly(False)
+    # Compiling a network would take longer than running it once.
+    monkeypatch.setattr(keras.Model, "compile", functools.partialmethod(keras.Model.compile, run_eagerly=True))
 
 
 @pytest.mark.parametrize("document", [document for document in DOCUMENTS if list(blocks(text_of(document), "python"))])
