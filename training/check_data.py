@@ -50,7 +50,7 @@ ERRORS = {
     "layout": "folders and labels",
 }
 WARNINGS = {
-    "leak": "the same image in two of train, validation and test: training does not validate or test on it",
+    "leak": "the same image in two of train, validation and test: a copy of a training image is left out there",
     "ambiguous": "the same image in two classes: one of the labels is wrong",
     "duplicate": "the same image twice in a class",
     "damaged": "JPEGs that are damaged inside: they are still decoded, with wrong pixels",

@@ -83,7 +83,7 @@ def accuracy_of(run):
     except (ValueError, KeyError, TypeError) as error:
         reason = repr(error)
     raise StateError(
-        f"{run.metrics} is damaged ({reason}). Remove it and run that run's command again, which evaluates it anew."
+        f"{run.metrics} is damaged ({reason}). Remove it and repeat the command of that run, which evaluates it again."
     )
 
 
