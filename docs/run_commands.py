@@ -1,7 +1,7 @@
 """Run every command of the documentation: python -m docs.run_commands [--dry] [DOCUMENT ...].
 
-The commands of a document are run one after the other in a scratch folder that has small data, with options that make
-them short. A dry run only parses and lists them. Commands that need another machine are listed with the reason.
+The commands of a document are run one after the other in a scratch folder with small data, and with options that make
+them short. A dry run only lists them. Commands that are not run are listed with the reason.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 
-# Commands that are not run, as regular expressions, and why.
+# {regular expression of commands that are not run: the reason}.
 NOT_RUN = {
     r"make (\w|-)+": "a target of the Makefile; continuous integration runs lint and test",
     r"source .venv/bin/activate": "changes the shell",
@@ -27,7 +27,7 @@ NOT_RUN = {
     r"export |.*/shared/|srun ": "needs several machines",
 }
 
-# Options that make a command short, by its first words.
+# {program and command: options that make it short}.
 SHORT = {
     "training fit": "--epochs 1 --warmup_epochs 0 --image_size 32 --picture_epochs 0",
     "training launch": "--epochs 1 --warmup_epochs 0 --image_size 32 --picture_epochs 0",
@@ -36,7 +36,7 @@ SHORT = {
     "tuning recipe": "--max_trials 1 --epochs 1 --warmup_epochs 0",
 }
 
-# What stands in the documentation for a name that depends on the run, and the pattern of files that replaces it.
+# {placeholder for a name that depends on the run, as a regular expression: glob pattern of the files it stands for}.
 PLACEHOLDERS = {
     r"runs/([\w-]+)-XXXXXXXX": r"runs/\1-????????",
     r"runs/FIRST": "runs/finetune_photos*",
@@ -45,7 +45,7 @@ PLACEHOLDERS = {
 
 
 def blocks(text, *languages):
-    """Yield the code blocks of a Markdown text that are marked with one of the languages; "" is an unmarked block."""
+    """Yield the code blocks of a Markdown text in one of the languages; "" is that of a block without one."""
     for language, block in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
         if language in languages:
             yield block
@@ -55,7 +55,7 @@ def commands(document):
     """Yield the commands in the blocks of a document, as lists of words.
 
     Raises:
-        ValueError: A line of a block of commands is not one that this program knows.
+        ValueError: A block of language sh contains an unknown command.
     """
     known = re.compile("|".join(["python -m (training|tuning) ", *NOT_RUN]))
     text = (ROOT / document).read_text()
@@ -86,7 +86,7 @@ def shortened(words):
 
 
 def filled_in(words, folder):
-    """Return a command with the latest matching file of a folder in place of each placeholder."""
+    """Return a command in which the latest matching file of a folder replaces each placeholder."""
     filled = []
     for word in words:
         for placeholder, pattern in PLACEHOLDERS.items():
@@ -99,7 +99,7 @@ def filled_in(words, folder):
 
 
 def prepare(folder):
-    """Write the files that the documentation takes as given: photos/, image.jpg, lite0.safetensors and resnet.json."""
+    """Write the files that the documentation assumes: photos/, image.jpg, lite0.safetensors and resnet.json."""
     import numpy as np
     import tensorflow as tf
 
