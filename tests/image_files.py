@@ -1,10 +1,13 @@
-"""Write image files and folders of them."""
+"""Write image files and folders of them, and load such folders."""
 
 import struct
 import zlib
 
 import numpy as np
 import tensorflow as tf
+
+from training.data import load_data
+from training.recipe import Recipe
 
 
 def write_images(root, classes=("cat", "dog"), count=10, suffix="png", channels=3):
@@ -17,6 +20,11 @@ def write_images(root, classes=("cat", "dog"), count=10, suffix="png", channels=
             encode = {"png": tf.io.encode_png, "jpg": tf.io.encode_jpeg}[suffix]
             (root / name / f"{index}.{suffix}").write_bytes(encode(image).numpy())
     return root
+
+
+def from_folder(root, **fields):
+    """Load the images in a folder, by default for images of 8 pixels and batches of 2."""
+    return load_data(Recipe(data=f"folder:{root}", image_size=8, **{"batch_size": 2} | fields))
 
 
 def png_header(width, height, depth, color):

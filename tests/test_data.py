@@ -13,7 +13,7 @@ import tensorflow as tf
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from tests.image_files import write_images
+from tests.image_files import from_folder, write_images
 from training import data as d
 from training import image_file
 from training.batches import evaluation_batches, training_batches
@@ -34,10 +34,6 @@ def contents(split, order=None):
 @pytest.fixture(scope="module")
 def digits():
     return d.load_data(RECIPE)
-
-
-def from_folder(root, **fields):
-    return d.load_data(Recipe(data=f"folder:{root}", image_size=8, **{"batch_size": 2} | fields))
 
 
 def test_digits_are_scikit_learns_split_1293_144_360(digits):

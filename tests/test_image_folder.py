@@ -8,16 +8,12 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tests.image_files import png_chunk, png_header, write_images
+from tests.image_files import from_folder, png_chunk, png_header, write_images
 from training import image_file
 from training.data import load_data
 from training.errors import DataError, UserError
 from training.pixels import decode
 from training.recipe import Recipe
-
-
-def from_folder(root, **fields):
-    return load_data(Recipe(data=f"folder:{root}", image_size=8, **{"batch_size": 2} | fields))
 
 
 def test_a_folder_with_parts_is_not_divided(tmp_path):
