@@ -1,4 +1,4 @@
-"""Augmentation: every draw is a function of its key, and every operation is what its source says."""
+"""Augmentation: every draw is a function of its key, and every operation equals its reference."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,9 @@ import tensorflow as tf
 from PIL import Image, ImageEnhance, ImageOps
 
 from training import augment as a
+from training.batches import training_batches
+from training.data import load_data
+from training.pixels import resize
 from training.recipe import Recipe
 
 EVERYTHING = {"crop": "area", "flip": True, "policy": "randaugment", "color_jitter": 0.4, "lighting": 0.1}
@@ -22,13 +25,13 @@ def photograph(height=40, width=52, seed=0):
 
 
 def ramps(height, width):
-    """An image whose red is the row and whose green is the column of a pixel."""
+    """Return an image in which red is the row and green the column of a pixel."""
     rows, columns = np.mgrid[:height, :width]
     return np.stack([rows, columns, np.zeros_like(rows)], axis=-1).astype(np.uint8)
 
 
 def many(recipe, image, count):
-    """An image augmented with many keys, in a data set as in training."""
+    """Augment an image with many keys, in a tf.data pipeline as in training."""
     numbers, image = tf.data.Dataset.range(count), tf.constant(image)
     images = numbers.map(lambda number: a.augment(image, recipe, tf.stack([tf.constant(7, tf.int64), number])))
     return np.stack(list(images.as_numpy_iterator()))
@@ -45,7 +48,7 @@ def test_a_draw_is_a_function_of_its_key(policy):
     assert len({image.tobytes() for image in first}) == 12
 
 
-def test_switching_one_kind_off_leaves_the_draws_of_the_others():
+def test_switching_one_augmentation_off_does_not_change_the_draws_of_others():
     both = many(Recipe(image_size=24, crop="area", flip=True), photograph(), 20)
     crop = many(Recipe(image_size=24, crop="area"), photograph(), 20)
     flipped = [not np.array_equal(one, other) for one, other in zip(both, crop, strict=True)]
@@ -54,10 +57,10 @@ def test_switching_one_kind_off_leaves_the_draws_of_the_others():
         np.testing.assert_array_equal(one, other[:, ::-1] if flip else other)
 
 
-def test_area_cuts_shares_and_aspects_in_their_ranges():
+def test_crops_by_area_have_areas_and_aspect_ratios_in_their_ranges():
     height, width, size = 120, 200, 60
     crops = many(Recipe(image_size=size, crop="area", crop_min=0.1, crop_max=0.5), ramps(height, width), 200)
-    # Of a ramp, the distance between the first and the last pixel tells how large the cut was.
+    # The difference between the last and the first pixel of a ramp shows how large the crop was.
     heights = (crops[:, -1, :, 0] - crops[:, 0, :, 0]).mean(1) * size / (size - 1)
     widths = (crops[:, :, -1, 1] - crops[:, :, 0, 1]).mean(1) * size / (size - 1)
     shares, aspects = heights * widths / (height * width), widths / heights
@@ -67,17 +70,17 @@ def test_area_cuts_shares_and_aspects_in_their_ranges():
     assert 0.72 < aspects.min() < 0.8
     assert 1.25 < aspects.max() < 1.39
     assert abs(np.log(aspects).mean()) < 0.05
-    assert crops[:, 0, 0, 1].max() - crops[:, 0, 0, 1].min() > 80  # the cuts are all over the image
+    assert crops[:, 0, 0, 1].max() - crops[:, 0, 0, 1].min() > 80  # crops are spread over the image
 
 
 @pytest.mark.parametrize("encode", [tf.io.encode_jpeg, tf.io.encode_png])
-def test_encoded_images_are_cut_as_pixels_are(encode):
+def test_encoded_images_are_cropped_like_decoded_ones(encode):
     pixels = photograph(60, 80)
     encoded = encode(pixels)
     recipe = Recipe(image_size=24, crop="area", crop_min=0.3)
     decoded = tf.io.decode_image(encoded, channels=3)
     for number in range(4):
-        # A JPEG's colours have half the resolution: at the edge of a cut they are interpolated in another way.
+        # JPEG stores colours at half the resolution; at the edge of a crop they are interpolated differently.
         difference = np.abs(a.augment(encoded, recipe, key(number)) - a.augment(decoded, recipe, key(number)))
         assert difference.mean() < (0.5 if encode is tf.io.encode_jpeg else 1e-6)
     assert a.augment(encode(pixels[..., :1]), recipe, key(0)).shape == (24, 24, 3)
@@ -94,15 +97,13 @@ def test_scale_and_pad_shift_over_their_whole_range():
     assert set(rows) == set(range(-4, 5))
 
 
-def test_center_is_what_evaluation_does():
-    from training.data import resize
-
+def test_center_crops_equal_those_of_evaluation():
     np.testing.assert_array_equal(
         a.augment(photograph(), Recipe(image_size=24), key(0)), resize(tf.constant(photograph()), 24)
     )
 
 
-# The operations that PIL has, with their factor or offset there.
+# The operations as PIL has them, with their factor or offset.
 PIL = {
     "identity": lambda image, *_: image,
     "shear_x": lambda image, shear, *_: affine(image, (1, shear, 0, 0, 1, 0)),
@@ -127,22 +128,22 @@ def affine(image, matrix):
 
 @pytest.mark.parametrize("sign", [-1.0, 1.0])
 @pytest.mark.parametrize("name", PIL)
-def test_an_operation_is_pils(name, sign):
+def test_operations_equal_those_of_pil(name, sign):
     pixels = photograph(48, 48)
-    ranges, strength = a.greatest("randaugment", 48), 0.6
+    ranges, strength = a.ranges_of("randaugment", 48), 0.6
     operations = a.operations(tf.constant(pixels), ranges, tf.constant(strength), tf.constant(sign))
     assert operations.keys() == PIL.keys()
     ours = operations[name]().numpy().astype(int)
     signed = sign * strength
     values = (0.3 * signed, round(150 / 331 * 48 * signed), 30 * signed, 1 + 0.9 * signed, round(4 * strength), 102)
     theirs = np.asarray(PIL[name](Image.fromarray(pixels), *values)).astype(int)
-    # The nearest pixel and the last bit are rounded in different ways: few pixels may differ, or all by very little.
+    # Coordinates and values are rounded differently: few pixels may differ, or all by very little.
     difference = np.abs(ours - theirs)
     assert (difference > 2).mean() < 0.01 or (name == "rotate" and (difference > 2).mean() < 0.04)
     assert np.median(difference) <= 1
 
 
-def test_every_operation_is_drawn_and_strength_zero_changes_little():
+def test_every_operation_is_drawn_and_magnitude_0_changes_little():
     image = photograph(32, 32)
     drawn = many(Recipe(image_size=32, policy="randaugment", policy_layers=1, policy_magnitude=20), image, 300)
     assert 13 <= len({each.tobytes() for each in drawn}) <= 24  # 14 operations, most in two directions
@@ -151,7 +152,7 @@ def test_every_operation_is_drawn_and_strength_zero_changes_little():
     assert np.mean(unchanged) > 0.6  # all but solarize, autocontrast and equalize
 
 
-def test_erasing_covers_its_share():
+def test_random_erasing_has_its_probability_and_area():
     grey = np.full((40, 40, 3), 128, np.uint8)
     erased = many(Recipe(image_size=40, random_erasing=0.5), grey, 200)
     shares = (erased != 128).any(-1).mean((1, 2))
@@ -159,7 +160,7 @@ def test_erasing_covers_its_share():
     assert 0.01 < shares[shares > 0].min() < shares.max() < 0.35
 
 
-def test_lighting_moves_along_the_principal_components():
+def test_lighting_shifts_colours_along_the_principal_components():
     grey = np.full((8, 8, 3), 128, np.uint8)
     shifts = many(Recipe(image_size=8, lighting=0.1), grey, 300)[:, 0, 0] - 128
     values, vectors = np.linalg.eigh(np.cov(shifts.T))
@@ -168,7 +169,7 @@ def test_lighting_moves_along_the_principal_components():
 
 
 @pytest.mark.parametrize("fields", [{"mixup": 0.4}, {"cutmix": 1.0}, {"mixup": 0.4, "cutmix": 1.0}])
-def test_targets_are_the_shares_of_the_pixels(fields):
+def test_mixed_targets_are_the_fractions_of_the_mixed_pixels(fields):
     labels = tf.constant([0, 1, 2, 3], tf.int64)
     images = tf.one_hot(labels, 4)[:, tf.newaxis, tf.newaxis] * tf.ones((4, 32, 32, 1))  # the class is the channel
     recipe, shares = Recipe(image_size=32, **fields), []
@@ -183,7 +184,7 @@ def test_targets_are_the_shares_of_the_pixels(fields):
     assert {("mixup",): cuts <= 10, ("cutmix",): cuts == 40}.get(tuple(fields), 5 < cuts < 35)
 
 
-def test_smoothing_and_nothing():
+def test_targets_with_and_without_label_smoothing():
     labels, images = tf.constant([2, 0], tf.int64), tf.ones((2, 8, 8, 3))
     same, targets = a.mix(images, labels, 4, Recipe(image_size=8), key(0))
     np.testing.assert_array_equal(same, images)
@@ -192,10 +193,7 @@ def test_smoothing_and_nothing():
     np.testing.assert_allclose(targets, [[0.05, 0.05, 0.85, 0.05], [0.85, 0.05, 0.05, 0.05]], rtol=1e-6)
 
 
-def test_epochs_are_augmented_differently_and_runs_alike():
-    from training.batches import training_batches
-    from training.data import load_data
-
+def test_augmentation_differs_by_epoch_and_repeats_after_a_resume():
     recipe = Recipe(image_size=32, batch_size=16, crop="pad", mixup=0.2)
     data = load_data(recipe)
 

@@ -1,15 +1,15 @@
-"""What the benchmarks measure; how fast this machine is, is no test's matter."""
+"""The benchmarks return figures of what they measure; the speed of the machine is not tested."""
 
 import pytest
 
 from training import benchmark
-from training.dashboards.compare import alone
+from training.measure import alone
 from training.recipe import Recipe
 
 TINY = Recipe(model="ResNetCIFAR", model_args={"depth": 8}, data="synthetic", image_size=8, batch_size=4)
 
 
-def test_every_pipeline_of_the_input_is_measured():
+def test_every_input_pipeline_is_measured():
     figures = benchmark.measure_input(size=32, batch=4, rounds=1, batches=2)
     assert figures.keys() == benchmark.PIPELINES.keys()
     assert all(value > 0 for values in figures.values() for value in values)
@@ -17,7 +17,7 @@ def test_every_pipeline_of_the_input_is_measured():
     assert line.split() == ["crop", "2.0", "1.0", "3.0"]
 
 
-def test_a_step_is_measured_in_its_own_process_with_its_memory():
+def test_a_step_is_measured_with_its_memory_in_a_process_of_its_own():
     figures, memory = alone(benchmark.measure_step, "AlexNet", 1)
     assert len(figures) == 5 and min(figures) > 0
     assert memory > 60_965_224 * 4 * 3 / 2**20  # its weights, their gradients and the optimizer's momentum

@@ -1,9 +1,8 @@
-"""check-data on files that are broken, hostile or only odd, each made here: what it says of each, and its exit code."""
+"""check-data on broken, hostile and unusual files: its report on each, and its exit code."""
 
 import io
 import os
 import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +10,11 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from tests.image_files import black_png, png_chunk, png_header
 from training import check_data, image_file
 from training.__main__ import main
-from training.data import decode
 from training.errors import ImageError, UserError
+from training.pixels import decode
 
 RANDOM = np.random.RandomState(0)
 
@@ -29,36 +29,21 @@ def encode(image, kind, **options):
     return buffer.getvalue()
 
 
-def png_header(width, height, depth, color):
-    """Signature and header of a PNG; the other chunks follow."""
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0))
-
-
-def chunk(name, data):
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-
-def png_bomb(width, height):
-    """A black image of one bit a pixel, which TensorFlow makes 24 times as large as its rows."""
-    rows = zlib.compress((b"\0" + bytes((width + 7) // 8)) * height, 9)
-    return png_header(width, height, 1, 0) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
-
-
 def jpeg_of_a_size(width, height, **options):
-    """A JPEG whose header claims this size, with the data of a small one."""
+    """Return a JPEG whose header claims this size, with the data of a small one."""
     jpeg = encode(pixels(), "JPEG", **options)
     at = jpeg.index(b"\xff\xc2" if options else b"\xff\xc0") + 5
     return jpeg[:at] + struct.pack(">HH", height, width) + jpeg[at + 4 :]
 
 
 def gif_of_a_size(width, height, count):
-    """A GIF of so many frames whose header claims this size."""
+    """Return a GIF with `count` frames whose header claims this size."""
     gif = frames("GIF", count)
     return gif[:6] + struct.pack("<HH", width, height) + gif[10:]
 
 
 def bmp(bits, compression, data, *, header=40, palette=b""):
-    """A BMP of 8x6 pixels; of an older header only the size is as it says."""
+    """Return a BMP of 8x6 pixels; of a header under 40 bytes only the size field is right."""
     info = struct.pack("<IiiHHIIiiII", header, 8, 6, 1, bits, compression, len(data), 0, 0, len(palette) // 4, 0)
     if header < 40:
         info = struct.pack("<IHHHH", header, 8, 6, 1, bits)
@@ -67,7 +52,7 @@ def bmp(bits, compression, data, *, header=40, palette=b""):
 
 
 def corrupt(jpeg):
-    """A JPEG with zeros in the middle of its pixels."""
+    """Return a JPEG with zeros in the middle of its data."""
     middle = len(jpeg) // 2
     return jpeg[:middle] + bytes(64) + jpeg[middle + 64 :]
 
@@ -91,10 +76,14 @@ GREYS = bytes(value for grey in range(256) for value in (grey, grey, grey, 0))
 BROKEN = {
     "truncated.jpg": ("broken", encode(pixels(), "JPEG")[:-100], "cannot be decoded: jpeg::Uncompress failed"),
     "header.png": ("broken", b"\x89PNG\r\n\x1a\n", "its header is broken"),
-    "claims.jpg": ("oversized", jpeg_of_a_size(12000, 12000), "has 12000x12000 = 144.0 megapixels, more than the 64"),
-    "bomb.png": ("oversized", png_bomb(8000, 8001), "has 8000x8001 = 64.0 megapixels"),
-    "long.png": ("oversized", png_bomb(1, 1_000_001), "has a side of 1000001 pixels"),
-    "pillows.png": ("oversized", png_header(20000, 20000, 8, 0) + chunk(b"IDAT", b""), "has 400.0 megapixels"),
+    "claims.jpg": (
+        "oversized",
+        jpeg_of_a_size(12000, 12000),
+        "has 12000x12000 = 144.0 megapixels, more than",
+    ),
+    "bomb.png": ("oversized", black_png(8000, 8001), "has 8000x8001 = 64.0 megapixels"),
+    "long.png": ("oversized", black_png(1, 1_000_001), "has a side of 1000001 pixels"),
+    "pillows.png": ("oversized", png_header(20000, 20000, 8, 0) + png_chunk(b"IDAT", b""), "has 400.0 megapixels"),
     "zero.jpg": ("empty", b"", "is empty"),
     "page.jpg": ("unsupported", b"\n<!doctype html><html>", "it looks like HTML"),
     "words.gif": ("unsupported", b"dear image", "is not a JPEG, PNG, GIF, BMP or WebP image"),
@@ -107,14 +96,14 @@ BROKEN = {
         jpeg_of_a_size(8000, 7000, progressive=True),
         "needs 504 MB to be decoded, since a",
     ),
-    "frames.gif": ("oversized", gif_of_a_size(8000, 8000, 5), "needs 512 MB to be decoded, since all of its 5 frames"),
+    "frames.gif": ("oversized", gif_of_a_size(8000, 8000, 5), "needs 512 MB to be decoded, since all its 5 frames"),
     "16_bits.bmp": ("unsupported", bmp(16, 0, bytes(96)), "is a BMP that is compressed"),
     "packed.bmp": ("unsupported", bmp(8, 1, b"\x08\x40\0\0" * 6 + b"\0\1", palette=GREYS), "is a BMP that is"),
     "old.bmp": ("unsupported", bmp(24, 0, bytes(144), header=12), "is a BMP that is compressed, has an old header"),
     "palette.bmp": ("unsupported", encode(pixels().convert("P"), "BMP"), "is a BMP with a palette"),
 }
 
-# What becomes of each is counted.
+# {file: (its conversions, its content)}.
 ODD = {
     "grey.jpg": (["grey"], encode(pixels(20, 30), "JPEG")),
     "grey.png": (["grey", "alpha"], encode(pixels(20, 30, 4).convert("LA"), "PNG")),
@@ -151,7 +140,7 @@ def good(classes=("cat", "dog"), count=4):
 
 @pytest.fixture
 def run(capsys):
-    """Runs check-data and gives its exit code, its report and its complaint."""
+    """Return a function that runs check-data and returns its exit code, its report and its error message."""
 
     def run(*arguments):
         code = main(["check-data", *map(str, arguments)])
@@ -161,14 +150,14 @@ def run(capsys):
 
 
 def under(report, title):
-    """The lines of the report below a title."""
+    """Return the lines of the report below a title."""
     blocks = [block.splitlines() for block in report.split("\n\n")]
     return next(([line.strip() for line in lines] for first, *lines in blocks if title in first), [])
 
 
 def test_a_clean_folder_exits_0_with_its_counts(run, tmp_path):
-    code, report, complaint = run(write(tmp_path, good()))
-    assert (code, complaint) == (0, "")
+    code, report, message = run(write(tmp_path, good()))
+    assert (code, message) == (0, "")
     assert f"{tmp_path}: 8 images in 2 classes" in report
     assert "classes  cat 4, dog 4" in report
     assert "parts    test 2, train 4, validation 2" in report
@@ -182,20 +171,20 @@ def test_each_broken_file_is_found_under_its_kind(run, tmp_path, monkeypatch):
     decoded = []
     monkeypatch.setattr(check_data, "decode", lambda encoded: decoded.append(encoded.numpy()) or decode(encoded))
     root = write(tmp_path, good() | {f"cat/{name}": content for name, (_, content, _) in BROKEN.items()})
-    code, report, complaint = run(f"folder:{root}")
+    code, report, message = run(f"folder:{root}")
     assert code == 3
     assert f"{len(BROKEN)} errors, 0 warnings" in report
-    assert "cannot be trained on as it is" in complaint
+    assert "cannot be trained on as it is" in message
     for name, (kind, content, words) in BROKEN.items():
         lines = under(report, f"error: {check_data.ERRORS[kind]} (")
         assert [line for line in lines if line.startswith(f"{root / 'cat' / name} ") and words in line], name
-        assert (content in decoded) == (name == "truncated.jpg"), name  # the rest is refused by its header
+        assert (content in decoded) == (name == "truncated.jpg"), name  # the others are refused by their header
     assert len(decoded) == 9  # with the eight good ones
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_what_is_refused_would_not_decode_to_what_it_is(name):
-    """The kinds that are refused though they are images: TensorFlow fails, or has too much to do, or errs."""
+def test_tensorflow_would_fail_on_each_refused_file(name):
+    """TensorFlow raises an error, or decodes to wrong colors, or a small file needs much memory."""
     kind, content, _ = BROKEN[name]
     if kind == "oversized":
         assert len(content) < 100_000
@@ -220,7 +209,7 @@ def test_conversions_are_counted(run, tmp_path):
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_each_header_tells_its_conversions_and_size(tmp_path, name):
+def test_each_header_has_its_conversions_and_size(tmp_path, name):
     conversions, content = ODD[name]
     header = image_file.read_header(write(tmp_path, {name: content}) / name)
     assert list(header.conversions) == conversions
@@ -230,14 +219,14 @@ def test_each_header_tells_its_conversions_and_size(tmp_path, name):
 def test_a_jpeg_that_is_damaged_inside_is_named(run, tmp_path):
     photo = encode(pixels(60, 80, 3), "JPEG")
     files = good() | {"cat/whole.jpg": photo, "dog/damaged.jpg": corrupt(encode(pixels(60, 80, 3), "JPEG"))}
-    code, report, complaint = run(write(tmp_path, files))
-    assert (code, complaint) == (0, "")
+    code, report, message = run(write(tmp_path, files))
+    assert (code, message) == (0, "")
     (line,) = under(report, check_data.WARNINGS["damaged"])
     assert line.startswith(f"{tmp_path}/dog/damaged.jpg: Corrupt JPEG data")
 
 
-def test_what_is_not_looked_at_is_listed(run, tmp_path):
-    """Pipes in the folders would never end, were they opened."""
+def test_ignored_files_and_folders_are_listed(run, tmp_path):
+    """Opening one of the pipes would block forever."""
     parts = {f"{part}/{path}": content for part in ("train", "valid") for path, content in good().items()}
     write(tmp_path, parts | {"train/stray.png": b"", "notes.txt": b"", "extra/cow/1.png": encode(pixels(), "PNG")})
     os.mkfifo(tmp_path / "train" / "cat" / "pipe")
@@ -266,7 +255,7 @@ def test_names_that_are_not_utf_8_are_shown_with_escapes(run, tmp_path):
     assert under(report, check_data.WARNINGS["ignored"]) == [f"{tmp_path}/cat/caf\\xe9.txt"]
 
 
-def test_images_of_which_a_square_shows_nothing_are_warned_of(run, tmp_path):
+def test_tiny_and_very_thin_images_are_warnings(run, tmp_path):
     odd = {"cat/dot.png": pixels(1, 1, 3), "cat/line.png": pixels(1, 4000, 3), "dog/strip.png": pixels(8, 81, 3)}
     write(tmp_path, good() | {path: encode(image, "PNG") for path, image in odd.items()})
     code, report, _ = run(tmp_path)
@@ -277,7 +266,7 @@ def test_images_of_which_a_square_shows_nothing_are_warned_of(run, tmp_path):
     ]
 
 
-def test_suffixes_duplicates_and_what_is_ignored_are_warnings(run, tmp_path):
+def test_wrong_suffixes_duplicates_and_ignored_files_are_warnings(run, tmp_path):
     files = good(count=8)
     files["cat/really.jpg"] = encode(pixels(), "PNG")
     files["cat/again.png"] = files["dog/again.png"] = files["cat/0.png"]
@@ -298,7 +287,7 @@ def test_suffixes_duplicates_and_what_is_ignored_are_warnings(run, tmp_path):
     assert f" = {tmp_path}/cat/0.png (" in ambiguous[0]
 
 
-def test_a_duplicate_across_parts_is_a_leak_and_within_one_is_not(run, tmp_path):
+def test_a_copy_in_another_part_is_a_leak_and_in_the_same_part_a_duplicate(run, tmp_path):
     files = {f"{part}/{path}": content for part in ("train", "test") for path, content in good().items()}
     files["train/cat/twin.png"] = files["train/cat/1.png"]
     files["test/dog/twin.png"] = files["train/dog/1.png"]
@@ -315,14 +304,14 @@ def test_a_duplicate_across_parts_is_a_leak_and_within_one_is_not(run, tmp_path)
 
 def test_an_image_in_two_classes_and_in_two_parts_is_listed_as_both(run, tmp_path):
     files = {f"{part}/{path}": content for part in ("train", "val", "test") for path, content in good().items()}
-    files = {path: content + path.encode() for path, content in files.items()}  # no two are equal, and they decode
+    files = {path: content + path.encode() for path, content in files.items()}  # all differ, and they still decode
     files["test/dog/twin.png"] = files["train/cat/1.png"]
     _, report, _ = run(write(tmp_path, files))
     twins = [f"{tmp_path}/test/dog/twin.png (test) = {tmp_path}/train/cat/1.png (train)"]
     assert under(report, check_data.WARNINGS["leak"]) == under(report, check_data.WARNINGS["ambiguous"]) == twins
 
 
-def test_links_to_nothing_and_files_without_permission_are_unreadable(run, tmp_path):
+def test_broken_links_and_files_without_permission_are_unreadable(run, tmp_path):
     write(tmp_path, good())
     (tmp_path / "cat" / "gone.png").symlink_to(tmp_path / "nowhere")
     paths = [f"{tmp_path}/cat/gone.png is a link to nothing: No such file or directory"]
@@ -339,20 +328,20 @@ def test_a_file_of_too_many_bytes_is_not_read(tmp_path):
     large.write_bytes(encode(pixels(), "PNG"))
     os.truncate(large, image_file.MAX_BYTES)
     assert image_file.read_header(large).format == "PNG"
-    os.truncate(large, image_file.MAX_BYTES + 1)  # a sparse file: no disk is filled
-    with pytest.raises(ImageError, match=r"large\.png has 64\.0 MB, more than the 64 MB") as raised:
+    os.truncate(large, image_file.MAX_BYTES + 1)  # a sparse file, which takes no disk space
+    with pytest.raises(ImageError, match=r"large\.png has 64\.0 MB, more than the limit of 64 MB") as raised:
         image_file.read_header(large)
     assert raised.value.kind == "large"
 
 
-def test_64_megapixels_are_taken_and_one_row_more_is_not(tmp_path):
-    write(tmp_path, {"most.png": png_bomb(8000, 8000), "more.png": png_bomb(8000, 8001)})
+def test_64_megapixels_are_accepted_and_one_more_row_is_not(tmp_path):
+    write(tmp_path, {"most.png": black_png(8000, 8000), "more.png": black_png(8000, 8001)})
     assert image_file.read_header(tmp_path / "most.png").height == 8000
     with pytest.raises(ImageError, match="megapixels"):
         image_file.read_header(tmp_path / "more.png")
 
 
-def test_what_is_wrong_with_the_folders_is_told_beside_the_broken_files(run, tmp_path):
+def test_bad_folders_are_reported_together_with_broken_files(run, tmp_path):
     root = write(tmp_path, good() | {"cat/zero.jpg": b""})
     (root / "empty").mkdir()
     code, report, _ = run(root)
@@ -362,7 +351,7 @@ def test_what_is_wrong_with_the_folders_is_told_beside_the_broken_files(run, tmp
     assert "classes  cat 5, dog 4, empty 0" in report
 
 
-def test_twenty_paths_of_a_kind_are_listed_and_all_on_demand(run, tmp_path):
+def test_at_most_twenty_paths_per_kind_are_listed_without_all(run, tmp_path):
     root = write(tmp_path, good() | {f"cat/{index:02d}.jpg": b"" for index in range(23)})
     _, report, _ = run(root)
     lines = under(report, "(23)")
@@ -380,7 +369,7 @@ def test_tfds_is_checked_too(run):
     assert "of 1797 images: 1797 grey" in report
 
 
-def test_a_broken_image_of_tfds_is_named_by_its_place(monkeypatch):
+def test_a_broken_image_of_tfds_is_named_by_its_position(monkeypatch):
     real = check_data.tfds_data
 
     def spoilt(*arguments, **options):
@@ -400,18 +389,18 @@ def test_a_broken_image_of_tfds_is_named_by_its_place(monkeypatch):
 
 
 @pytest.mark.parametrize(("source", "words"), [("folder:nowhere", "no such folder"), ("synthetic", "nothing to check")])
-def test_a_source_that_is_none_exits_2(run, source, words):
-    code, _, complaint = run(source)
+def test_a_source_that_cannot_be_checked_exits_2(run, source, words):
+    code, _, message = run(source)
     assert code == 2
-    assert words in complaint
+    assert words in message
 
 
-def test_a_name_that_is_nowhere_gets_a_suggestion():
+def test_an_unknown_name_gets_a_suggestion():
     with pytest.raises(UserError, match="Did you mean"):
         check_data.check_source("digts")
 
 
-def test_paths_are_those_of_the_disk(tmp_path):
-    """A path in the report can be pasted: spaces and signs are as they are."""
+def test_paths_are_not_escaped(tmp_path):
+    """A path can be copied from the report, with spaces and quotes as they are."""
     report = check_data.check_source(str(write(tmp_path, good() | {"cat/a b'ä.jpg": b""})))
     assert Path(report.problems["empty"][0].removesuffix(" is empty")).is_file()

@@ -1,38 +1,28 @@
-"""What TensorBoard finds in a run, read back through its own reader."""
+"""What a run writes for TensorBoard, read back with TensorBoard's own reader."""
 
-import csv
 import dataclasses
 import json
 import math
-import os
 import re
-import shutil
-import types
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from google.protobuf import text_format
-from matplotlib.text import Text
-from safetensors.numpy import load_file
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins import projector
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 from tensorboard.util import tensor_util
 
-import keras_cnns
-from tests.small_networks import SMALL
+from tests.dashboard_helpers import events, one_layer, parameters_of, series
 from tests.stripes import DATA, RECIPE, network, run_in
 from training import dashboards
 from training.batches import evaluation_batches, training_batches
-from training.dashboards import compare, pictures
-from training.dashboards.probes import activations_of, gradients_of, unchanged
+from training.dashboards import pictures
 from training.dashboards.profiling import top_operations
-from training.dashboards.scalars import trained_multiply_adds
 from training.data import load_data
-from training.errors import ResourceError, StateError, UserError
+from training.errors import ResourceError, UserError
 from training.evaluation import make_evaluation
 from training.inference import trained_network
 from training.loop import train
@@ -43,23 +33,13 @@ from training.run_folder import Run
 from training.state import state_of
 
 
-def events(run, split):
-    reader = EventAccumulator(str(run / "tensorboard" / split), size_guidance={"tensors": 0})
-    reader.Reload()
-    return reader
-
-
 def layout_of(reader):
     pb = reader.Tensors("custom_scalars__config__")[0].tensor_proto
     return layout_pb2.Layout.FromString(tensor_util.make_ndarray(pb).item())
 
 
-def series(reader, tag):
-    return [(event.step, float(tensor_util.make_ndarray(event.tensor_proto))) for event in reader.Tensors(tag)]
-
-
 def train_tiny(folder, boards=(), recipe=RECIPE):
-    """Trains the network of test_loop on its stripes: the model and the history."""
+    """Train a small network on stripes; return the model and the history."""
     prepare(recipe)
     model = network()
     return model, train(model, DATA, recipe, run_in(folder, recipe), boards).history
@@ -67,7 +47,7 @@ def train_tiny(folder, boards=(), recipe=RECIPE):
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """A run with every dashboard on: (folder, model, history, {name of the dashboard: it})."""
+    """A run with every dashboard: (folder, model, history, {name: dashboard})."""
     folder = tmp_path_factory.mktemp("tiny") / "run"
     boards = dashboards.of_run(
         dashboards.Log(folder / "tensorboard"), RECIPE, DATA, {"recipe": "text"}, picture_epochs=2, profile_steps=2
@@ -79,7 +59,7 @@ def tiny(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
-    """The folder of a run that `fit` made, of a small network."""
+    """The folder of a run of a small network that `fit` trained."""
     recipe = Recipe(
         model="ResNetCIFAR",
         model_args={"depth": 8, "width": 0.25},
@@ -92,25 +72,14 @@ def digits(tmp_path_factory):
     return fit(recipe, tmp_path_factory.mktemp("runs") / "digits", options=FitOptions(picture_epochs=9)).folder
 
 
-def test_training_with_every_dashboard_gives_the_same_bits_as_with_none(tiny, tmp_path):
+def test_training_with_every_dashboard_gives_the_same_bits_as_without(tiny, tmp_path):
     _, watched, _, _ = tiny
     alone, _ = train_tiny(tmp_path / "alone")
     for (name, one), other in zip(state_of(alone).items(), state_of(watched).values(), strict=True):
         assert np.array_equal(one.numpy(), other.numpy()), name
 
 
-def test_looking_puts_moving_statistics_and_seeds_back():
-    model = network()
-    variables = model.non_trainable_variables
-    assert {"moving_mean", "seed_generator_state"} <= {variable.path.rpartition("/")[2] for variable in variables}
-    before = [variable.numpy() for variable in variables]
-    with unchanged(model):
-        model(tf.random.stateless_normal((4, 8, 8, 3), (0, 0)), training=True)
-        assert any((one != variable.numpy()).any() for one, variable in zip(before, variables, strict=True))
-    assert all((one == variable.numpy()).all() for one, variable in zip(before, variables, strict=True))
-
-
-def test_each_head_has_its_curves_and_they_are_the_logs(tiny):
+def test_each_head_has_curves_that_equal_the_logs(tiny):
     folder, _, history, _ = tiny
     for split, tag, name in (
         ("train", "loss/total", "loss"),
@@ -125,7 +94,7 @@ def test_each_head_has_its_curves_and_they_are_the_logs(tiny):
         assert points == [(epoch, pytest.approx(logs[name])) for epoch, logs in enumerate(history, 1)]
 
 
-def test_the_accuracy_among_five_classes_is_there_for_more_than_five_only(tiny, digits):
+def test_top5_accuracy_is_written_for_more_than_five_classes_only(tiny, digits):
     assert "accuracy/top5" not in events(tiny[0], "validation").Tags()["tensors"]  # two classes
     assert [step for step, _ in series(events(digits, "validation"), "accuracy/top5")] == [1, 2]  # ten
     assert [step for step, _ in series(events(digits, "test"), "accuracy/top5")] == [2]
@@ -134,20 +103,20 @@ def test_the_accuracy_among_five_classes_is_there_for_more_than_five_only(tiny, 
     assert [chart.title for chart in charts[digits]][2:] == ["top-5 accuracy"]
 
 
-def test_what_dashboards_need_stays_out_of_the_history(tiny):
+def test_the_history_has_no_values_that_only_dashboards_need(tiny):
     assert set(tiny[2][0]) == {
         "loss", "main_loss", "aux1_loss", "accuracy", "aux1_accuracy", "val_loss", "val_accuracy", "val_top5_accuracy"
     }  # fmt: skip
 
 
-def test_the_learning_rate_is_there_by_step(tiny):
+def test_the_learning_rate_is_written_by_step(tiny):
     points = series(events(tiny[0], "train"), "by_step/learning_rate")
     assert [step for step, _ in points] == list(range(2, 19, 2))
     for step, rate in points:
         assert rate == pytest.approx(0.01 * (1 + math.cos(math.pi * step / 18)) / 2, abs=1e-7)
 
 
-def test_utilisation_is_its_formula(tiny):
+def test_utilisation_follows_its_formula(tiny):
     reader = events(tiny[0], "train")
     multiply_adds = 36 * 3 * 3 * 3 * 8 + 8 * 2 + 36 * 8 * 2
     names = ("utilisation", "images_per_second", "step_milliseconds", "input_wait_milliseconds")
@@ -159,7 +128,7 @@ def test_utilisation_is_its_formula(tiny):
         assert 0 < wait < milliseconds
 
 
-def test_every_chart_of_the_layout_has_its_curve(tiny):
+def test_every_chart_of_the_layout_has_a_curve(tiny):
     train_events = events(tiny[0], "train")
     tags = {*train_events.Tags()["tensors"], *events(tiny[0], "validation").Tags()["tensors"]}
     layout = layout_of(train_events)
@@ -178,11 +147,11 @@ def test_histograms_are_by_stage(tiny):
     assert buckets[:, 2].sum() == 3 * 3 * 3 * 8 + 2 * 8  # the kernel, and gamma and beta
 
 
-def test_pictures_are_there_at_their_interval(tiny):
+def test_pictures_are_written_at_their_interval(tiny):
     for split, tag, steps in (
         ("train", "augmented", [1, 2]),
         ("train", "first_filters", [1, 2]),
-        ("train", "gradient_by_depth", [0, 1, 2, 3]),  # the last one shows all epochs
+        ("train", "gradient_by_depth", [0, 1, 2, 3]),  # the last picture shows all epochs
         ("validation", "predictions", [1, 2]),
         ("validation", "confusion", [1, 2]),
         ("validation", "most_confident_mistakes", [1, 2]),
@@ -194,16 +163,15 @@ def test_pictures_are_there_at_their_interval(tiny):
         assert image.std() > 1, tag
 
 
-def one_layer():
-    """A linear classifier, whose gradient can be written down."""
-    image = keras.Input((8, 8, 3))
-    return keras.Model(
-        image, keras.layers.Dense(2, name="head_dense")(keras.layers.Flatten(name="head_flatten")(image))
-    )
+def test_the_confusion_matrix_equals_that_of_evaluation(tiny):
+    _, model, _, boards = tiny
+    expected = make_evaluation(model, 2, RECIPE)(DATA.validation).confusion
+    board = boards["Pictures"]
+    assert np.array_equal(board.pass_over(board.validation()).confusion, expected)
 
 
 def gradient_by_hand(kernel, bias, images, targets):
-    """Of the mean cross-entropy of softmax(x W + b): x^T (p - y) / n, and the mean of p - y."""
+    """Return the gradient of the mean cross-entropy of softmax(x W + b): x^T (p - y) / n, and the mean of p - y."""
     mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     pixels = ((np.asarray(images, "float64") / 255 - mean) / deviation).reshape(len(images), -1)
     exponentials = np.exp(pixels @ kernel + bias)
@@ -211,7 +179,7 @@ def gradient_by_hand(kernel, bias, images, targets):
     return pixels.T @ error / len(images), error.mean(axis=0)
 
 
-def test_gradient_norms_and_update_are_those_written_down(tmp_path):
+def test_gradient_norms_and_the_update_equal_those_computed_by_hand(tmp_path):
     recipe = dataclasses.replace(
         RECIPE, optimizer="sgd", momentum=0.0, schedule="constant", learning_rate=1e-4, batch_size=48, epochs=1
     )
@@ -221,7 +189,7 @@ def test_gradient_norms_and_update_are_those_written_down(tmp_path):
     images, targets, _ = next(iter(training_batches(DATA, recipe, 0)))
     log = dashboards.Log(tmp_path / "tensorboard")
     probes = dashboards.Probes(log, images[:4], targets[:4])
-    # An epoch of one step has its point by step, whatever the interval is.
+    # An epoch of one step has a point of the curves by step, whatever the interval.
     train(model, DATA, recipe, run_in(tmp_path), [dashboards.Scalars(log, 48), probes])
     reader = events(tmp_path, "train")
 
@@ -238,139 +206,15 @@ def test_gradient_norms_and_update_are_those_written_down(tmp_path):
     assert series(reader, "gradient_by_depth/first")[0] == (0, pytest.approx(of_probe, rel=1e-4))
 
 
-def test_probes_go_on_with_a_run(tiny, tmp_path):
+def test_the_state_of_probes_is_restored(tiny, tmp_path):
     state = json.loads(json.dumps(tiny[3]["Probes"].state()))
     again = dashboards.Probes(dashboards.Log(tmp_path), tf.zeros((1, 8, 8, 3)), tf.ones((1, 2)))
     again.load_state(state)
     assert again.epochs == [0, 1, 2, 3]
-    assert [len(norms) for norms in again.norms] == [2] * 4  # the convolution and the main head, without aux1
+    assert [len(norms) for norms in again.norms] == [2] * 4  # the convolution and the main head, not aux1
 
 
-def test_scaling_and_skipped_steps_are_there_in_float16_with_plain_keras(tmp_path):
-    keras.mixed_precision.set_global_policy("mixed_float16")
-    model = one_layer()
-    # Too large a scale: gradients are infinite, steps are left out, and each time the scale is halved.
-    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(1e-3), initial_scale=2.0**40)
-    model.compile(
-        optimizer,
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        jit_compile=False,
-    )
-    images, labels = np.random.RandomState(0).uniform(0, 1, (320, 8, 8, 3)), np.arange(320) % 2
-    board = dashboards.Scalars(dashboards.Log(tmp_path / "tensorboard"), 8, interval=1)
-    model.fit(images, labels, batch_size=8, verbose=0, callbacks=[board])
-    reader = events(tmp_path, "train")
-    skipped = 40 - int(optimizer.iterations)
-    assert 0 < skipped < 40
-    assert series(reader, "by_step/skipped_steps")[-1][1] == skipped
-    assert series(reader, "by_step/loss_scale")[-1][1] == 2.0 ** (40 - skipped)
-    assert {"loss/main", "accuracy/main"} <= set(reader.Tags()["tensors"])
-
-
-def test_counts_and_mistakes(tiny):
-    seen = pictures.Seen(3)
-    probabilities = np.array([[0.8, 0.1, 0.1], [0.2, 0.5, 0.3], [0.9, 0.0, 0.1], [0.1, 0.1, 0.8]])
-    seen.add(np.zeros((4, 2, 2, 3)), np.array([0, 2, 1, 2]), probabilities, np.zeros((4, 5)))
-    seen.add(np.zeros((1, 2, 2, 3)), np.array([2]), np.array([[0.3, 0.6, 0.1]]), np.zeros((1, 5)))
-    assert seen.confusion.tolist() == [[1, 0, 0], [1, 0, 0], [0, 2, 1]]
-    assert [(label, probabilities.argmax()) for _, label, probabilities in seen.mistakes] == [(1, 0), (2, 1), (2, 1)]
-    assert [probabilities.max() for *_, probabilities in seen.mistakes] == [0.9, 0.6, 0.5]
-    # And of a whole split what evaluation counts.
-    _, model, _, boards = tiny
-    expected = make_evaluation(model, 2, RECIPE)(DATA.validation).confusion
-    board = boards["Pictures"]
-    assert np.array_equal(board.pass_over(board.validation()).confusion, expected)
-
-
-def test_a_network_without_mistakes_says_so():
-    seen = pictures.Seen(2)
-    seen.add(np.zeros((1, 2, 2, 3)), np.array([0]), np.array([[0.9, 0.1]]), np.zeros((1, 5)))
-    figure = pictures.answers(seen, ("a", "b"))["most_confident_mistakes"]
-    assert [text.get_text() for text in figure.texts] == ["no mistakes"]
-
-
-@pytest.mark.parametrize("classes", [2, 10, 20, 50, 300])
-def test_a_confusion_matrix_can_be_read(classes):
-    names = [f"class {number} of a long name" for number in range(classes)]
-    names[:2] = [r"of $\sqrt{", "on two\nlines"]  # no formula
-    confusion = np.full((classes, classes), 1234)
-    axes = pictures.confusion_figure(confusion, names).axes[0]
-    axes.figure.canvas.draw()
-    labels = [label.get_text() for label in axes.get_yticklabels()]
-    if classes <= 50:
-        assert labels[:2] == [names[0], r"on two\nlines"] and max(map(len, labels)) <= 20
-        boxes = [label.get_window_extent() for label in axes.get_yticklabels()]
-        assert sum(box.count_overlaps(boxes) for box in boxes) == classes  # each meets itself only
-    cell = axes.get_window_extent().width / classes  # pixels
-    assert len(axes.texts) == (classes**2 if classes <= 20 else 0)
-    assert all(text.get_window_extent().width < cell for text in axes.texts[:1])
-    assert cell >= (30 if classes <= 20 else 8 if classes <= 50 else 2)
-
-
-LAST_MAPS = {  # of the small networks at 32 pixels, where the last maps of most have one pixel
-    "AlexNet": "conv3_relu",
-    "VGG11": "conv5_1_relu",
-    "GoogLeNet": "inception4d_out",
-    "InceptionV1": "inception4d_out",
-    "ResNet18": "stage3_block1_out",
-    "ResNet50": "stage3_block1_out",  # stage4_block1_conv1 is larger than a pixel, but has a shortcut beside it
-    "ResNetCIFAR": "stage3_block1_out",
-    "DenseNet121": "transition3_conv",
-    "DenseNetCIFAR": "final_relu",
-    "SEResNet50": "stage3_block1_out",
-    "SEInceptionV1": "inception4d_out",
-    "EfficientNet": "stage5_block1_expand_swish",  # the last one before the stride
-    "DeformableResNet50": "stage3_block1_out",
-}
-
-
-@pytest.mark.parametrize("name", LAST_MAPS)
-def test_grad_cam_looks_at_the_last_map_that_is_computed(name):
-    model = SMALL[name](input_shape=(32, 32, 3), classes=10)
-    assert pictures.last_map(model, (32, 32)).name == LAST_MAPS[name]
-
-
-def test_grad_cam_knows_the_sizes_of_a_network_for_any_size():
-    model = SMALL["GoogLeNet"](input_shape=(None, None, 3), classes=10)
-    assert pictures.last_map(model, (32, 32)).name == "inception4d_out"
-    assert pictures.last_map(model, (64, 64)).name == "inception5a_out"
-
-
-@pytest.mark.parametrize("ending", [None, "softmax", "layer"])
-def test_grad_cam_is_hot_where_the_object_is(ending):
-    """A network that takes the mean of red for one class, of blue for the other, after pooling with padding."""
-    image = keras.Input((8, 8, 3))
-    x = keras.layers.Conv2D(3, 1, name="block_conv")(image)
-    x = keras.layers.ZeroPadding2D(((0, 1), (0, 1)), name="pool_pad")(x)
-    x = keras.layers.MaxPooling2D(3, name="pool")(x)
-    x = keras.layers.GlobalAveragePooling2D(name="head_pool")(x)
-    dense = keras.layers.Dense(2, activation=ending if ending == "softmax" else None, name="head_dense")
-    outputs = dense(x)
-    model = keras.Model(image, keras.layers.Softmax()(outputs) if ending == "layer" else outputs)
-    dense.set_weights([np.array([[900.0, 0.0], [0.0, 0.0], [0.0, 900.0]]), np.zeros(2)])  # the network is sure
-    model.get_layer("block_conv").set_weights([np.eye(3)[None, None], np.zeros(3)])
-    pixels = np.zeros((2, 8, 8, 3), "float32")
-    pixels[0, 5:, 5:, 0], pixels[1, :2, 6:, 2] = 1, 1  # red at the lower right, blue at the upper right
-    heat = pictures.make_grad_cam(model, (8, 8))(tf.constant(pixels)).numpy()
-    assert heat.tolist() == pixels.max(axis=-1).tolist()
-
-
-def test_a_model_without_maps_of_its_own_has_no_grad_cam():
-    image = keras.Input((8, 8, 3))
-    assert pictures.make_grad_cam(one_layer(), (8, 8)) is None
-    inner = keras.Model(image, keras.layers.Conv2D(2, 3)(image))
-    outer = keras.Model(image, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(inner(image))))
-    assert pictures.make_grad_cam(outer, (8, 8)) is None
-
-
-def test_heat_can_be_told_from_a_red_image():
-    red = np.full((8, 8, 3), (255.0, 0.0, 0.0))
-    shown = pictures.overlay(red, np.array([[1.0, 0.0], [0.0, 0.0]]))
-    assert np.abs(shown[0, 0] - shown[-1, -1]).max() > 100
-
-
-def test_the_pictures_of_the_best_epoch_are_those_of_the_network_that_is_delivered(digits):
+def test_the_pictures_under_best_are_those_of_the_final_network(digits):
     best = json.loads((digits / "metrics.json").read_text())["best_epoch"]
     tags = {
         "train": {"first_filters"},
@@ -382,7 +226,7 @@ def test_the_pictures_of_the_best_epoch_are_those_of_the_network_that_is_deliver
         found = {tag for tag in reader.Tags()["tensors"] if tag.startswith("best/")}
         assert found == {f"best/{name}" for name in names}
         assert {point.step for tag in found for point in reader.Tensors(tag)} == {best}
-    # The Projector's features are the best epoch's too.
+    # The Projector's features are those of the best epoch, too.
     run = Run.open(digits)
     data = load_data(run.recipe)
     look = pictures.make_look(trained_network(run), run.recipe.preprocessing, from_logits=True)
@@ -392,46 +236,9 @@ def test_the_pictures_of_the_best_epoch_are_those_of_the_network_that_is_deliver
     assert there == pytest.approx(features, rel=1e-4, abs=1e-5)
 
 
-def test_a_run_that_is_told_to_draw_no_pictures_draws_none(digits_run):
+def test_a_run_with_picture_epochs_0_draws_no_pictures(digits_run):
     tags = {tag for split in ("train", "validation", "test") for tag in events(digits_run, split).Tags()["tensors"]}
     assert not {tag for tag in tags if "confusion" in tag or tag in ("gradient_by_depth", "weights/conv1")}
-
-
-def test_grad_cam_of_a_linear_head_is_its_weights_times_the_map():
-    image = keras.Input((4, 4, 3))
-    maps = keras.layers.Conv2D(2, 1, name="block_conv")(image)
-    model = keras.Model(
-        image, keras.layers.Dense(2, name="head_dense")(keras.layers.GlobalAveragePooling2D(name="head_pool")(maps))
-    )
-    pixels = tf.constant(np.random.RandomState(0).normal(size=(3, 4, 4, 3)), tf.float32)
-    heat = pictures.make_grad_cam(model, (4, 4))(pixels).numpy()
-    values, kernel = keras.Model(image, maps)(pixels).numpy(), model.layers[-1].kernel.numpy()
-    for index, best in enumerate(model(pixels).numpy().argmax(axis=1)):
-        expected = np.maximum(values[index] @ kernel[:, best], 0)
-        assert heat[index] == pytest.approx(expected / max(expected.max(), 1e-9), abs=1e-5)
-
-
-def test_sampling_points_are_the_kernel_moved_by_the_offsets():
-    image = keras.Input((6, 8, 3))
-    layer = keras_cnns.layers.DeformableConv2D(2, 3, padding="same", name="block_conv")
-    model = keras.Model(image, layer(image))
-    pixels = tf.zeros((2, 6, 8, 3))
-    plain, size = pictures.sampling_points(model, layer, pixels)
-    assert size == (6, 8)
-    assert plain[1].tolist() == [[row, column] for row in (2, 3, 4) for column in (3, 4, 5)]  # around (3, 4)
-    layer.offset_bias.assign(np.tile([0.5, -1.25], 9))
-    moved, _ = pictures.sampling_points(model, layer, pixels)
-    assert (moved - plain)[0].tolist() == [[0.5, -1.25]] * 9
-    _, gates, offsets = activations_of(model)(pixels)
-    assert not gates
-    assert offsets["block_conv"].shape == (2, 6, 8, 18)
-
-
-def test_gates_are_found():
-    image = keras.Input((4, 4, 3))
-    model = keras.Model(image, keras_cnns.squeeze_and_excitation(image, name="block_gate", ratio=1))
-    _, gates, _ = activations_of(model)(tf.zeros((2, 4, 4, 3)))
-    assert {name: tuple(gate.shape) for name, gate in gates.items()} == {"block_gate_sigmoid": (2, 1, 1, 3)}
 
 
 def test_the_projector_has_features_labels_and_images(tiny):
@@ -444,21 +251,14 @@ def test_the_projector_has_features_labels_and_images(tiny):
     assert tf.io.decode_png((folder / embedding.sprite.image_path).read_bytes()).shape == (4 * 32, 4 * 32, 3)
 
 
-def test_a_name_of_a_class_is_a_line_of_the_projector(tmp_path):
-    seen = pictures.Seen(2)
-    seen.add(np.zeros((2, 2, 2, 3)), np.array([0, 1]), np.eye(2), np.zeros((2, 5)))
-    pictures.write_projector(tmp_path / "new", seen, ("a\nb\tc", "d"))
-    assert (tmp_path / "new" / "labels.tsv").read_text() == "a\\nb\\tc\nd\n"
-
-
-def test_a_disk_that_refuses_event_files_is_a_lack_of_resources(tmp_path):
-    """A file where a folder belongs; a full disk or a folder without permission come the same way."""
+def test_a_failure_to_write_event_files_is_a_resource_error(tmp_path):
+    """A file takes the place of a folder; a full disk or missing permission raises the same errors."""
     (tmp_path / "file").touch()
     log = dashboards.Log(tmp_path / "file" / "tensorboard")
-    seen = pictures.Seen(2)
+    seen = pictures.SplitSummary(2)
     seen.add(np.zeros((1, 2, 2, 3)), np.array([0]), np.eye(2)[:1], np.zeros((1, 5)))
     for write in (
-        lambda: log.scalars(1, {"loss": 1.0}),  # TensorFlow says that a precondition failed
+        lambda: log.scalars(1, {"loss": 1.0}),  # TensorFlow raises FailedPreconditionError
         lambda: pictures.write_projector(log.folder, seen, ("a", "b")),
     ):
         with pytest.raises(ResourceError, match=r"tensorboard could not be written: .*file") as refused:
@@ -475,7 +275,7 @@ class Subclassed(keras.Model):
         return self.dense(keras.ops.reshape(images, (-1, 192)))
 
 
-def test_a_subclassed_model_has_its_curves_and_is_told_what_it_cannot_have(tmp_path):
+def test_a_subclassed_model_has_curves_and_other_dashboards_refuse_it(tmp_path):
     model = Subclassed()
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
     log = dashboards.Log(tmp_path / "tensorboard")
@@ -487,70 +287,7 @@ def test_a_subclassed_model_has_its_curves_and_is_told_what_it_cannot_have(tmp_p
             board.set_model(model)
 
 
-def test_skipped_steps_are_counted_on_after_a_resume(tmp_path):
-    model = types.SimpleNamespace(optimizer=types.SimpleNamespace(iterations=5))
-    boards = [dashboards.Scalars(dashboards.Log(tmp_path / name), 8) for name in ("before", "after")]
-    for board in boards:
-        board.set_model(model)
-        board.set_params({"steps": 6})
-        board.on_train_begin()
-        if board is boards[1]:
-            model.optimizer.iterations = 7
-            board.load_state(json.loads(json.dumps(boards[0].state())))
-        board.on_epoch_begin(0)
-        for step in range(2):  # no update: both are left out
-            board.on_train_batch_begin(step)
-            board.on_train_batch_end(step)
-    assert [board.skipped for board in boards] == [2, 4]
-
-
-def test_probes_take_probabilities_as_well_as_logits():
-    logits = one_layer()
-    image = keras.Input((8, 8, 3))
-    probabilities = keras.Model(image, keras.layers.Softmax()(logits(image)))
-    batch = tf.random.stateless_uniform((4, 8, 8, 3), (0, 0)), tf.one_hot([0, 1, 1, 0], 2)
-    found = []
-    for model, from_logits in ((logits, True), (probabilities, False)):
-        model.compile("sgd")
-        found.append(gradients_of(model, 0.3, from_logits)(*batch)[0].numpy())
-    assert np.abs(found[0]).max() > 0
-    assert found[1] == pytest.approx(found[0], rel=1e-3, abs=1e-6)
-
-
-def test_a_step_counts_what_is_trained():
-    def counted(*trained):
-        layers = [keras.layers.Dense(10, trainable=each) for each in trained]
-        return trained_multiply_adds(keras_cnns.complexity(keras.Sequential([keras.Input((10,)), *layers])))
-
-    assert counted(True, True) == 600  # forward, and backward by inputs and by weights
-    assert counted(False, False, True) == 500  # frozen up to the head
-    assert counted(True, False) == 500  # the gradient goes through what is frozen
-
-
-@pytest.mark.parametrize(
-    ("passed", "steps", "recorded"),
-    [(0, 3, [3, 4, 5]), (0, 9, [0, 1, 2, 3, 4, 5]), (4, 3, [4, 5])],
-    ids=["a short epoch", "a shorter one", "a resumed one"],
-)
-def test_a_short_epoch_is_profiled_too(monkeypatch, capsys, tmp_path, passed, steps, recorded):
-    board = dashboards.Profile(dashboards.Log(tmp_path), steps)
-    monkeypatch.setattr(tf.profiler.experimental, "start", lambda folder: None)
-    monkeypatch.setattr(tf.profiler.experimental, "stop", lambda: None)
-    board.set_params({"steps": 6})
-    seen = []
-    for epoch in range(2):
-        board.on_epoch_begin(epoch)
-        for step in range(passed if epoch == 0 else 0, 6):
-            board.on_train_batch_begin(step)
-            seen += [step] if board.recording else []
-            board.on_train_batch_end(step)
-        board.on_epoch_end(epoch)
-    assert seen == recorded
-    said = f"records {len(recorded)} steps, not {steps}" if len(recorded) < steps else ""
-    assert said in capsys.readouterr().out
-
-
-def test_the_profile_lists_the_operations_of_its_steps(tiny, tmp_path):
+def test_top_operations_are_those_of_the_recorded_steps(tiny, tmp_path):
     operations = {name: (calls, share) for name, calls, _, share in top_operations(tiny[0], 1000)}
     assert operations["Conv2DBackpropFilter"][0] == 2  # one convolution, two steps
     assert sum(share for _, share in operations.values()) == pytest.approx(1)
@@ -558,13 +295,7 @@ def test_the_profile_lists_the_operations_of_its_steps(tiny, tmp_path):
         top_operations(tmp_path)
 
 
-def own_parameters(run):
-    """What the file of weights has without the moving statistics."""
-    arrays = load_file(run / "best.safetensors")
-    return sum(array.size for name, array in arrays.items() if "moving_" not in name)
-
-
-def test_hparams_have_a_row_with_the_best_accuracy(digits):
+def test_a_run_is_a_row_of_hparams_with_its_best_accuracy(digits):
     reader = events(digits, "hparams")
     data = reader.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
     started = plugin_data_pb2.HParamsPluginData.FromString(data).session_start_info
@@ -573,19 +304,19 @@ def test_hparams_have_a_row_with_the_best_accuracy(digits):
     row = started.hparams
     assert row["model"].string_value == "ResNetCIFAR"
     assert row["learning_rate"].number_value == 0.01
-    # TensorBoard's columns are in the order of the alphabet.
+    # TensorBoard sorts its columns alphabetically.
     assert sorted(row)[:5] == ["batch_size", "epochs", "learning_rate", "model", "optimizer"]
     assert row["recipe/image_size"].number_value == 8
     metrics = json.loads((digits / "metrics.json").read_text())
     assert series(reader, "hparams/test_accuracy") == [(2, pytest.approx(metrics["test"]["accuracy"]))]
     best = max(logs["val_accuracy"] for logs in metrics["history"])
     assert series(reader, "hparams/best_validation_accuracy")[-1][1] == pytest.approx(best)
-    assert series(reader, "hparams/parameters")[0][1] == own_parameters(digits)
+    assert series(reader, "hparams/parameters")[0][1] == parameters_of(digits)
     assert series(reader, "hparams/images_per_second")[-1][1] > 0
     assert series(events(digits, "test"), "accuracy/main") == [(2, pytest.approx(metrics["test"]["accuracy"]))]
 
 
-def test_the_test_split_recipe_environment_and_command_are_there(digits):
+def test_a_run_writes_its_recipe_environment_network_and_command(digits):
     reader = events(digits, "train")
     texts = {
         tag: tensor_util.make_ndarray(reader.Tensors(tag)[0].tensor_proto).item().decode()
@@ -596,91 +327,3 @@ def test_the_test_split_recipe_environment_and_command_are_there(digits):
     assert "stage3" in texts["network"]
     assert f"python -m training fit {digits}/recipe.json" in texts["command"]
     assert reader.Tags()["graph"]
-
-
-def test_compare_tells_of_a_run_what_its_files_say(digits, tmp_path):
-    (row,) = compare.compare([digits.parent], tmp_path / "out", measure=lambda folder: (2.5, 64.0))
-    assert row.parameters == own_parameters(digits)
-    assert row.accuracy == json.loads((digits / "metrics.json").read_text())["test"]["accuracy"]
-    (line,) = csv.DictReader((tmp_path / "out" / "compare.csv").open())
-    assert (line["model"], float(line["milliseconds"]), float(line["peak_mib"])) == ("ResNetCIFAR", 2.5, 64.0)
-    assert f"{row.parameters:,}" in (tmp_path / "out" / "compare.md").read_text()
-    assert tf.io.decode_png((tmp_path / "out" / "compare.png").read_bytes()).shape[2] >= 3
-    assert "compare" in events(tmp_path / "out", ".").Tags()["tensors"]
-    assert compare.measure(digits)[0] > 0
-    left, right = (axes.get_xlabel() for axes in compare.figure([row]).axes)
-    assert left == "multiply-adds per image" and right.startswith("ms per image")
-    with pytest.raises(UserError, match="no finished run"):
-        compare.find_runs([tmp_path])
-    assert compare.find_runs([digits, digits.parent]) == [digits]
-
-
-def row_of(run, model="ResNet18", accuracy=0.9, cost=1e8):
-    return compare.Row(run, model, 32, accuracy, int(cost / 10), int(cost), 1.0, 1.0, 1.0, cost / 1e8)
-
-
-@pytest.mark.parametrize("count", [3, 10, 30])
-def test_no_label_of_the_comparison_lies_on_another(count):
-    random = np.random.RandomState(0)
-    rows = [
-        row_of(f"a_long_name_{number}-12345678", accuracy=random.uniform(0.97, 0.99), cost=10 ** random.uniform(7, 8.5))
-        for number in range(count)
-    ]
-    for axes in compare.figure(rows).axes:
-        boxes = [Text.get_window_extent(label) for label in axes.texts]
-        assert sum(box.count_overlaps(boxes) for box in boxes) == count  # each meets itself only
-        inside = axes.get_window_extent()
-        assert all(inside.containsx(x) and inside.containsy(y) for box in boxes for x, y in box.corners())
-
-
-def test_runs_of_one_name_are_told_apart():
-    rows = [row_of("photos-aa", "ResNet18"), row_of("photos-bb", "VGG11"), row_of("digits-cc"), row_of("digits-dd")]
-    assert compare.names_of(rows) == ["photos ResNet18", "photos VGG11", "digits-cc", "digits-dd"]
-    assert compare.names_of([row_of("mine"), row_of("photos-aa")]) == ["mine", "photos"]
-
-
-def test_a_comparison_that_fails_leaves_what_was_there(digits, tmp_path):
-    output = tmp_path / "out"
-    output.mkdir()
-    for name in compare.FILES:
-        (output / name).write_text("old")
-
-    def refuses(error, match, paths=(digits,), measure=lambda folder: (2.5, 64.0)):
-        before = sorted(os.listdir(output))
-        with pytest.raises(error, match=match):
-            compare.compare(paths, output, measure)
-        assert sorted(os.listdir(output)) == before
-        assert all((output / name).read_text() == "old" for name in compare.FILES[:2])
-
-    def killed(folder):
-        return compare.alone(os._exit, 9)
-
-    broken = tmp_path / "broken" / digits.name
-    shutil.copytree(digits, broken)
-    for damage in ("{", "[]", '{"test": {"accuracy": "high"}}', '{"test": {"accuracy": NaN}}'):
-        (broken / "metrics.json").write_text(damage)
-        refuses(StateError, "broken/digits/metrics.json is damaged", (digits, broken))
-    refuses(ResourceError, "was killed", measure=killed)
-    (output / "tensorboard").touch()  # the last that is written
-    refuses(ResourceError, "tensorboard could not be written")
-    (output / "compare.csv").unlink()
-    (output / "compare.csv").symlink_to(output / "compare.md")
-    refuses(UserError, r"compare\.csv is not a regular file")
-    with pytest.raises(UserError, match=r"compare\.md is not a folder"):
-        compare.compare([digits], output / "compare.md" / "below")
-
-
-def test_the_graph_is_grouped_by_stage_and_holds_together():
-    model = keras_cnns.GoogLeNet(aux_heads=True, input_shape=(32, 32, 3), classes=10)
-    graph = dashboards.stage_graph(model)
-    names = {node.name for node in graph.node}
-    assert len(names) == len(graph.node)
-    stages = {name.split("/")[0] for name in names}
-    assert {"conv1", "pool1", "inception3a", "inception5b", "head", "aux1", "aux2"} <= stages
-    assert any(name.startswith("inception3a/3x3reduce/conv/") for name in names)
-    assert "NoOp" not in {node.op for node in graph.node}
-    for node in graph.node:
-        for name in node.input:
-            assert name.split(":")[0] in names  # and none is there for the order alone
-    with tf.Graph().as_default():
-        tf.graph_util.import_graph_def(graph, name="")  # TensorFlow accepts it

@@ -1,4 +1,4 @@
-"""What a run was trained on: images keep their part whatever is added, removed or renamed, and damage is found."""
+"""The record of a run's data: images keep their part when others are added, removed or renamed; damage is found."""
 
 import itertools
 
@@ -36,34 +36,34 @@ def record():
     return record_of(divide(photos(), MISSING)[0])
 
 
-def test_each_class_is_divided_in_the_same_shares(record):
+def test_each_class_is_divided_in_the_same_proportions(record):
     assert record.sizes == {"train": 144, "validation": 16, "test": 40}
     for name in ("cat", "dog"):
         assert sum(image.part == "test" and image.path.startswith(name) for image in record.images) == 20
 
 
 @pytest.mark.parametrize("count", [3, 4, 7])
-def test_a_class_of_a_few_images_has_one_in_each_part(count):
+def test_a_small_class_has_images_in_each_part(count):
     divided, _ = divide(photos(count), MISSING)
     assert [{image.part for image in found} for found in divided.values()] == [{"train", "validation", "test"}] * 2
 
 
 @pytest.mark.parametrize(("missing", "needed"), [(MISSING, 3), (["validation"], 2)])
-def test_too_few_images_are_refused_with_the_least_number(missing, needed):
+def test_the_error_for_too_few_images_names_the_minimum(missing, needed):
     divide(photos(needed), missing)
-    words = f"class cat has {needed - 1} image.*needs {needed} or more"
+    words = f"class cat has {needed - 1} image.*needs at least {needed}"
     with pytest.raises(DataError, match=words):
         divide(photos(needed - 1), missing)
 
 
-def test_one_image_more_or_less_moves_next_to_nothing_without_a_record(record):
+def test_one_image_more_or_less_moves_few_others_without_a_record(record):
     before = parts(divide(photos(), MISSING)[0])
     for now in (photos(101), photos(99), photos(first=1)):
         after = parts(divide(now, MISSING)[0])
-        assert sum(after[path] != before[path] for path in after.keys() & before.keys()) <= 4  # two in each class
+        assert sum(after[path] != before[path] for path in after.keys() & before.keys()) <= 4  # two per class
 
 
-def test_with_its_record_nothing_moves(record):
+def test_with_a_record_no_image_moves(record):
     before = {image.path: image.part for image in record.images}
     for now in (photos(), photos(130), photos(90), photos(first=5)):
         after = parts(divide(now, MISSING, record)[0])
@@ -73,7 +73,7 @@ def test_with_its_record_nothing_moves(record):
     assert record_of(divide(photos(), MISSING, record)[0]) == record
 
 
-def test_a_new_image_goes_where_its_own_path_says(record):
+def test_the_part_of_a_new_image_follows_from_its_path(record):
     together = parts(divide(photos(200), MISSING, record)[0])
     alone = photos(101)
     alone["cat"][100] = image("cat/150.jpg")
@@ -103,7 +103,7 @@ def test_an_image_keeps_its_part_under_another_name(record, change):
     assert not record.trained_on & {d for d, part in before.items() if part != "train"}
 
 
-def test_what_was_trained_on_is_never_tested_on_in_a_folder_without_parts():
+def test_trained_images_stay_training_images_in_a_folder_without_parts():
     names = [f"{name}/{index}.jpg" for name, index in itertools.product(("cat", "dog"), range(0, 100, 2))]
     seen = frozenset(digest_of(name) for name in names)
     divided, left_out = divide(photos(), MISSING, seen=seen)
@@ -113,7 +113,7 @@ def test_what_was_trained_on_is_never_tested_on_in_a_folder_without_parts():
     assert list(after.values()).count("test") == 40  # taken from the others
 
 
-def test_what_was_trained_on_is_left_out_of_the_folders_of_other_parts():
+def test_trained_images_are_left_out_of_the_folders_of_other_parts():
     images = {
         name: [image(f"train/{name}/{index}.jpg") for index in range(20)]
         + [image(f"test/{name}/{index}.jpg", "test") for index in range(5)]
@@ -124,12 +124,12 @@ def test_what_was_trained_on_is_left_out_of_the_folders_of_other_parts():
     assert [image.path for image in left_out] == ["test/cat/1.jpg", "test/cat/copy.jpg", "test/dog/copy.jpg"]
     record = record_of(divided)
     assert record.sizes == {"train": 36, "validation": 4, "test": 9}
-    # Images that the run was trained on stay known though they are gone from train.
+    # The record keeps images that the run was trained on, even if train no longer has them.
     moved = {name: [i for i in found if i.path != "train/cat/0.jpg"] for name, found in images.items()}
     assert "test/cat/copy.jpg" in [image.path for image in divide(moved, ["validation"], record)[1]]
 
 
-def test_a_copy_of_a_training_image_trains():
+def test_a_copy_of_a_training_image_is_a_training_image():
     found = photos()
     found["cat"] += [image(f"cat/copy{index}.jpg", digest=digest_of(f"cat/{index}.jpg")) for index in range(100)]
     divided, _ = divide(found, MISSING)
@@ -151,7 +151,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path, record, trained_on):
     assert files.keys() == {"data.json", "images.tsv"}
 
 
-def test_a_run_of_an_earlier_version_has_none(tmp_path):
+def test_a_run_of_an_earlier_version_has_no_record(tmp_path):
     assert DataRecord.read(tmp_path) is None
 
 
@@ -180,7 +180,7 @@ def test_damage_is_found(tmp_path, record, name, damage):
         DataRecord.read(tmp_path)
 
 
-def test_differences_say_what_and_where(record):
+def test_differences_name_the_change_and_the_images(record):
     assert record.differences(record) == []
     now = photos(101)
     del now["dog"][:2]

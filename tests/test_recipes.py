@@ -1,4 +1,4 @@
-"""The named recipes: that all of them can be run, and the papers' figures in the units of steps and pixels."""
+"""The named recipes: all of them can be run, and those of papers have the papers' figures in steps and pixels."""
 
 import dataclasses
 import inspect
@@ -11,9 +11,9 @@ import tensorflow as tf
 import keras_cnns
 from training.__main__ import parse
 from training.augment import augment, crop, mix
-from training.data import scaled_sides
 from training.machine import resolve
 from training.optimization import learning_rate, make_optimizer
+from training.pixels import scaled_sides
 from training.recipe import Recipe
 from training.recipes import RECIPES
 
@@ -23,7 +23,7 @@ KEY = tf.constant([3, 4])
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_can_be_run(name, tmp_path):
-    """But for its data and the training itself: its network, its images, targets, and optimizer."""
+    """All parts but its data and the training itself: network, images, targets and optimizer."""
     recipe = RECIPES[name]
     inspect.signature(keras_cnns.builder(recipe.model)).bind(**recipe.model_args)
     if recipe.freeze:
@@ -42,21 +42,21 @@ def test_every_recipe_can_be_run(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_the_command_line_takes_it_as_it_is(name):
+def test_the_command_line_parses_every_recipe_unchanged(name):
     options = parse(["fit", name]).fit
     assert Recipe(**{field: options[field] for field in Recipe.__dataclass_fields__}) == RECIPES[name]
 
 
-def test_text_stays_text_on_the_command_line():
+def test_strings_stay_strings_on_the_command_line():
     words = ["fit", "resnet18_digits", "--model_args", '{"version": "1", "depth": 8, "batch_norm": true}']
     assert parse(words).fit.model_args == {"version": "1", "depth": 8, "batch_norm": True}
     words = ["convert", "a.pth", "b", "--model", "ResNet50", "--model_args", '{"version": "1"}']
     assert parse(words).convert.model_args == {"version": "1"}
 
 
-# Those whose builders do more with their arguments than VGG's batch_norm, which no paper's recipe has.
+# The papers' recipes that pass arguments to the network.
 @pytest.mark.parametrize("name", [n for n, r in RECIPES.items() if r.model_args and not n.endswith("_digits")])
-def test_the_arguments_fit_the_network(name):
+def test_the_arguments_of_the_network_are_valid(name):
     outputs = RECIPES[name].build(7).output
     assert (outputs["main"] if isinstance(outputs, dict) else outputs).shape == (None, 7)
 
@@ -67,15 +67,15 @@ def rates(name, steps_per_epoch, steps):
 
 
 def test_resnet56_decays_after_32000_and_48000_steps():
-    """He et al., section 4.2; of 45,000 images and batches of 128, 351 steps are an epoch."""
+    """He et al. 2016, section 4.2; 45,000 images in batches of 128 are 351 steps per epoch."""
     assert 45_000 // RECIPES["resnet56_cifar"].batch_size == 351
     expected = [0.1, 0.1, 0.01, 0.01, 0.001]
     np.testing.assert_allclose(rates("resnet56_cifar", 351, [0, 31_999, 32_000, 47_999, 48_000]), expected, rtol=1e-6)
     assert RECIPES["resnet56_cifar"].epochs == 64_000 // 351
 
 
-def test_decays_that_the_papers_give_in_epochs():
-    """With ten steps in an epoch."""
+def test_learning_rates_decay_after_the_epochs_of_the_papers():
+    """With ten steps per epoch."""
     for name, first, milestones in [
         ("resnet50_imagenet", 0.1, (30, 60)),
         ("densenet_cifar", 0.1, (150, 225)),  # 50 and 75 % of 300
@@ -88,7 +88,7 @@ def test_decays_that_the_papers_give_in_epochs():
     np.testing.assert_allclose(
         rates("googlenet_imagenet", 10, [0, 79, 80, 160]), [0.01, 0.01, 0.0096, 0.009216], rtol=1e-6
     )
-    # From 0 to 0.256 in 5 epochs, times 0.97 every 2.4, which counts from the first step: the 24th is the tenth decay.
+    # From 0 to 0.256 in 5 epochs, times 0.97 every 2.4 epochs from the first step on: the tenth decay is at epoch 24.
     efficientnet = rates("efficientnetb0_imagenet", 10, [0, 25, 240])
     np.testing.assert_allclose(efficientnet, [0, 0.128, 0.256 * 0.97**10], rtol=1e-5)
     # A cosine from 0.5 at the end of 5 epochs to 0 at the end of 600.
@@ -96,7 +96,7 @@ def test_decays_that_the_papers_give_in_epochs():
     np.testing.assert_allclose(modern, [0.25, 0.5, 0.25, 0], atol=1e-6)
 
 
-def test_vgg_and_alexnet_wait_for_plateaus():
+def test_vgg_and_alexnet_decay_on_plateaus():
     for name in ("alexnet_imagenet", "vgg16_imagenet"):
         assert learning_rate(RECIPES[name], 10) == 0.01
         assert RECIPES[name].schedule == "plateau"
@@ -107,7 +107,7 @@ def test_vgg_and_alexnet_wait_for_plateaus():
     ("name", "least", "greatest"),
     [("alexnet_imagenet", 256, 256), ("vgg16_imagenet", 256, 512), ("resnet50_imagenet", 256, 480)],
 )
-def test_crops_come_from_images_of_the_papers_sizes(name, least, greatest, monkeypatch):
+def test_images_are_scaled_to_the_sizes_of_the_papers_before_cropping(name, least, greatest, monkeypatch):
     sizes = []
 
     def noted(image, shorter):
@@ -122,7 +122,7 @@ def test_crops_come_from_images_of_the_papers_sizes(name, least, greatest, monke
 
 
 def test_cifar_pads_by_four_pixels():
-    """In the papers a crop of 32 pixels from an image of 40: white images show up to four rows or columns of black."""
+    """The papers crop 32 pixels from a padded image of 40: a white image gets up to four black rows or columns."""
     white = tf.fill((32, 32, 3), tf.constant(255, tf.uint8))
     for name in ("resnet56_cifar", "densenet_cifar"):
         crops = np.stack([crop(white, RECIPES[name], tf.constant([0, number])) for number in range(60)])

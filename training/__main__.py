@@ -254,7 +254,7 @@ def export(options):
 
 
 def compare(options):
-    from training.dashboards import compare as comparison
+    from training import compare as comparison
 
     rows = comparison.compare(options.runs, options.output)
     print(comparison.markdown(rows))
@@ -290,13 +290,13 @@ def check_data(options):
 
 def benchmark(options):
     from training import benchmark as measures
-    from training.dashboards import compare as comparison
+    from training.measure import alone
 
     if options.what == "input":
         print(measures.table(measures.measure_input(), "images/s, from JPEGs of 300x400 to 224 pixels"))
     elif options.what == "step":
         for name in measures.STEPS:
-            figures, memory = comparison.alone(measures.measure_step, name, options.batch_size)
+            figures, memory = alone(measures.measure_step, name, options.batch_size)
             batch = measures.STEPS[name].get("batch_size", options.batch_size)
             unit = f"images/s in steps of {batch}; {memory:,.0f} MiB"
             print(measures.table({f"{name:<18}": figures}, unit), flush=True)

@@ -1,7 +1,7 @@
 """Augmentation of training images: every draw is a pure function of a key, so that runs repeat and resume exactly.
 
-A key is an integer tensor (2,). Every kind of draw folds a number of its own into it, so that switching one on or off
-leaves the others as they were.
+A key is an integer tensor (2,). Every kind of augmentation folds a number of its own into the key, so that switching
+one on or off does not change the draws of the others.
 """
 
 import math
@@ -9,29 +9,29 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from training.data import decode, resize, resize_window, scaled_sides
+from training.pixels import decode, resize, resize_window, scaled_sides
 
-CROP, FLIP, POLICY, JITTER, LIGHTING, ERASING, MIX = range(7)  # the kinds of draws
+CROP, FLIP, POLICY, JITTER, LIGHTING, ERASING, MIX = range(7)  # numbers folded into the key
 
 ASPECTS = (3 / 4, 4 / 3)  # of crop="area": width over height (Szegedy et al. 2015, section 6)
-ERASED_SHARES, ERASED_ASPECTS = (0.02, 0.33), (0.3, 3.3)  # of random erasing, as in torchvision
-TRIES = 10  # draws of a rectangle until one fits into the image, as in torchvision
+ERASED_AREAS, ERASED_ASPECTS = (0.02, 0.33), (0.3, 3.3)  # of random erasing, as in torchvision
+TRIES = 10  # draws of a rectangle, of which the first that fits into the image is used, as in torchvision
 
-GREY = (0.299, 0.587, 0.114)  # weights of red, green and blue in the brightness (ITU-R BT.601)
+LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue in the luma (ITU-R BT.601)
 
-# Principal components of ImageNet's pixels in units of 0..1, as facebook/fb.resnet.torch publishes them; the rows of
-# the vectors are red, green and blue.
+# Principal components of ImageNet's pixels, scaled to 0..1, as published by facebook/fb.resnet.torch; the rows of the
+# vectors are red, green and blue.
 EIGENVALUES = (0.2175, 0.0188, 0.0045)
 EIGENVECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
 
 
 def augment(image, recipe, key):
-    """Makes a training image out of an image: crop, flip, policy, colour, lighting, erasing.
+    """Augment an image: crop, flip, policy, colour jitter, lighting and random erasing, in this order.
 
     Args:
         image: Encoded bytes, or a uint8 tensor (height, width, 3).
-        recipe: Says what is done, and the image size.
-        key: Integer tensor (2,) that decides every draw.
+        recipe: The recipe; gives the augmentations and the image size.
+        key: Integer tensor (2,) that determines every draw.
 
     Returns:
         (image_size, image_size, 3), float32 RGB 0..255.
@@ -53,7 +53,7 @@ def augment(image, recipe, key):
 
 
 def crop(image, recipe, key):
-    """Cuts a square out of an image (encoded or not) as recipe.crop says: (image_size, image_size, 3), float32."""
+    """Crop an image (encoded or not) according to recipe.crop: (image_size, image_size, 3), float32."""
     size = recipe.image_size
     if recipe.crop == "area":
         part = random_area(image, (recipe.crop_min, recipe.crop_max), key)
@@ -72,15 +72,15 @@ def crop(image, recipe, key):
     return image[top : top + size, left : left + size]
 
 
-def random_area(image, shares, key):
-    """A random rectangle of an image, uint8 (height, width, 3); of a JPEG, nothing else is decoded."""
+def random_area(image, areas, key):
+    """Return a random rectangle of an image, uint8 (height, width, 3); of a JPEG only the rectangle is decoded."""
 
     def window(height, width):
-        # Where no draw fits, the middle, in the aspect ratio that comes nearest.
+        # If no draw fits: the largest center crop within the range of aspect ratios.
         low, high = ASPECTS
         sides = tf.cast(tf.stack([height, width]), tf.float32)
-        middle = tf.minimum(sides, tf.round(tf.stack([sides[1] / low, sides[0] * high])))
-        return random_window(sides, shares, ASPECTS, middle, key)
+        center = tf.minimum(sides, tf.round(tf.stack([sides[1] / low, sides[0] * high])))
+        return random_window(sides, areas, ASPECTS, center, key)
 
     def of_jpeg():
         height, width, _ = tf.unstack(tf.io.extract_jpeg_shape(image), 3)
@@ -96,60 +96,60 @@ def random_area(image, shares, key):
     return tf.cond(tf.io.is_jpeg(image), of_jpeg, of_pixels)
 
 
-def random_window(sides, shares, aspects, otherwise, key):
-    """Draws a rectangle inside an image.
+def random_window(sides, areas, aspects, fallback, key):
+    """Draw a rectangle inside an image.
 
     Args:
         sides: Height and width of the image in pixels, float32 (2,).
-        shares: Least and greatest share of the image's area.
-        aspects: Least and greatest width over height; its logarithm is uniform.
-        otherwise: Height and width, float32 (2,), of the rectangle in the middle if none of TRIES draws fits.
-        key: Decides the draw.
+        areas: Minimum and maximum area, as fractions of the image's.
+        aspects: Minimum and maximum width over height, whose logarithm is drawn uniformly.
+        fallback: Height and width, float32 (2,), of the rectangle in the center if none of TRIES draws fits.
+        key: Integer tensor (2,) that determines the draw.
 
     Returns:
         top, left, height, width: int32 (4,), in pixels.
     """
     draws = tf.random.stateless_uniform((TRIES + 1, 2), key)
-    area = tf.reduce_prod(sides) * (shares[0] + (shares[1] - shares[0]) * draws[:TRIES, 0])
+    area = tf.reduce_prod(sides) * (areas[0] + (areas[1] - areas[0]) * draws[:TRIES, 0])
     low, high = math.log(aspects[0]), math.log(aspects[1])
     aspect = tf.exp(low + (high - low) * draws[:TRIES, 1])
     drawn = tf.round(tf.sqrt(tf.stack([area / aspect, area * aspect], axis=1)))
     fits = tf.reduce_all((drawn >= 1) & (drawn <= sides), axis=1)
-    window = tf.where(tf.reduce_any(fits), drawn[tf.argmax(tf.cast(fits, tf.int32))], otherwise)
+    window = tf.where(tf.reduce_any(fits), drawn[tf.argmax(tf.cast(fits, tf.int32))], fallback)
     window, free = tf.cast(window, tf.int32), tf.cast(sides - window, tf.int32)
     corner = tf.where(tf.reduce_any(fits), random_position(draws[TRIES], free), free // 2)
     return tf.concat([corner, window], axis=0)
 
 
 def random_position(draws, free):
-    """From uniform draws in [0, 1) to integers 0..free, all alike probable."""
+    """Map uniform draws in [0, 1) to integers 0..free, all with the same probability."""
     return tf.cast(draws * tf.cast(free + 1, tf.float32), free.dtype)
 
 
-class Greatest(NamedTuple):
-    """What the operations of a policy do at most."""
+class Ranges(NamedTuple):
+    """The maximum change that each operation of a policy makes."""
 
     shear: float  # shift per pixel of distance
     shift: float  # pixels
     angle: float  # degrees
     enhance: float  # change of the factor of brightness, colour, contrast and sharpness
-    bits: int  # taken from each value
+    bits: int  # lowest bits of each value that are cleared
 
 
-def greatest(policy, size):
-    """The ranges of a policy for images of `size` pixels, both as in torchvision."""
+def ranges_of(policy, size):
+    """Return the Ranges of a policy for images of `size` pixels, as in torchvision."""
     if policy == "randaugment":
-        return Greatest(0.3, 150 / 331 * size, 30, 0.9, 4)
-    return Greatest(0.99, 32, 135, 0.99, 6)
+        return Ranges(0.3, 150 / 331 * size, 30, 0.9, 4)
+    return Ranges(0.99, 32, 135, 0.99, 6)
 
 
 def apply_policy(image, recipe, key):
-    """RandAugment (Cubuk et al. 2020) or TrivialAugment (Mueller and Hutter 2021, the wide ranges) on one image.
+    """Apply RandAugment (Cubuk et al. 2020) or TrivialAugment (Mueller and Hutter 2021, wide ranges) to an image.
 
-    RandAugment applies policy_layers random operations of the strength policy_magnitude / 30, TrivialAugment one of a
-    random strength.
+    RandAugment applies policy_layers random operations of strength policy_magnitude / 30, TrivialAugment one operation
+    of random strength.
     """
-    ranges = greatest(recipe.policy, recipe.image_size)
+    ranges = ranges_of(recipe.policy, recipe.image_size)
     image = tf.cast(tf.round(image), tf.uint8)
     for layer in range(recipe.policy_layers if recipe.policy == "randaugment" else 1):
         which, sign, strength = tf.unstack(tf.random.stateless_uniform((3,), tf.random.fold_in(key, layer)))
@@ -160,13 +160,13 @@ def apply_policy(image, recipe, key):
 
 
 def operations(image, ranges, strength, sign):
-    """The operations of the policies on an image, as functions without arguments; computed only when called.
+    """Return {name: function without arguments} with the operations of the policies on an image.
 
     Args:
         image: uint8 (size, size, 3).
-        ranges: What they do at most, a Greatest.
-        strength: Share of the greatest change, 0 to 1.
-        sign: 1 or -1, the direction of those that have two.
+        ranges: The maximum changes, as Ranges.
+        strength: Fraction of the maximum change, 0 to 1.
+        sign: 1 or -1, the direction of operations that have two.
     """
     signed = sign * strength
     shear, shift, factor = ranges.shear * signed, tf.round(ranges.shift * signed), 1 + ranges.enhance * signed
@@ -189,12 +189,21 @@ def operations(image, ranges, strength, sign):
 
 
 def transform(image, matrix):
-    """Moves the pixels of a uint8 image: (x, y) gets the nearest to (ax + by + c, dx + ey + f), black outside.
+    """Transform a uint8 image: pixel (x, y) becomes the one nearest to (ax + by + c, dx + ey + f), black outside.
 
-    x and y are measured at the middle of a pixel, as in PIL, so that the image's middle is at half its sides.
+    x and y are measured at the centers of pixels, as in PIL, so that the image's center is at half its sides.
     """
     a, b, c, d, e, f = matrix
-    rows = [a, b, c + (a + b - 1) / 2, d, e, f + (d + e - 1) / 2, 0.0, 0.0]  # TensorFlow measures at the corner
+    rows = [
+        a,
+        b,
+        c + (a + b - 1) / 2,
+        d,
+        e,
+        f + (d + e - 1) / 2,
+        0.0,
+        0.0,
+    ]  # TensorFlow measures at corners
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=image[tf.newaxis],
         transforms=[tf.cast(tf.stack(rows), tf.float32)],
@@ -206,33 +215,34 @@ def transform(image, matrix):
 
 
 def rotate(image, degrees):
-    """Rotates a square uint8 image around its middle, counterclockwise."""
+    """Rotate a square uint8 image counterclockwise around its center."""
     cosine, sine = tf.cos(degrees * math.pi / 180), tf.sin(degrees * math.pi / 180)
-    middle = image.shape[0] / 2
-    return transform(
-        image,
-        [cosine, -sine, middle * (1 - cosine + sine), sine, cosine, middle * (1 - sine - cosine)],
-    )
+    center = image.shape[0] / 2
+    return transform(image, [cosine, -sine, center * (1 - cosine + sine), sine, cosine, center * (1 - sine - cosine)])
 
 
-def enhance(origin, image, factor):
-    """Moves a uint8 image away from `origin` (factor above 1) or towards it: uint8."""
-    image = tf.cast(image, tf.float32)
-    return tf.cast(tf.clip_by_value(origin + factor * (image - origin), 0, 255), tf.uint8)
+def enhance(degenerate, image, factor):
+    """Blend a degenerate image with a uint8 image, as PIL's ImageEnhance does; a factor above 1 extrapolates: uint8."""
+    return tf.cast(blend(degenerate, tf.cast(image, tf.float32), factor), tf.uint8)
+
+
+def blend(degenerate, image, factor):
+    """Return degenerate + factor * (image - degenerate), clipped to 0..255; all are float32."""
+    return tf.clip_by_value(degenerate + factor * (image - degenerate), 0, 255)
 
 
 def grey(image):
-    """Brightness of a uint8 image, whole numbers as float32: (height, width, 1)."""
-    return tf.round(brightness(tf.cast(image, tf.float32)))
+    """Return the luma of a uint8 image, rounded: (height, width, 1), float32."""
+    return tf.round(luma(tf.cast(image, tf.float32)))
 
 
-def brightness(image):
-    """Brightness of an image (height, width, 3), float32: (height, width, 1)."""
-    return tf.linalg.matmul(image, tf.constant(GREY)[:, tf.newaxis])
+def luma(image):
+    """Return the luma of an image (height, width, 3), float32: (height, width, 1)."""
+    return tf.linalg.matmul(image, tf.constant(LUMA)[:, tf.newaxis])
 
 
 def smooth(image):
-    """Mean of each pixel (weight 5) and its neighbours (weight 1), float32; the border stays, as in PIL."""
+    """Average each pixel (weight 5) with its neighbours (weight 1), except at the border, as in PIL: float32."""
     image = tf.cast(image, tf.float32)
     rows = image[:-2] + image[1:-1] + image[2:]
     boxes = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
@@ -242,13 +252,13 @@ def smooth(image):
 
 
 def posterize(image, bits):
-    """Clears the lowest bits of a uint8 image."""
+    """Clear the lowest bits of a uint8 image."""
     step = tf.cast(2.0**bits, tf.int32)
     return tf.bitwise.bitwise_and(image, tf.cast(256 - step, tf.uint8))
 
 
 def autocontrast(image):
-    """Stretches each channel of a uint8 image to 0..255; one of a single value stays."""
+    """Stretch each channel of a uint8 image to 0..255; a constant channel is unchanged."""
     image = tf.cast(image, tf.float32)
     low, high = tf.reduce_min(image, axis=(0, 1)), tf.reduce_max(image, axis=(0, 1))
     stretched = (image - low) * (255 / tf.maximum(high - low, 1))
@@ -256,7 +266,7 @@ def autocontrast(image):
 
 
 def equalize(image):
-    """Makes all values of a uint8 image about equally frequent, channel by channel, in whole numbers as PIL does."""
+    """Equalize the histogram of each channel of a uint8 image, in the integer arithmetic of PIL."""
     values = tf.cast(image, tf.int32) + tf.constant((0, 256, 512))  # one table for the three channels
     counts = tf.raw_ops.DenseBincount(
         input=tf.reshape(values, [-1]), size=768, weights=tf.zeros([0], tf.int32), binary_output=False
@@ -271,39 +281,36 @@ def equalize(image):
 
 
 def jitter(image, strength, key):
-    """Varies brightness, contrast and saturation, in this order, by factors from 1 - strength to 1 + strength."""
-    factors = tf.unstack(tf.random.stateless_uniform((3,), key, 1 - strength, 1 + strength))
-    for factor, origin in zip(
-        factors, (lambda _: 0.0, lambda image: tf.reduce_mean(brightness(image)), brightness), strict=True
-    ):
-        start = origin(image)
-        image = tf.clip_by_value(start + factor * (image - start), 0, 255)
-    return image
+    """Change brightness, contrast and saturation, in this order, by factors from 1 - strength to 1 + strength."""
+    brightness, contrast, saturation = tf.unstack(tf.random.stateless_uniform((3,), key, 1 - strength, 1 + strength))
+    image = blend(0.0, image, brightness)
+    image = blend(tf.reduce_mean(luma(image)), image, contrast)
+    return blend(luma(image), image, saturation)
 
 
 def light(image, deviation, key):
-    """Shifts the colours along the principal components of ImageNet's pixels (Krizhevsky et al. 2012, section 4.1)."""
+    """Shift the colours along the principal components of ImageNet's pixels (Krizhevsky et al. 2012, section 4.1)."""
     draws = tf.random.stateless_normal((3,), key, stddev=deviation)
     shift = tf.linalg.matvec(EIGENVECTORS, draws * EIGENVALUES)
     return tf.clip_by_value(image + 255 * shift, 0, 255)
 
 
-def erase(image, share, key):
-    """Random erasing (Zhong et al. 2020): of `share` of the images a random rectangle becomes noise."""
+def erase(image, probability, key):
+    """Replace a random rectangle by noise with a probability: random erasing (Zhong et al. 2020)."""
     size = image.shape[0]
 
     def erased():
         sides = tf.constant([size, size], tf.float32)
         nothing = tf.zeros(2)
-        window = random_window(sides, ERASED_SHARES, ERASED_ASPECTS, nothing, tf.random.fold_in(key, 1))
+        window = random_window(sides, ERASED_AREAS, ERASED_ASPECTS, nothing, tf.random.fold_in(key, 1))
         noise = tf.random.stateless_uniform(image.shape, tf.random.fold_in(key, 2), 0, 255)
         return tf.where(inside(window, size), noise, image)
 
-    return tf.cond(tf.random.stateless_uniform((), key) < share, erased, lambda: image)
+    return tf.cond(tf.random.stateless_uniform((), key) < probability, erased, lambda: image)
 
 
 def inside(window, size):
-    """Which pixels of a square lie in top, left, height, width: bool (size, size, 1)."""
+    """Return which pixels of a square lie inside a window (top, left, height, width): bool (size, size, 1)."""
     top, left, height, width = tf.unstack(window)
     pixels = tf.range(size)
     rows, columns = (pixels >= top) & (pixels < top + height), (pixels >= left) & (pixels < left + width)
@@ -311,17 +318,19 @@ def inside(window, size):
 
 
 def mix(images, labels, classes, recipe, key):
-    """Targets of a batch; with mixup or CutMix every image is mixed with the one before it, all in the same share.
+    """Return the images and soft targets of a batch.
+
+    With mixup or CutMix every image is mixed with the previous one, in the same ratio for the whole batch.
 
     Args:
         images: (batch, size, size, 3), float32.
         labels: (batch,), integers.
         classes: Number of classes.
-        recipe: Says what is done.
-        key: Integer tensor (2,) that decides every draw.
+        recipe: The recipe; gives mixup, CutMix and label smoothing.
+        key: Integer tensor (2,) that determines every draw.
 
     Returns:
-        Images like those given, and targets (batch, classes), float32, that sum to 1.
+        Images of the same shape, and targets (batch, classes), float32, each of which sums to 1.
     """
     key = tf.random.fold_in(key, MIX)
     targets = tf.one_hot(labels, classes)
@@ -336,25 +345,25 @@ def mix(images, labels, classes, recipe, key):
 
 
 def mixup(images, targets, alpha, key):
-    """The weighted mean of each image and the one before it (Zhang et al. 2018)."""
+    """Return the weighted mean of each image and the previous one (Zhang et al. 2018), and that of their targets."""
     share = beta(alpha, key)
     return tuple(share * values + (1 - share) * tf.roll(values, 1, axis=0) for values in (images, targets))
 
 
 def cutmix(images, targets, alpha, key):
-    """A rectangle of each image comes from the one before it (Yun et al. 2019); targets by the number of pixels."""
+    """Paste a rectangle of the previous image into each image (Yun et al. 2019); targets are weighted by area."""
     size = images.shape[1]
     half = tf.cast(size * tf.sqrt(1 - beta(alpha, key)) / 2, tf.int32)
-    middle = tf.random.stateless_uniform((2,), tf.random.fold_in(key, 1), 0, size, tf.int32)
-    corner = tf.maximum(middle - half, 0)
-    pasted = inside(tf.concat([corner, tf.minimum(middle + half, size) - corner], axis=0), size)
+    center = tf.random.stateless_uniform((2,), tf.random.fold_in(key, 1), 0, size, tf.int32)
+    corner = tf.maximum(center - half, 0)
+    pasted = inside(tf.concat([corner, tf.minimum(center + half, size) - corner], axis=0), size)
     share = tf.reduce_mean(tf.cast(pasted, tf.float32))
     images = tf.where(pasted, tf.roll(images, 1, axis=0), images)
     return images, (1 - share) * targets + share * tf.roll(targets, 1, axis=0)
 
 
 def beta(alpha, key):
-    """A draw of the Beta distribution with both parameters alpha, float32."""
-    # In float32 both draws would often be zero for a small alpha.
+    """Draw from the Beta distribution with both parameters alpha: float32."""
+    # In float32, both draws would often be zero for a small alpha.
     first, second = tf.unstack(tf.random.stateless_gamma((2,), key, tf.constant(alpha, tf.float64), dtype=tf.float64))
     return tf.cast(tf.math.divide_no_nan(first, first + second), tf.float32)

@@ -9,7 +9,7 @@ import zlib
 import tensorflow as tf
 
 from training.augment import augment, mix
-from training.data import decode, resize
+from training.pixels import decode, resize
 
 
 @tf.autograph.experimental.do_not_convert  # it would take time in every epoch, and no Python here depends on a tensor

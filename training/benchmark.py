@@ -1,10 +1,9 @@
-"""Speed and memory of the input, of a training step and of the dashboards.
+"""Measure the speed and memory of the input pipeline, of a training step and of the dashboards.
 
-What is compared is interleaved in one process; figures are medians, with the spread beside them.
+Variants are interleaved in one process; figures are medians with their spread.
 """
 
 import statistics
-import sys
 import tempfile
 import time
 
@@ -14,9 +13,9 @@ import tensorflow as tf
 
 from training import dashboards
 from training.batches import training_batches
-from training.dashboards.compare import peak_memory
 from training.data import Data, Split, load_data
 from training.machine import prepare, resolve
+from training.measure import peak_memory, seconds_per_call
 from training.optimization import make_optimizer
 from training.recipe import Recipe
 from training.step import make_train_step
@@ -30,7 +29,7 @@ PIPELINES = {
 }
 
 DENSENET_BC = {"depth": 100, "growth_rate": 12, "bottleneck": True, "compression": 0.5}
-# A network of each family at the size of its paper's images, with auxiliary heads, and a DenseNet with and without
+# A network of each family, at the image size of its paper and with its auxiliary heads, and a DenseNet with and without
 # recomputation, to compare their memory.
 STEPS = {
     "AlexNet": {"image_size": 227},
@@ -50,7 +49,7 @@ STEPS = {
     },
 }
 
-# What the dashboards are measured with, and the steps of a block, which is timed as a whole.
+# The recipes with which the dashboards are measured, and the number of steps per block; a block is timed as a whole.
 WATCHED = {
     "GoogLeNet, 32 px, batch 32": (
         Recipe(model_args={"aux_heads": True}, image_size=32, optimizer="adam", epochs=20),
@@ -64,7 +63,7 @@ WATCHED = {
 
 
 def photographs(count=64, height=300, width=400):
-    """JPEGs of smooth noise with grain, as heavy as photographs of this size."""
+    """Return JPEGs of smooth noise with grain, with as many bytes as photographs of this size."""
     random = np.random.RandomState(0)
     images = []
     for _ in range(count):
@@ -75,13 +74,13 @@ def photographs(count=64, height=300, width=400):
 
 
 def measure_input(size=224, batch=32, rounds=5, batches=16):
-    """Images per second from encoded JPEGs of 300x400 to training batches: {pipeline: one figure a round}."""
+    """Return {pipeline: images per second in each round} from encoded JPEGs of 300x400 pixels to training batches."""
     images = photographs()
     figures = {name: [] for name in PIPELINES}
     for _ in range(rounds):
         for name, fields in PIPELINES.items():
             iterator = iter(pipeline(images, Recipe(image_size=size, batch_size=batch, **fields)))
-            for _ in range(4):  # until all threads are at work
+            for _ in range(4):  # until all threads are busy
                 next(iterator)
             start = time.perf_counter()
             for _ in range(batches):
@@ -92,27 +91,23 @@ def measure_input(size=224, batch=32, rounds=5, batches=16):
 
 
 def pipeline(images, recipe):
-    """The training batches of an endless data set of these images, which lie in memory."""
-
-    def load(order, first=0, every=1):
-        numbered = tf.data.Dataset.from_tensor_slices(images).repeat().enumerate()
-        return numbered.map(lambda example, image: (image, example % 10, example))
-
-    split = Split(sys.maxsize, load, lambda: np.arange(10))
+    """Return training batches of a large data set that repeats these images, which are in memory."""
+    numbers = np.arange(100_000)
+    split = Split.from_arrays(numbers, numbers % 10, lambda number: tf.gather(images, number % len(images)))
     return training_batches(Data(tuple("0123456789"), split, split, split), recipe, epoch=0)
 
 
 def table(figures, unit):
-    """{name: figures} as lines: median, least and greatest."""
+    """Format {name: figures} as a table of median, minimum and maximum."""
     width = max(map(len, figures))
-    lines = [f"{'':<{width}}  median   least  greatest  {unit}"]
+    lines = [f"{'':<{width}}  median     min       max  {unit}"]
     for name, values in figures.items():
         lines.append(f"{name:<{width}}  {statistics.median(values):6.1f}  {min(values):6.1f}  {max(values):8.1f}")
     return "\n".join(lines)
 
 
 def prepared(recipe):
-    """The data, the network and the training step of a recipe."""
+    """Return a resolved recipe, its data, its compiled network and its training step."""
     recipe = resolve(recipe)
     prepare(recipe)
     data = load_data(recipe)
@@ -123,26 +118,26 @@ def prepared(recipe):
 
 
 def measure_step(name, batch_size=8, count=5):
-    """Images per second of each of some training steps of a network of STEPS, and by how many MiB training, weights
-    and optimizer included, raised the greatest memory of the GPU or of the process."""
+    """Measure training steps of a network of STEPS.
+
+    Returns:
+        Images per second of each step, and by how many MiB the weights, the optimizer and the steps raised the peak
+        memory of the GPU or of the process.
+    """
     before = peak_memory()
     fields = {"model": name, "image_size": 224, "batch_size": batch_size} | STEPS[name]
     recipe, data, _, step = prepared(Recipe(data="synthetic", **fields))
     images, targets, _ = next(iter(training_batches(data, recipe, 0)))
-    figures = []
-    for _ in range(count + 1):  # the first one is compiled
-        started = time.perf_counter()
-        float(step(images, targets)["loss"])
-        figures.append(recipe.batch_size / (time.perf_counter() - started))
-    return figures[1:], peak_memory() - before
+    seconds = seconds_per_call(lambda: float(step(images, targets)["loss"]), count)
+    return [recipe.batch_size / each for each in seconds], peak_memory() - before
 
 
 def measure_dashboards(recipe, steps, pairs=10):
-    """Step times with and without the dashboards, and what they take at the end of an epoch with pictures.
+    """Measure steps with and without the dashboards, and the end of an epoch with pictures.
 
     Returns:
-        A list of (seconds without, seconds with) per step; the seconds per step spent in the callbacks; {dashboard:
-        seconds} at the end of an epoch, the second time, when nothing is compiled any more; the steps of an epoch.
+        A list of (seconds per step without, seconds per step with); the mean seconds per step spent in the callbacks;
+        {dashboard: seconds} at the end of the second epoch, after everything is compiled; the steps per epoch.
     """
     recipe, data, model, step = prepared(recipe)
     with tempfile.TemporaryDirectory() as folder:
@@ -157,7 +152,7 @@ def measure_dashboards(recipe, steps, pairs=10):
         def seconds(watched):
             callbacks, batches = listed[watched], iter(training_batches(data, recipe, 0).repeat())
             next(batches)  # fills the buffers
-            callbacks.on_epoch_begin(1)  # before the first epoch the probes look, which is measured below
+            callbacks.on_epoch_begin(1)  # not 0: before the first epoch the probes run, which is measured below
             started = time.perf_counter()
             for number in range(steps):
                 images, targets, _ = next(batches)
@@ -175,7 +170,7 @@ def measure_dashboards(recipe, steps, pairs=10):
         listed[True].on_train_begin()
         seconds(True), seconds(False)
         inside.clear()
-        # Which comes first alternates too.
+        # The order within a pair alternates.
         timed = [{watched: seconds(watched) for watched in (pair % 2 == 0, pair % 2 == 1)} for pair in range(pairs)]
         logs = dict.fromkeys(("loss", "accuracy", "val_loss", "val_accuracy"), 0.0)
         ends = {}
@@ -189,7 +184,7 @@ def measure_dashboards(recipe, steps, pairs=10):
 
 
 def dashboards_text(pairs, inside, ends, steps, every=5):
-    """What `measure_dashboards` gave, as lines of text."""
+    """Format the result of `measure_dashboards` as lines of text."""
     extra = sorted(watched / without - 1 for without, watched in pairs)
     median = statistics.median(without for without, _ in pairs)
     share = sum(ends.values()) / every / (median * steps)

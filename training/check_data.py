@@ -1,6 +1,6 @@
-"""Read every image of a source, decode it as training does, and say what is wrong, with every path.
+"""Check every image of a source: read it, decode it as training does, and report each problem with its path.
 
-Fit itself reads the headers only, and stops at the first file that is bad; this finds all of them.
+`fit` reads only the headers and stops at the first bad file; this module finds all of them.
 """
 
 import collections
@@ -8,6 +8,7 @@ import contextlib
 import functools
 import hashlib
 import io
+import itertools
 import os
 import re
 import sys
@@ -19,17 +20,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from training.data import (
-    check_split,
-    class_folders,
-    decode,
-    find_files,
-    folder,
-    hidden,
-    part_folders,
-    suffix,
-    tfds_data,
-)
+from training.data import check_split, folder, tfds_data
 from training.data_record import PARTS, count_of
 from training.errors import DataError, ImageError, UserError
 from training.image_file import (
@@ -38,14 +29,16 @@ from training.image_file import (
     describe_conversions,
     open_image,
     parse_header,
+    printable,
     read_header,
-    shown,
     sniff,
 )
+from training.image_folder import class_folders, find_files, hidden, part_folders, suffix
+from training.pixels import decode
 
 new_digest = functools.partial(hashlib.blake2b, digest_size=16)
 
-READ_AT_ONCE = 1000  # images whose findings wait to be counted; of their pixels only one image a thread is in memory
+CHUNK = 1000  # images whose results are kept before they are reported; only one image per thread is decoded at a time
 
 ERRORS = {
     "unreadable": "files that cannot be read",
@@ -57,13 +50,13 @@ ERRORS = {
     "layout": "folders and labels",
 }
 WARNINGS = {
-    "leak": "the same image in two of train, validation and test: training leaves out what it also trains on",
+    "leak": "the same image in two of train, validation and test: a copy of a training image is left out there",
     "ambiguous": "the same image in two classes: one of the labels is wrong",
     "duplicate": "the same image twice in a class",
-    "damaged": "JPEGs that are damaged inside: they are decoded all the same, with wrong pixels",
-    "tiny": "images under 4 pixels high or wide, or 10 times as long as wide: a square of them shows next to nothing",
-    "suffix": "images with another format's suffix, which are decoded all the same",
-    "ignored": "files in the class folders that are ignored, since they have no image's suffix",
+    "damaged": "JPEGs that are damaged inside: they are still decoded, with wrong pixels",
+    "tiny": "images less than 4 pixels high or wide, or 10 times as long as wide: a square crop shows almost nothing",
+    "suffix": "images with the suffix of another format, which are still decoded",
+    "ignored": "files in the class folders that are ignored, since they lack an image's suffix",
     "beside": "files and folders beside those of the classes or parts, ignored",
     "hidden": "hidden files, ignored",
 }
@@ -71,7 +64,7 @@ WARNINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image of the source: what names it, its class and its part, and its encoded bytes if it is no file."""
+    """An image of the source: its path or name, its class, its part, and its encoded bytes if it is not a file."""
 
     path: str
     label: str
@@ -81,7 +74,7 @@ class Image:
 
 @dataclass
 class Report:
-    """What was found: counts, and the problems as {kind of ERRORS or WARNINGS: lines, each with a path}."""
+    """The counts and the problems of a source; problems are {kind of ERRORS or WARNINGS: lines, each with a path}."""
 
     source: str
     images: int = 0
@@ -95,11 +88,36 @@ class Report:
 
     @property
     def errors(self):
-        """Number of problems that training would fail of."""
+        """Number of problems that make training fail."""
         return sum(len(self.problems.get(kind, ())) for kind in ERRORS)
 
+    def add_image(self, image, header, error):
+        """Count an image and list its problems; `header` and `error` may be None."""
+        self.images += 1
+        self.classes[image.label] += 1
+        self.parts[image.part] += 1
+        if error:
+            self.problems[error.kind].append(f"{error.file} {error.reason}")
+        if header:
+            self.heights.append(header.height)
+            self.widths.append(header.width)
+            self.formats[header.format] += 1
+            self.conversions.update(header.conversions)
+            shorter, longer = sorted((header.height, header.width))
+            if shorter < 4 or longer > 10 * shorter:
+                self.problems["tiny"].append(f"{image.path} has {header.width}x{header.height} pixels")
+            if image.encoded is None and SUFFIXES[suffix(image.path)] != header.format:
+                self.problems["suffix"].append(f"{image.path} is {header.format}")
+
+    def add_copy(self, image, original):
+        """List an image that has the same bytes as an earlier one."""
+        kinds = ["ambiguous"] if image.label != original.label else []
+        kinds += ["leak"] if image.part != original.part else []
+        for kind in kinds or ["duplicate"]:
+            self.problems[kind].append(f"{image.path} ({image.part}) = {original.path} ({original.part})")
+
     def text(self, most=20):
-        """The report for people: a summary, then the problems by kind, at most so many of each; None for all."""
+        """Return the report as text: a summary, then at most `most` problems of each kind; None for all."""
         lines = [
             f"{self.source}: {self.images} images in {len(self.classes)} classes",
             *columns("parts", self.parts, most),
@@ -119,7 +137,7 @@ class Report:
                 if len(found) > len(found[:most]):
                     lines.append(f"  and {len(found) - most} more (--all lists them)")
         warnings = sum(map(len, self.problems.values())) - self.errors
-        return shown("\n".join([*lines, "", f"{count_of(self.errors, 'error')}, {count_of(warnings, 'warning')}"]))
+        return printable("\n".join([*lines, "", f"{count_of(self.errors, 'error')}, {count_of(warnings, 'warning')}"]))
 
     def raise_if_training_fails(self):
         """Raise a DataError if there are errors."""
@@ -130,7 +148,7 @@ class Report:
 
 
 def columns(title, counts, most):
-    """A line "title  name 3, other 4", or none for nothing."""
+    """Return [a line "title  name 3, other 4"], or [] if there are no counts."""
     found = [f"{name} {count}" for name, count in sorted(counts.items())]
     more = [f"and {len(found) - most} more"] if len(found) > len(found[:most]) else []
     return [f"  {title:<8} {', '.join(found[:most] + more)}"] if found else []
@@ -141,44 +159,44 @@ def check_source(source, data_dir=None):
 
     Args:
         source: "folder:PATH", the path of a folder, or a name of TFDS.
-        data_dir: Where TFDS has its data sets.
+        data_dir: Folder of TFDS's data sets; None for its default.
 
     Returns:
-        The Report.
+        A Report.
 
     Raises:
-        UserError: There is no such source.
+        UserError: The source does not exist.
     """
     report = Report(source)
     if source.startswith("folder:") or Path(source).is_dir():
         images = folder_images(source.removeprefix("folder:"), report)
     elif source == "synthetic":
-        raise UserError("synthetic images are made as they are read; there is nothing to check.")
+        raise UserError("synthetic images are computed as they are read; there is nothing to check.")
     else:
         images = tfds_images(source, data_dir, report)
-    seen = {}
+    originals = {}  # by digest
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for some in groups(images, READ_AT_ONCE):
-            with complaints() as complained:
-                findings = list(pool.map(examine, some))
-            for image, (digest, header, error) in zip(some, findings, strict=True):
-                count(report, image, header, error)
-                if complained and header and header.format == "JPEG" and not error:
-                    with complaints() as reasons:  # which of them it was
+        for chunk in chunks(images, CHUNK):
+            with jpeg_warnings() as warnings:
+                results = list(pool.map(examine, chunk))
+            for image, (digest, header, error) in zip(chunk, results, strict=True):
+                report.add_image(image, header, error)
+                if warnings and header and header.format == "JPEG" and not error:
+                    with jpeg_warnings() as own:  # the warnings of the chunk do not name the image
                         examine(image)
-                    report.problems["damaged"] += [f"{image.path}: {reason}" for reason in reasons[:1]]
-                if digest in seen:
-                    compare(report, image, seen[digest])
+                    report.problems["damaged"] += [f"{image.path}: {warning}" for warning in own[:1]]
+                if digest in originals:
+                    report.add_copy(image, originals[digest])
                 elif digest:
-                    seen[digest] = replace(image, encoded=None)
+                    originals[digest] = replace(image, encoded=None)
     return report
 
 
 @contextlib.contextmanager
-def complaints():
-    """Give a list that has, in the end, the complaints that libjpeg wrote to standard error.
+def jpeg_warnings():
+    """Yield a list which, on leaving the context, receives the warnings that libjpeg wrote to standard error.
 
-    libjpeg has no other way to say that a file is damaged, and does not name it.
+    libjpeg reports damage in no other way, and does not name the file.
     """
     lines = []
     sys.stderr.flush()
@@ -199,7 +217,7 @@ def complaints():
 
 
 def folder_images(path, report):
-    """The images of a folder; what is wrong with the folders themselves, and what is ignored, goes into the report."""
+    """Yield the images of a folder; problems of the folders themselves and ignored files go into the report."""
     root = Path(path).expanduser()
     parts, ignored, part_of = {"train": root}, [], {}
     try:
@@ -227,7 +245,7 @@ def folder_images(path, report):
 
 
 def readable_files(root):
-    """Return the files below a folder; none where a folder in it cannot be read, which is reported already."""
+    """Return the files below a folder, or [] if a folder in it cannot be read, which `folder` has already reported."""
     try:
         return find_files(root)
     except DataError:
@@ -235,7 +253,7 @@ def readable_files(root):
 
 
 def looks_like(file):
-    """Return " (looks like TIFF)" for a file whose first bytes show a format."""
+    """Return e.g. " (looks like TIFF)" for a file that begins like a known format, and "" for others."""
     try:
         with open_image(file) as stream:
             kind = sniff(stream.read(32))
@@ -245,10 +263,10 @@ def looks_like(file):
 
 
 def tfds_images(name, data_dir, report):
-    """The images of a data set of TFDS, each named by its part and position."""
+    """Yield the images of a data set of TFDS, each named by its part and position."""
     data = tfds_data(name, data_dir, download=False)
     report.classes.update(dict.fromkeys(data.class_names, 0))
-    for part in ("train", "validation", "test"):
+    for part in PARTS:
         split = getattr(data, part)
         try:
             check_split(split, part, len(data.class_names))
@@ -259,19 +277,15 @@ def tfds_images(name, data_dir, report):
             yield Image(f"{part} image {index}", data.class_names[label] if known else str(label), part, encoded)
 
 
-def groups(items, size):
-    """Lists of so many items; the last one may be shorter."""
-    group = []
-    for item in items:
-        group.append(item)
-        if len(group) == size:
-            yield group
-            group = []
-    yield group
+def chunks(items, size):
+    """Yield lists of `size` items; the last one may be shorter."""
+    items = iter(items)
+    while chunk := list(itertools.islice(items, size)):
+        yield chunk
 
 
 def examine(image):
-    """(digest of the bytes, Header, ImageError) of an image, each None where it could not be had, or there is none."""
+    """Return (digest of the bytes, Header, ImageError) of an image; what is unknown or absent is None."""
     digest = header = None
     try:
         if image.encoded is None:
@@ -288,30 +302,3 @@ def examine(image):
     except tf.errors.OpError as error:
         return digest, header, ImageError(image.path, "broken", f"cannot be decoded: {decode_reason(error)}")
     return digest, header, None
-
-
-def count(report, image, header, error):
-    """Add an image to the counts of the report, and what is wrong with it to the problems."""
-    report.images += 1
-    report.classes[image.label] += 1
-    report.parts[image.part] += 1
-    if error:
-        report.problems[error.kind].append(f"{error.file} {error.reason}")
-    if header:
-        report.heights.append(header.height)
-        report.widths.append(header.width)
-        report.formats[header.format] += 1
-        report.conversions.update(header.conversions)
-        shorter, longer = sorted((header.height, header.width))
-        if shorter < 4 or longer > 10 * shorter:
-            report.problems["tiny"].append(f"{image.path} has {header.width}x{header.height} pixels")
-        if image.encoded is None and SUFFIXES[suffix(image.path)] != header.format:
-            report.problems["suffix"].append(f"{image.path} is {header.format}")
-
-
-def compare(report, image, first):
-    """Add an image with the same bytes as an earlier one to the problems."""
-    kinds = ["ambiguous"] if image.label != first.label else []
-    kinds += ["leak"] if image.part != first.part else []
-    for kind in kinds or ["duplicate"]:
-        report.problems[kind].append(f"{image.path} ({image.part}) = {first.path} ({first.part})")

@@ -1,7 +1,7 @@
-"""What a run was trained on: the list of its images, which parts they are in, and how that list is kept in its folder.
+"""The record of the images that a run was trained on, with their parts, and the division of a folder into parts.
 
-A folder without train, val and test is divided here. An image's place in the division is a hash of its own path, so
-that adding or removing one changes next to nothing; a run that has its record changes nothing at all.
+A folder without train, val and test is divided here. The place of an image in the division is a hash of its own path,
+so that adding or removing an image moves almost no other. With the record of a run no image moves at all.
 """
 
 import hashlib
@@ -17,8 +17,8 @@ PARTS = ("train", "validation", "test")
 
 DATA_FILE, IMAGES_FILE = "data.json", "images.tsv"  # the files of a record
 
-# Taken from the training images where a source lacks them, in this order; the second is a share of what the first
-# leaves.
+# The fraction of the training images that becomes a missing part, in this order; the second is a fraction of what the
+# first leaves.
 SHARES = {"test": 0.2, "validation": 0.1}
 
 
@@ -27,9 +27,9 @@ class ImageRecord(NamedTuple):
 
     Attributes:
         part: "train", "validation" or "test".
-        path: Its path relative to the folder of the data set, with "/".
-        bytes: Its size.
-        digest: Equal for equal files, whatever their names (training.image_file.digest).
+        path: Its path relative to the folder of the data set.
+        bytes: Its size in bytes.
+        digest: A hash that equal files share, whatever their names (`training.image_file.identity`).
     """
 
     part: str
@@ -43,12 +43,11 @@ class DataRecord:
     """What a run was trained, validated and tested on.
 
     Attributes:
-        source: The word after --data.
-        class_names: The classes, in the order of the outputs.
-        sizes: Number of images in each part.
-        fingerprint: A hash of the list of images: part, path and size of each file, or what names a version of a
-            data set of TFDS.
-        images: The images of a folder, in the order of the splits; () for another source.
+        source: The value of --data.
+        class_names: The class names, in the order of the outputs.
+        sizes: {part: number of images}.
+        fingerprint: A hash of part, path and size of each file, or of the version of a data set of TFDS.
+        images: The images of a folder, in the order of the splits; () for other sources.
         trained_on: Digests of all images that the weights were trained on: the training images, and those that were
             trained on before, by the run in `init` or before the data changed.
     """
@@ -62,18 +61,17 @@ class DataRecord:
 
     @classmethod
     def of_folder(cls, source, class_names, images, trained_on=frozenset()):
-        """Return the record of image files; `trained_on` has what was trained on before."""
+        """Return the record of image files; `trained_on` holds the digests of images that were trained on before."""
         sizes = {part: sum(image.part == part for image in images) for part in PARTS}
         fingerprint = sha256(json.dumps(sorted(image[:3] for image in images)))
         trained_on = frozenset(trained_on).union(image.digest for image in images if image.part == "train")
         return cls(source, tuple(class_names), sizes, fingerprint, tuple(images), trained_on)
 
     def write(self, folder):
-        """Write data.json into a run folder and, beside it, images.tsv with a line for each image.
+        """Write data.json and images.tsv into a run folder.
 
-        The lines of images.tsv are part, path (as a JSON string), bytes and digest; images of which no more is known
-        than that the weights were trained on them have the part "seen" and an empty path. Equal records give equal
-        bytes.
+        A line of images.tsv has part, path (as a JSON string), bytes and digest. Images that were trained on before and
+        are not in the data have the part "seen" and an empty path. Equal records give equal bytes.
         """
         seen = self.trained_on.difference(image.digest for image in self.images if image.part == "train")
         rows = [*self.images, *(ImageRecord("seen", "", 0, digest) for digest in sorted(seen))]
@@ -93,10 +91,10 @@ class DataRecord:
 
     @classmethod
     def read(cls, folder):
-        """Return the record in a run folder; None where there is none, since an earlier version trained the run.
+        """Return the record in a run folder; None if there is none, because an earlier version trained the run.
 
         Raises:
-            StateError: It is damaged.
+            StateError: The record is damaged.
         """
         file = Path(folder) / DATA_FILE
         if not file.exists():
@@ -110,7 +108,7 @@ class DataRecord:
                 raise ValueError("images.tsv beside it has another checksum")
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise StateError(
-                f"{file} is damaged ({error}): what the run was trained on is not known. Restore data.json and "
+                f"{file} is damaged ({error}), so it is unknown what the run was trained on. Restore data.json and "
                 "images.tsv from a copy, or train again with --overwrite."
             ) from error
         rows = [line.split("\t") for line in text.split("\n")[:-1]]
@@ -125,7 +123,7 @@ class DataRecord:
         )
 
     def differences(self, other):
-        """Return in what another record differs from this one, a phrase for each difference; [] for equal data."""
+        """Return a phrase for each difference between this record and another, [] if they are equal."""
         found = []
         if self.class_names != other.class_names:
             found.append(f"classes: {', '.join(self.class_names)} there, {', '.join(other.class_names)} now")
@@ -152,42 +150,42 @@ class DataRecord:
 
 
 def sha256(text):
-    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()  # a path may be no UTF-8
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()  # a path may not be UTF-8
 
 
 def count_of(items, noun="image"):
-    """Return "1 image" or "5 images"; of a list or a number."""
+    """Return e.g. "1 image" or "5 images" for a list or a number."""
     number = items if isinstance(items, int) else len(items)
     return f"{number} {noun}{'s' if number != 1 else ''}"
 
 
 def first(names, most=3):
-    """Return the first of many names, as a list for people."""
+    """Return the first `most` names as text: "a, b, c, ..."."""
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 def place(image):
-    """Return where an image is in the order in which a folder is divided, 0 to 1: a hash of its own path."""
+    """Return the place of an image in the order in which a folder is divided, from 0 to 1: a hash of its path."""
     return int(sha256(image.path)[:16], 16) / 16**16
 
 
 def divide(images, missing, record=None, seen=frozenset()):
-    """Take the parts that a folder lacks from its training images, and keep what is trained on out of the others.
+    """Divide images into parts, taking the missing parts from the training images.
 
-    Each class is divided by itself, in the order of `place`. With the record of a run its images keep their part, under
-    another name too, and a new one goes where its own place says.
+    Each class is divided by itself, in the order of `place`. With the record of a run, its images keep their part even
+    under another name, and the part of a new image follows from its place.
 
-    No image that is trained on, or that was, is in another part: not if it is copied, renamed or moved. One that would
-    be taken from the training images stays there; one in a folder of its part is left out.
+    An image that is or was trained on is in no other part, not even as a copy, renamed or moved: it stays a training
+    image, or is left out if it lies in the folder of another part.
 
     Args:
-        images: {class: ImageRecords}, whose part is the folder in which they are.
-        missing: Which of SHARES are taken from the images in "train".
-        record: DataRecord of the run that is resumed or evaluated.
+        images: {class: list of ImageRecord}; the part of each is the folder that holds it.
+        missing: The parts that have no folder, in the order of SHARES.
+        record: The DataRecord of the run that is resumed or evaluated.
         seen: Digests of images that were trained on before.
 
     Returns:
-        {class: ImageRecords} with their part, sorted by path, and a list of the ImageRecords that are left out.
+        {class: list of ImageRecord} with the final parts, sorted by path; and a list of the ImageRecords left out.
 
     Raises:
         DataError: A class has too few images.
@@ -210,12 +208,16 @@ def divide(images, missing, record=None, seen=frozenset()):
 
 
 def in_shares(name, images, missing, seen):
-    """Return {image: part} for the images of a class, none of them recorded."""
+    """Return {image: part} for the images of a class without a record.
+
+    Raises:
+        DataError: The class has too few images.
+    """
     pool = sorted((image for image in images if image.part == "train"), key=place)
     if len(pool) <= len(missing):
         raise DataError(
             f"The class {name} has {count_of(pool)}, too few to split into {', '.join(['train', *missing])}. It needs "
-            f"{len(missing) + 1} or more."
+            f"at least {len(missing) + 1}."
         )
     part_of = {image: image.part for image in images}
     fresh, left = [image for image in pool if image.digest not in seen], len(pool)
@@ -227,18 +229,18 @@ def in_shares(name, images, missing, seen):
 
 
 def as_recorded(images, missing, record):
-    """Return {image: part} for the images of a class: that of the same image, of the same path, or its own place's."""
+    """Return {image: part} for the images of a class: the recorded part of the image or path, or that of its place."""
     kept = {key: image.part for image in record.images for key in (image.digest, image.path, image[1:])}
     part_of = {}
     for image in images:
         keys = [key for key in (image[1:], image.digest, image.path) if key in kept]
-        part = kept[keys[0]] if keys else drawn(place(image), missing)
+        part = kept[keys[0]] if keys else part_at(place(image), missing)
         part_of[image] = image.part if image.part != "train" else part if part in missing else "train"
     return part_of
 
 
-def drawn(place, missing):
-    """Return the part of a new image from its place alone."""
+def part_at(place, missing):
+    """Return the part of a new image at a place from 0 to 1."""
     end, left = 0.0, 1.0
     for part in missing:
         end, left = end + SHARES[part] * left, left * (1 - SHARES[part])

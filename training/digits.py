@@ -1,4 +1,4 @@
-"""The embedded data set: scikit-learn's handwritten digits as a TFDS builder, so that no network is needed."""
+"""The embedded data set: scikit-learn's handwritten digits as a TFDS builder, which needs no network."""
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -10,7 +10,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
     """1,797 handwritten digits of 8x8 pixels in ten classes, split 1,437 to 360 with equal shares of each class.
 
     The test part of the UCI data set "Optical Recognition of Handwritten Digits" (E. Alpaydin, C. Kaynak 1998), as
-    scikit-learn ships it. The split is fixed: it does not depend on any recipe.
+    scikit-learn ships it. The split is fixed and does not depend on the recipe.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -31,7 +31,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, indices):
         digits = load_digits()
-        # Ink is counted from 0 to 16; pixels go to 255.
+        # scikit-learn's values are 0 to 16; pixels are 0 to 255.
         pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., np.newaxis]
         for index in indices:
             yield int(index), {"image": pixels[index], "label": int(digits.target[index])}

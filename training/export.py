@@ -3,9 +3,9 @@
 import keras
 import tensorflow as tf
 
-from training.data import decode, resize
 from training.forward import probabilities
 from training.image_file import FORMATS
+from training.pixels import decode, resize
 
 
 def write_saved_model(network, class_names, recipe, folder):

@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 import keras_cnns
-from training.data import decode, find_images, first_broken_file, load_data, resize
+from training.data import first_broken_file, load_data
 from training.data_record import DataRecord
 from training.errors import DataError, ImageError, StateError, UserError
 from training.evaluation import make_evaluation
@@ -20,6 +20,8 @@ from training.export import write_saved_model
 from training.files import locked
 from training.forward import probabilities
 from training.image_file import FORMATS, SUFFIXES, decode_reason, read_header
+from training.image_folder import find_images
+from training.pixels import decode, resize
 from training.run_folder import FIX
 
 # TensorFlow's errors for an image that is broken, gone or not readable.

@@ -1,19 +1,18 @@
-"""Named recipes: those that were run here on two CPU cores, with what they reached, and those of the papers.
+"""Named recipes: those that were run on two CPU cores, with their results, and those of the papers.
 
-The recipes for ImageNet and CIFAR-10 were not run here; there was no ImageNet. They are what the papers' sections say,
-which a comment names; what a paper does not say, and where the recipe is not the paper, stands there too. All differ
-from the papers in this:
+The recipes for ImageNet and CIFAR-10 were not run to their end, since ImageNet was not available. A comment on each
+names the section of the paper, what the paper does not state, and where the recipe differs. All differ from the papers
+in the following:
 
-- Pixels are normalised with ImageNet's mean and standard deviation; the papers subtract a mean, of each pixel or
-  channel.
-- A tenth of the training images validates and is not trained on (45,000 and 5,000 on CIFAR-10, as in He et al. 2016;
-  the other papers train on all in the end), so that an epoch is that much shorter. Schedules count epochs.
-- Evaluation looks at one view, the middle of an image as large as those of training. Ten crops, several scales and
-  the 256 pixels that most papers scale to are left out.
-- Weights start as the networks' modules say.
-- Weight decay leaves biases and normalizations alone, unless a comment says so: the papers do not tell.
+- Pixels are normalised with ImageNet's mean and standard deviation; the papers subtract a mean per pixel or channel.
+- A tenth of the training images is held out for validation (45,000 and 5,000 images on CIFAR-10, as in He et al. 2016;
+  the other papers finally train on all images), so epochs are a tenth shorter. Schedules count epochs.
+- Evaluation uses one view, the center of an image of the training size. Ten crops, several scales and the 256 pixels to
+  which most papers scale are left out.
+- Weights are initialised as the modules of the networks say.
+- Weight decay excludes biases and normalizations unless a comment says otherwise; the papers do not state it.
 
-A batch too large for the memory: divide `batch_size` and `learning_rate` by the same number (Goyal et al. 2017).
+If a batch does not fit into memory, divide `batch_size` and `learning_rate` by the same number (Goyal et al. 2017).
 """
 
 import difflib
@@ -24,7 +23,7 @@ from training.errors import UserError
 from training.recipe import Recipe
 from training.run_folder import RECIPE_FILE
 
-# Digits enlarged from 8 to 32 pixels. Adam instead of the papers' SGD, since the epochs are few.
+# Digits enlarged from 8 to 32 pixels. Adam instead of the papers' SGD, since there are few epochs.
 DIGITS = Recipe(
     name="digits",
     data="digits",
@@ -36,22 +35,22 @@ DIGITS = Recipe(
     warmup_epochs=1.0,
 )
 
-# What the papers' recipes for ImageNet have in common.
+# What the recipes for ImageNet have in common.
 IMAGENET = Recipe(name="imagenet", data="imagenet2012", image_size=224, flip=True, momentum=0.9)
-# Padding by 4 pixels, flips and batches of SGD, on CIFAR-10.
+# CIFAR-10 with padding by 4 pixels, flips and SGD.
 CIFAR = Recipe(name="cifar", data="cifar10", image_size=32, crop="pad", flip=True, momentum=0.9, weight_decay=1e-4)
 
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        # One of each family, at a size that fits it. The percentages are of the 360 test images.
+        # One of each family, at an image size that fits it. The percentages are accuracies on the 360 test images.
         replace(
             DIGITS, name="alexnet_digits", model="AlexNet", image_size=67, epochs=15, learning_rate=3e-4
         ),  # 99.44 %
         replace(
             DIGITS, name="vgg11_digits", model="VGG11", model_args={"batch_norm": True}, learning_rate=3e-4
         ),  # 100.00 %
-        # The default of `make train`: the network of the paper with its two heads (section 5: weight 0.3).
+        # The recipe of `make train`: the network of the paper with its two auxiliary heads (section 5: weight 0.3).
         # 98.33, 99.44, 99.44 % with seeds 0, 1, 2.
         replace(DIGITS, name="googlenet_digits", model="GoogLeNet", model_args={"aux_heads": True}, epochs=20),
         replace(DIGITS, name="inceptionv1_digits", model="InceptionV1", model_args={"aux_heads": True}),  # 98.61 %
@@ -66,8 +65,8 @@ RECIPES = {
         ),
         replace(DIGITS, name="seresnet18_digits", model="SEResNet18"),  # 98.61 %
         replace(DIGITS, name="efficientnetb0_digits", model="EfficientNetB0", epochs=20, learning_rate=2e-3),  # 96.67 %
-        # The baseline of `make tune`: a quarter of B0's channels, half of its layers. Batches of 16 give batch
-        # normalization's moving statistics, with momentum 0.99, enough steps to settle.
+        # The baseline of `make tune`: a quarter of B0's channels, half of its layers. With batches of 16 there are
+        # enough steps for the moving statistics of batch normalization, with momentum 0.99, to settle.
         replace(
             DIGITS,
             name="efficientnet_narrow_digits",
@@ -77,8 +76,8 @@ RECIPES = {
             epochs=8,
             learning_rate=3e-3,
         ),
-        # 98.33 %. Before, with other draws, 98.06 %; with batches of 32 images 12 epochs gave 96.94 %, and at 32
-        # pixels, where the last maps are of one pixel, 20 epochs 93.61 %.
+        # 98.33 %; with earlier random draws 98.06 %. With batches of 32 images, 12 epochs gave 96.94 %; at 32 pixels,
+        # where the last maps have one pixel, 20 epochs gave 93.61 %.
         replace(
             DIGITS,
             name="deformable_digits",
@@ -87,8 +86,8 @@ RECIPES = {
             batch_size=16,
             learning_rate=5e-4,
         ),
-        # The picture of the vanishing gradient and its cure: 56 layers without batch normalization, started as Glorot
-        # and Bengio 2010 say, with and without residual connections (He et al. 2016, section 4.2).
+        # The vanishing gradient (docs/tensorboard.md): 56 layers without batch normalization, initialised as in Glorot
+        # and Bengio 2010, with and without residual connections (He et al. 2016, section 4.2).
         replace(
             DIGITS,
             name="plain56_digits",
@@ -101,9 +100,9 @@ RECIPES = {
             model="ResNetCIFAR",
             model_args={"depth": 56, "batch_norm": False, "kernel_initializer": "glorot_uniform"},
         ),
-        # A start for one's own photographs, --data folder:PATH; not from a paper. SGD as in He et al. 2016, section
-        # 3.4, with a cosine instead of steps and the learning rate scaled from 256 images a step to 32. A crop has a
-        # quarter of the image or more, so that the object mostly stays in sight. Not run here.
+        # A start for your own photographs, --data folder:PATH; not from a paper, not run here. SGD as in He et al.
+        # 2016, section 3.4, with a cosine instead of steps and the learning rate scaled from 256 images per step to 32.
+        # A crop has at least a quarter of the image's area, so that it usually contains the object.
         Recipe(
             name="resnet18_photos",
             model="ResNet18",
@@ -121,8 +120,8 @@ RECIPES = {
             weight_decay=1e-4,
             warmup_epochs=1.0,
         ),
-        # A new head on a network that was trained before; --init names its weights, --model the network. Not from a
-        # paper and not run here; a backbone that stays as it is does not always pay (docs/finetuning.md).
+        # A new head on a trained network; --init names its weights, --model the network. Not from a paper, not run
+        # here; a frozen backbone does not always help (docs/finetuning.md).
         Recipe(
             name="finetune_photos",
             model="ResNet50",
@@ -139,9 +138,10 @@ RECIPES = {
             freeze="backbone",
         ),
         # Krizhevsky et al. 2012, sections 4.1 and 5: batches of 128, L2 of 5e-4 on all weights, 0.01 divided by 10 by
-        # hand where the validation error stood still, about 90 epochs; crops of 224 pixels (227 here, see alexnet.py)
-        # from images scaled to 256, flips, colours along the principal components. Not in the paper: for how many
-        # epochs it stood still, 5 here. The paper divides three times and crops from the square in the middle.
+        # hand when the validation error stopped improving, about 90 epochs; crops of 224 pixels (227 here, see
+        # alexnet.py) from images scaled to 256, flips, colour shifts along the principal components. Not in the paper:
+        # the number of epochs without improvement, 5 here. The paper divides three times and crops from the center
+        # square.
         replace(
             IMAGENET,
             name="alexnet_imagenet",
@@ -160,9 +160,9 @@ RECIPES = {
             decay_epochs=5.0,
         ),
         # Simonyan and Zisserman 2015, section 3.1: batches of 256, L2 of 5e-4, 0.01 divided by 10 as in AlexNet (three
-        # times), 370,000 steps, 74 epochs; images scaled to 256..512, flips, colours as in AlexNet. Not in the paper:
-        # the 5 epochs without progress. The paper starts this network from a trained one of 11 layers, and at 256..512
-        # from one trained at 384.
+        # times), 370,000 steps, 74 epochs; images scaled to 256..512, flips, colour shifts as in AlexNet. Not in the
+        # paper: the 5 epochs without improvement. The paper initialises this network from a trained one of 11 layers,
+        # and for images of 256..512 from one trained at 384.
         replace(
             IMAGENET,
             name="vgg16_imagenet",
@@ -179,9 +179,10 @@ RECIPES = {
             decay_epochs=5.0,
         ),
         # Szegedy et al. 2015, section 6: momentum 0.9, 4 % less every 8 epochs, crops of 8..100 % of the area with
-        # aspect ratios of 3/4..4/3, photometric distortions, an average of the weights; section 5: heads of weight 0.3.
-        # Not in the paper: learning rate, batch, decay and epochs, which are those of Caffe's bvlc_googlenet (10
-        # million steps of 32); flips; how strong the distortions and how long the average are.
+        # aspect ratios of 3/4..4/3, photometric distortions, an average of the weights; section 5: auxiliary heads of
+        # weight 0.3. Not in the paper: learning rate, batch size, weight decay and epochs, which are those of Caffe's
+        # bvlc_googlenet (10 million steps of 32 images); flips; the strength of the distortions and the decay of the
+        # average.
         replace(
             IMAGENET,
             name="googlenet_imagenet",
@@ -200,9 +201,9 @@ RECIPES = {
             aux_weight=0.3,
             ema=0.9999,
         ),
-        # He et al. 2016, section 3.4: batches of 256, 0.1 divided by 10 where the error stands still, L2 of 1e-4, up to
-        # 600,000 steps, 120 epochs; images scaled to 256..480, flips, colours as in AlexNet. Not in the text: when the
-        # error stands still, which we take to be after 30 and 60 epochs. version="1" is the paper's network.
+        # He et al. 2016, section 3.4: batches of 256, 0.1 divided by 10 when the error plateaus, L2 of 1e-4, up to
+        # 600,000 steps, 120 epochs; images scaled to 256..480, flips, colour shifts as in AlexNet. Not in the paper:
+        # when the error plateaus, here assumed after 30 and 60 epochs. version="1" is the paper's network.
         replace(
             IMAGENET,
             name="resnet50_imagenet",
@@ -220,7 +221,7 @@ RECIPES = {
             milestones=[30.0, 60.0],
         ),
         # He et al. 2016, section 4.2: batches of 128, 0.1 divided by 10 after 32,000 and 48,000 of 64,000 steps, L2 of
-        # 1e-4. An epoch of 45,000 images is 351 steps, and 182 whole epochs are 63,882.
+        # 1e-4. An epoch of 45,000 images has 351 steps, so 182 epochs have 63,882.
         replace(
             CIFAR,
             name="resnet56_cifar",
@@ -231,8 +232,8 @@ RECIPES = {
             schedule="steps",
             milestones=[32_000 / 351, 48_000 / 351],
         ),
-        # Huang et al. 2017, section 4.2: batches of 64, 300 epochs, 0.1 divided by 10 after a half and three quarters
-        # of them, Nesterov's momentum, L2 of 1e-4. The network is the paper's L = 40, k = 12, on C10+.
+        # Huang et al. 2017, section 4.2: batches of 64, 300 epochs, 0.1 divided by 10 after one half and three quarters
+        # of them, Nesterov momentum, L2 of 1e-4. The network is the paper's L = 40, k = 12, on C10+.
         replace(
             CIFAR,
             name="densenet_cifar",
@@ -246,8 +247,8 @@ RECIPES = {
             milestones=[150.0, 225.0],
         ),
         # Hu et al. 2018, the section on the experiments on ImageNet: batches of 1024, 0.6 divided by 10 every 30 of 100
-        # epochs, crops by area, flips. Not found there: the decay, which is ResNet's, and label smoothing, which is
-        # off. Their sampling balanced over the classes is left out. version="1" is the paper's network.
+        # epochs, crops by area, flips. Not stated there: the weight decay, which is ResNet's here, and label smoothing,
+        # which is off. Their class-balanced sampling is left out. version="1" is the paper's network.
         replace(
             IMAGENET,
             name="seresnet50_imagenet",
@@ -263,10 +264,11 @@ RECIPES = {
             milestones=[30.0, 60.0, 90.0],
         ),
         # Tan and Le 2019, section 5.2: RMSprop with decay and momentum 0.9, 0.256 times 0.97 every 2.4 epochs, L2 of
-        # 1e-5, dropout 0.2, stochastic depth 0.2, AutoAugment, for which RandAugment stands here, as strong as in
-        # torchvision. From the authors' program and not the paper: batches of 4096 (their 0.016 for 256 images is 0.256
-        # then), 350 epochs, 5 of them warming up, epsilon, label smoothing, the average of the weights, crops by area,
-        # flips. It decays biases too, and its mean of the squared gradients starts at 1, Keras's at 0.
+        # 1e-5, dropout 0.2, stochastic depth 0.2, AutoAugment, here replaced by RandAugment with torchvision's
+        # strength. From the authors' program, not the paper: batches of 4096 (its 0.016 per 256 images then becomes
+        # 0.256), 350 epochs with 5 of warm-up, epsilon, label smoothing, the average of the weights, crops by area,
+        # flips. The program also decays biases, and starts the mean of the squared gradients at 1; Keras starts it at
+        # 0.
         replace(
             IMAGENET,
             name="efficientnetb0_imagenet",
@@ -288,11 +290,11 @@ RECIPES = {
             warmup_epochs=5.0,
             ema=0.9999,
         ),
-        # Today's way to train ResNet-50, after torchvision's recipe of 2021: batches of 1024, 600 epochs, 0.5 with 5
-        # epochs of warm-up and a cosine, L2 of 2e-5 but not on normalizations (and here not on biases), TrivialAugment,
-        # random erasing 0.1, mixup 0.2, CutMix 1, label smoothing 0.1, an average of the weights (theirs of every 32nd
-        # step, which forgets about as fast). Stochastic depth of 0.05 is from Wightman et al. 2021, A2. Left out:
-        # repeated augmentation, training at 176 pixels.
+        # A modern way to train ResNet-50, after torchvision's recipe of 2021: batches of 1024, 600 epochs, 0.5 with 5
+        # epochs of warm-up and a cosine, L2 of 2e-5 except on normalizations (and here on biases), TrivialAugment,
+        # random erasing 0.1, mixup 0.2, CutMix 1, label smoothing 0.1, an average of the weights (torchvision updates
+        # it every 32nd step, with a similar time constant). Stochastic depth of 0.05 is from Wightman et al. 2021, A2.
+        # Left out: repeated augmentation, training at 176 pixels.
         replace(
             IMAGENET,
             name="modern_resnet50_imagenet",
@@ -318,10 +320,13 @@ RECIPES = {
 
 
 def find_recipe(name):
-    """Return a named recipe, or one from a JSON file.
+    """Return a named recipe, or the recipe in a JSON file.
+
+    Args:
+        name: A key of RECIPES, or the path of a recipe.json.
 
     Raises:
-        UserError: There is neither, or the file is not a recipe.
+        UserError: Neither exists, or the file is not a recipe.
     """
     if name in RECIPES:
         return RECIPES[name]
@@ -347,15 +352,15 @@ def find_recipe(name):
 def recipe_from(options, base):
     """Return the recipe of a command line whose defaults were the values of `base`.
 
-    model_args are merged with the base's own; null removes one.
+    `model_args` are merged with those of the base; null removes one.
 
     Args:
-        options: Parsed options, with one for each field of Recipe.
-        base: The recipe that the command line begins with.
+        options: Parsed options, with one option per field of Recipe.
+        base: The recipe that the command line names.
     """
     values = {name: options[name] for name in Recipe.__dataclass_fields__}
     merged = base.model_args | (values["model_args"] or {})
     values["model_args"] = {name: value for name, value in merged.items() if value is not None}
     if values["model"].lower() != base.model.lower() and values["name"] == base.name:
-        values["name"] = f"{base.name}-{values['model']}"  # a run should not be called after another network
+        values["name"] = f"{base.name}-{values['model']}"  # a run should not be named after another network
     return Recipe(**values)

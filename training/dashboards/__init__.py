@@ -1,12 +1,12 @@
-"""What a run shows in TensorBoard: Keras callbacks that write with tf.summary and TensorBoard's plugins.
+"""Keras callbacks that show a run in TensorBoard.
 
-Keras's own callback writes no graph that opens, no learning rate by step and no throughput. These work in our loop and
-in plain Keras:
+Keras's own TensorBoard callback writes no graph that opens, no learning rate by step and no throughput. These callbacks
+work in the loop of `training` and in plain Keras:
 
     log = dashboards.Log("runs/mine")
     model.fit(images, labels, callbacks=[dashboards.Scalars(log, batch_size=32), dashboards.Graph(log)])
 
-They only look: training with all of them gives the same bits as training with none.
+They only observe: training with all of them gives the same bits as training without.
 """
 
 import tensorflow as tf
@@ -40,16 +40,16 @@ PROBED = 8  # images of the fixed batch
 
 
 def of_run(log, recipe, data, texts, *, picture_epochs=5, profile_steps=0, row=True):
-    """Every dashboard for a run of `training fit`.
+    """Return every dashboard for a run of `python -m training fit`.
 
     Args:
         log: Where to write.
         recipe: The recipe, resolved.
         data: The data set.
-        texts: {tag: Markdown} for the texts.
-        picture_epochs: Epochs between two rounds of pictures and histograms; 0 for none.
-        profile_steps: Steps of the first epoch that the profiler records.
-        row: Whether the run is a row of HParams.
+        texts: {tag: Markdown} for the Text tab.
+        picture_epochs: Number of epochs between two sets of pictures and histograms; 0 for none.
+        profile_steps: Number of steps of the first epoch that the profiler records; 0 for none.
+        row: Whether to write a row of the HParams tab.
     """
     images, labels = next(iter(evaluation_batches(data.validation, recipe)))
     targets = tf.one_hot(labels[:PROBED], len(data.class_names))
@@ -75,17 +75,17 @@ def of_run(log, recipe, data, texts, *, picture_epochs=5, profile_steps=0, row=T
 
 
 def draw_best(log, network, data, recipe, epoch):
-    """Write the pictures of the network that a run delivers, under tags that begin with best/.
+    """Write the pictures of the final network, under tags that begin with best/.
 
-    Those of the validation images are all that `Pictures` draws; of the test images there are the confusion matrix and
-    the most confident mistakes.
+    For the validation images, these are all pictures of `Pictures`; for the test images, the confusion matrix and the
+    most confident mistakes.
 
     Args:
         log: Where to write.
-        network: The network for use, with logits as its output.
+        network: The network without auxiliary heads; its outputs are logits.
         data: The data set.
         recipe: The recipe, resolved.
-        epoch: The epoch whose weights it has, from 1.
+        epoch: The epoch, counted from 1, in which it had these weights.
     """
     best = Pictures(log, lambda: evaluation_batches(data.validation, recipe), data.class_names, recipe.preprocessing)
     best.set_model(network)

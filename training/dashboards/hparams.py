@@ -1,4 +1,4 @@
-"""The HParams tab: a row a run, with the recipe's fields and how good, large and fast the network was."""
+"""The HParams tab: one row per run, with the recipe's fields and the accuracy, size and speed of the network."""
 
 import dataclasses
 import json
@@ -9,22 +9,22 @@ from tensorboard.plugins.hparams import api
 import keras_cnns
 from training.dashboards.log import Board
 
-FOLDER = "hparams"  # of its own: scalars in it and below it are the row's metrics
+FOLDER = "hparams"  # a folder of its own: the scalars in it and below are the row's metrics
 
-# TensorBoard shows columns that differ between runs first, and both kinds in the order of the alphabet, whatever is
-# asked for. The other fields have names that come after these.
+# TensorBoard shows columns that differ between runs first, and sorts both kinds alphabetically, whatever is asked for.
+# The other fields get names that come after these.
 FIRST = ("batch_size", "epochs", "learning_rate", "model", "optimizer")
 
 
 class HParams(Board):
-    """Writes the row; the test accuracy comes later, by `write_result`.
+    """Write the row of a run; `write_result` adds the test accuracy at the end.
 
-    There is no list of columns. TensorBoard then takes all fields that a run has, those that differ between runs
-    first; a list would be taken from one run for all.
+    No list of columns is written: TensorBoard would take the list of one run for all runs. Without one it shows all
+    fields of a run, those that differ between runs first.
 
     Args:
         log: The log.
-        recipe: The recipe, whose fields are the columns.
+        recipe: The recipe whose fields are the columns.
     """
 
     def __init__(self, log, recipe):
@@ -68,11 +68,11 @@ class HParams(Board):
 
 
 def write_metrics(log, step, **metrics):
-    """Writes metrics of the row."""
+    """Write metrics of the row."""
     log.scalars(step, {f"hparams/{name}": value for name, value in metrics.items()}, FOLDER)
 
 
 def write_result(log, step, test_accuracy):
-    """Writes what is known when the run is over."""
+    """Write the test accuracy, which is known at the end of a run."""
     write_metrics(log, step, test_accuracy=test_accuracy)
     log.flush()

@@ -1,4 +1,4 @@
-"""Where dashboards write: one event file for each of a few folders, and how a figure becomes an image."""
+"""The log that all dashboards of a run write to, the base class of dashboards, and helpers for figures."""
 
 import contextlib
 import io
@@ -15,44 +15,44 @@ from training.image_file import decode_reason
 
 
 class Log:
-    """The event files of a run, which all dashboards of it share.
+    """The event files of a run, shared by all its dashboards.
 
-    TensorBoard follows one growing file in a folder; what a second one in the same folder gets, it may not show.
+    There is one file per folder: TensorBoard follows one growing file in a folder and may ignore a second one.
 
     Args:
-        folder: Where they go; a folder in it for train, validation and test.
+        folder: Where the files go, in one subfolder each for train, validation and test.
     """
 
     def __init__(self, folder):
         self.folder, self._writers = Path(folder), {}
 
     def at(self, step, name="train"):
-        """A context in which tf.summary writes for a step, into the folder `name`."""
+        """Return a context in which tf.summary writes into the subfolder `name`, at a step."""
         if name not in self._writers:
             with writing(self.folder):
                 self._writers[name] = tf.summary.create_file_writer(str(self.folder / name))
         return self._writers[name].as_default(step=step)
 
     def scalars(self, step, values, name="train"):
-        """Writes {tag: value} as one point of each curve."""
+        """Write {tag: value}, one point per curve."""
         with self.at(step, name):
             for tag, value in values.items():
                 tf.summary.scalar(tag, value)
 
     def figure(self, tag, figure, step, name="train"):
-        """Writes a matplotlib figure as an image."""
+        """Write a matplotlib figure as an image."""
         with self.at(step, name):
             tf.summary.image(tag, pixels_of(figure)[None])
 
     def flush(self):
-        """Waits until everything is in the files."""
+        """Write everything that is buffered to the files."""
         for writer in self._writers.values():
             writer.flush()
 
 
 @contextlib.contextmanager
 def writing(folder):
-    """Turn what the disk refuses, as Python and as TensorFlow report it, into a ResourceError."""
+    """Raise a ResourceError when writing fails, whether Python or TensorFlow reports it."""
     try:
         yield
     except (OSError, tf.errors.OpError) as error:
@@ -64,13 +64,13 @@ def writing(folder):
 
 
 class Board(keras.callbacks.Callback):
-    """A callback that writes to a log, and has by itself nothing to remember when a run is resumed.
+    """The base class of dashboards: a callback that writes to a log, by default without state.
 
     Args:
         log: The log.
     """
 
-    needs = "output"  # of the model, which a subclassed one does not have; None where any model will do
+    needs = "output"  # attribute of the model that a subclassed one lacks; None if any model will do
 
     def __init__(self, log):
         super().__init__()
@@ -79,23 +79,23 @@ class Board(keras.callbacks.Callback):
     def set_model(self, model):
         if self.needs and not hasattr(model, self.needs):
             raise TypeError(
-                f"{type(self).__name__} looks at the layers of a functional model, and {model.name} is a "
-                f"{type(model).__name__} without a known {self.needs}. Leave this callback out, or make the model with "
-                "keras.Model(input, output)."
+                f"{type(self).__name__} needs the layers of a functional model, and {model.name} is a "
+                f"{type(model).__name__} without a known {self.needs}. Leave this callback out, or build the model "
+                "with keras.Model(input, output)."
             )
         super().set_model(model)
 
     @property
     def step(self):
-        """Updates of the weights so far."""
+        """Number of weight updates so far."""
         return int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
 
     def state(self):
-        """What the run's checkpoints keep of it."""
+        """Return the callback state that the run's checkpoints keep, as JSON values."""
         return {}
 
     def load_state(self, state):
-        """Puts back what `state` gave."""
+        """Restore what `state` returned."""
 
     def on_epoch_end(self, epoch, logs=None):
         self.log.flush()
@@ -105,25 +105,25 @@ class Board(keras.callbacks.Callback):
 
 
 def is_due(epochs, every):
-    """Whether pictures are made after a number of epochs: the first, and then at every interval; never for 0."""
+    """Return whether to draw after so many epochs: after the first, then at every interval; never if `every` is 0."""
     return bool(every) and (epochs <= 1 or epochs % every == 0)
 
 
 def new_figure(width, height):
-    """An empty figure, in inches, that needs no screen and no global state."""
+    """Return an empty figure of a size in inches, which needs no screen and no global state."""
     figure = Figure(figsize=(width, height), layout="constrained", dpi=80)
     FigureCanvasAgg(figure)
     return figure
 
 
 def pixels_of(figure):
-    """A figure as an image (height, width, 3), uint8."""
+    """Return a figure as an image (height, width, 3), uint8."""
     figure.canvas.draw()
     return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
 
 
 def grid(images, titles=None, columns=4, colours=None):
-    """A figure of images, RGB 0..255 (height, width, 3), with a title above each."""
+    """Return a figure of images, RGB 0..255 (height, width, 3), with a title above each."""
     rows = -(-len(images) // columns)
     figure = new_figure(1.8 * columns, (2.1 if titles else 1.8) * rows)
     for index, image in enumerate(images):
@@ -136,7 +136,7 @@ def grid(images, titles=None, columns=4, colours=None):
 
 
 def png(figure):
-    """A figure as the bytes of a PNG file."""
+    """Return a figure as the bytes of a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Pictures: what the network sees, what it says about it and why, and the Projector's cloud of features."""
+"""Pictures of what the network sees, what it predicts and why, and the features for the Projector."""
 
 import keras
 import matplotlib
@@ -12,12 +12,12 @@ from keras_cnns.layers import DeformableConv2D
 from training.dashboards.log import Board, grid, is_due, new_figure, writing
 from training.forward import forward
 
-SHOWN = 8  # images of a picture
+SHOWN = 8  # images per picture
 PROJECTED = 1000  # points of the Projector
 SPRITE = 32  # pixels of an image in the Projector
-LONGEST = 20  # letters of a class name in a picture
+LONGEST = 20  # characters of a class name in a picture
 
-# Layers without weights that compute a map all the same. Pooling, padding and dropout only pass one on.
+# Layers without weights that compute a feature map. Pooling, padding and dropout only pass one on.
 COMPUTING = (
     keras.layers.Add,
     keras.layers.Concatenate,
@@ -30,16 +30,16 @@ COMPUTING = (
 
 
 class Pictures(Board):
-    """Writes pictures at an interval of epochs, and the last features for the Projector.
+    """Write pictures at an interval of epochs, and the latest features for the Projector.
 
     Args:
         log: The log.
         validation: Function () -> batches of images, RGB 0..255 (batch, height, width, 3), and labels (batch,).
         class_names: The class names.
         preprocessing: A mode of keras_cnns.preprocess_input.
-        shown: Function (epoch) -> a batch of training images as the network sees them, before normalisation.
-        every: Epochs between two rounds; 0 for none.
-        from_logits: Whether the network gives logits, not probabilities.
+        shown: Function (epoch) -> a batch of augmented training images, before normalisation.
+        every: Number of epochs between two sets of pictures; 0 for none.
+        from_logits: Whether the network outputs logits rather than probabilities.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Pictures(Board):
             self.draw(epoch + 1)
 
     def draw(self, epochs, prefix=""):
-        """Write all pictures of the network as it is after a number of epochs, under tags that begin with `prefix`."""
+        """Write all pictures after a number of epochs, under tags that begin with `prefix`."""
         if self.network is None:
             self.network = keras_cnns.main_output(self.model)
             self.look, self.explain = make_look(self.network, self.preprocessing, self.from_logits), None
@@ -75,7 +75,7 @@ class Pictures(Board):
             explained = [(overlay(image, map_), *rest) for (image, *rest), map_ in zip(seen.first, heat, strict=True)]
             pictures["grad_cam"] = titled(explained, self.class_names)
         deformable = [layer for layer in self.network.layers if isinstance(layer, DeformableConv2D)]
-        # On a map that is smaller all points but one may be outside of it.
+        # On a smaller map, all points but one may lie outside it.
         sizes = sizes_of(self.network, [layer.input for layer in deformable], fixed.shape[1:3])
         large = [layer for layer, size in zip(deformable, sizes, strict=True) if min(size) >= 6]
         for layer in (large or deformable)[-1:]:
@@ -85,14 +85,14 @@ class Pictures(Board):
         write_projector(self.log.folder / "validation", seen, self.class_names)
 
     def write(self, pictures, epochs, prefix, split):
-        """Write {tag: figure} of a split."""
+        """Write {tag: figure} for a split."""
         for tag, figure in pictures.items():
             self.log.figure(prefix + tag, figure, epochs, split)
         self.log.flush()
 
     def pass_over(self, batches):
-        """Return what the network says of every image of a split, as `Seen`."""
-        seen = Seen(len(self.class_names))
+        """Run the network over a split and return the results, as `SplitSummary`."""
+        seen = SplitSummary(len(self.class_names))
         for images, labels in batches:
             probabilities, features = self.look(tf.cast(images, tf.float32))
             seen.add(np.asarray(images), np.asarray(labels), probabilities.numpy(), features.numpy())
@@ -102,14 +102,14 @@ class Pictures(Board):
         return keras_cnns.preprocess_input(tf.cast(images, tf.float32), self.preprocessing)
 
 
-class Seen:
-    """What a pass over a split leaves: counts, the first images, the most confident mistakes, points for the Projector.
+class SplitSummary:
+    """The results of a pass over a split.
 
     Attributes:
         confusion: Counts (true class, predicted class).
-        images: The first SHOWN.
-        small, labels, probabilities, features: Of the first PROJECTED images, which are scaled to SPRITE pixels.
-        mistakes: (image, label, probabilities), the most confident first.
+        images: The first SHOWN images.
+        small, labels, probabilities, features: Of the first PROJECTED images; `small` are scaled to SPRITE pixels.
+        mistakes: The SHOWN most confident mistakes as (image, label, probabilities), the most confident first.
     """
 
     def __init__(self, classes):
@@ -118,7 +118,7 @@ class Seen:
         self.small, self.labels, self.probabilities, self.features = [], [], [], []
 
     def add(self, images, labels, probabilities, features):
-        """Takes a batch in."""
+        """Add a batch."""
         guesses = probabilities.argmax(axis=-1)
         np.add.at(self.confusion, (labels, guesses), 1)
         wrong = [(images[i], labels[i], probabilities[i]) for i in np.flatnonzero(guesses != labels)]
@@ -132,13 +132,13 @@ class Seen:
 
     @property
     def first(self):
-        """The first images, as (image, label, probabilities)."""
+        """The first images as (image, label, probabilities)."""
         count = len(self.images)
         return list(zip(self.images, self.labels[:count], self.probabilities[:count], strict=True))
 
 
 def make_look(network, preprocessing, from_logits):
-    """Return a function (images) -> probabilities (batch, classes) and penultimate features (batch, features)."""
+    """Return a function: pixels -> probabilities (batch, classes) and penultimate features (batch, n)."""
     dense = [layer for layer in network.layers if hasattr(layer, "kernel")][-1]
     inner = keras.Model(network.input, [dense.input, network.output])
 
@@ -152,7 +152,7 @@ def make_look(network, preprocessing, from_logits):
 
 
 def make_grad_cam(network, size):
-    """Grad-CAM (Selvaraju et al. 2017, equations 1 and 2) of the predicted class: where the last map speaks for it.
+    """Return a function that computes Grad-CAM (Selvaraju et al. 2017, equations 1 and 2) of the predicted class.
 
     Args:
         network: The network, with one output.
@@ -160,7 +160,7 @@ def make_grad_cam(network, size):
 
     Returns:
         A function (normalised images) -> maps (batch, height, width) between 0 and 1, of the size of `last_map`; None
-        if the network has no map.
+        if the network has no feature map.
     """
     last, (tensor, to_scores) = last_map(network, size), scores_of(network)
     if last is None:
@@ -181,12 +181,12 @@ def make_grad_cam(network, size):
 
 
 def last_map(network, size):
-    """Return the last layer that computes a map through which everything goes, larger than 1x1 where there is one.
+    """Return the last layer whose feature map the whole output depends on, larger than 1x1 if there is one.
 
-    Sizes are those for images of `size`: of a network for any size the layers do not know theirs.
+    Sizes are computed for images of `size`, since the layers of a network for any size do not know theirs.
 
-    A map that padding or pooling passes on has borders of zeros, or fewer places, and says nothing new; one beside a
-    shortcut is half of the answer. There is none where the maps are inside of a model in the network.
+    Padding and pooling only pass on a map, with borders of zeros or fewer positions; a map beside a shortcut explains
+    only half of the output. None is returned if the maps are inside a model nested in the network.
     """
     maps = [
         layer
@@ -200,7 +200,7 @@ def last_map(network, size):
 
 
 def sizes_of(network, maps, size):
-    """Return the (height, width) of maps of a network for images of a size."""
+    """Return the (height, width) of feature maps of a network for images of a size."""
     if not maps:
         return []
     specs = keras.Model(network.input, maps).compute_output_spec(keras.KerasTensor((1, *size, network.input.shape[-1])))
@@ -208,12 +208,12 @@ def sizes_of(network, maps, size):
 
 
 def separates(layer, network):
-    """Return whether every way from the network's input to its output leads through a layer."""
+    """Return whether every path from the network's input to its output goes through a layer."""
     makers = {id(tensor): made for made in network.operations for tensor in keras.tree.flatten(made.output)}
     waiting, seen = [makers[id(network.output)]], {layer}
     while waiting:
         made = waiting.pop()
-        if made is None or isinstance(made, keras.layers.InputLayer):  # None: of a model in the network
+        if made is None or isinstance(made, keras.layers.InputLayer):  # None: made inside a nested model
             return False
         if made not in seen:
             seen.add(made)
@@ -222,9 +222,9 @@ def separates(layer, network):
 
 
 def scores_of(network):
-    """Return a tensor of the network and a function that makes the classes' scores of it: before the softmax, if any.
+    """Return a tensor of the network and a function that computes the class scores from it, before any softmax.
 
-    The gradient of a probability vanishes where the network is sure, and mixes in the other classes.
+    The gradient of a probability vanishes where the network is certain, and mixes in the other classes.
     """
     last = network.layers[-1]
     if getattr(last, "activation", None) is keras.activations.softmax and isinstance(last, keras.layers.Dense):
@@ -235,8 +235,10 @@ def scores_of(network):
 
 
 def first_filters(network):
-    """The first convolution's filters as images, each from its smallest to its largest weight; None if they are not
-    of three channels."""
+    """Return the first convolution's filters as images, each scaled from its smallest to its largest weight.
+
+    None is returned if they do not have three channels.
+    """
     kernel = next(
         (keras.ops.convert_to_numpy(layer.kernel) for layer in network.layers if hasattr(layer, "kernel")), None
     )
@@ -248,7 +250,7 @@ def first_filters(network):
 
 
 def titled(seen, class_names):
-    """Images with what the network says of them, its confidence, and the truth where it differs."""
+    """Draw images with the predicted class, its probability, and the true class where it differs."""
     titles, colours = [], []
     for _, label, probabilities in seen:
         guess = probabilities.argmax()
@@ -259,36 +261,36 @@ def titled(seen, class_names):
 
 
 def answers(seen, class_names):
-    """Return {tag: figure} of what a network makes of a whole split: its confusion matrix and its worst mistakes."""
+    """Return {tag: figure} for a whole split: the confusion matrix and the most confident mistakes."""
     mistakes = titled(seen.mistakes, class_names) if seen.mistakes else written("no mistakes")
     return {"most_confident_mistakes": mistakes, "confusion": confusion_figure(seen.confusion, class_names)}
 
 
 def written(text):
-    """Return a figure of words."""
+    """Return a figure that shows a text."""
     figure = new_figure(4, 1)
     figure.text(0.5, 0.5, text, ha="center", va="center", fontsize=14)
     return figure
 
 
 def one_line(name):
-    """Return a class name with its tabs and ends of lines written as escapes."""
+    """Return a class name with tabs and line breaks written as escapes."""
     return name.translate({ord("\t"): r"\t", ord("\n"): r"\n", ord("\r"): r"\r"})
 
 
 def short(name):
-    """Return a class name for a picture: on one line, and not too long."""
+    """Return a class name for a picture, on one line and cut to LONGEST characters."""
     name = one_line(name)
     return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
 
 
 def confusion_figure(confusion, class_names):
-    """Draw the confusion matrix: rows are true classes, columns predicted ones, colours shares of a row.
+    """Draw the confusion matrix: rows are true classes, columns predicted ones, colours the share of the row.
 
-    Up to 20 classes have their counts written into it, up to 50 their names beside it.
+    Counts are written for up to 20 classes, names for up to 50.
     """
     classes = len(class_names)
-    size = 10 if classes <= 20 else 7  # points of the letters
+    size = 10 if classes <= 20 else 7  # font size in points
     cell = 0.5 if classes <= 20 else 0.15 if classes <= 50 else 10 / classes  # inches
     names = [short(name) for name in class_names] if classes <= 50 else []
     side = max(3.0, cell * classes) + size / 100 * max(map(len, names), default=4)
@@ -302,7 +304,7 @@ def confusion_figure(confusion, class_names):
         axes.set_xticks(range(classes), names, rotation=90, fontsize=size, parse_math=False)
         axes.set_yticks(range(classes), names, fontsize=size, parse_math=False)
     if classes <= 20:
-        digits = min(14, 50 / len(str(confusion.max())))  # points that fit into a cell
+        digits = min(14, 50 / len(str(confusion.max())))  # font size that fits into a cell
         for (row, column), count in np.ndenumerate(confusion):
             if count:
                 colour = "white" if shares[row, column] > 0.5 else "black"
@@ -311,9 +313,9 @@ def confusion_figure(confusion, class_names):
 
 
 def overlay(image, heat):
-    """Return an image in shades of grey with a map over it in the colours of inferno, from black at 0 to yellow at 1.
+    """Return an image with a heat map over it, in the colours of inferno: black at 0, yellow at 1.
 
-    The image gives up its own colours, so that every colour is the map's.
+    The image is drawn in shades of grey, so that every colour is the map's.
     """
     heat = tf.image.resize(heat[..., None], image.shape[:2]).numpy()[..., 0]
     grey = image @ np.array([0.299, 0.587, 0.114])
@@ -321,7 +323,7 @@ def overlay(image, heat):
 
 
 def sampling_points(network, layer, images):
-    """Where a deformable convolution's kernel points look, for the middle position of its output.
+    """Return the sampling points of a deformable convolution, for the middle position of its output.
 
     Returns:
         (batch, points, 2), down and right, in units of the layer's input map, whose pixel centres are at 0, 1, 2, ...;
@@ -333,7 +335,7 @@ def sampling_points(network, layer, images):
 
 
 def points_figure(images, points):
-    """Images with the points on them."""
+    """Draw images with sampling points on them."""
     positions, size = points
     figure = grid(images)
     for axes, image, where in zip(figure.axes, images, positions, strict=True):
@@ -346,7 +348,7 @@ def points_figure(images, points):
 
 
 def write_projector(folder, seen, class_names):
-    """Write the penultimate features with labels and small images, where TensorBoard's Projector looks for them."""
+    """Write the penultimate features with labels and small images as files for TensorBoard's Projector."""
     side = int(np.ceil(np.sqrt(len(seen.small))))
     sprite = np.full((side * side, SPRITE, SPRITE, 3), 255.0)
     sprite[: len(seen.small)] = seen.small
@@ -359,7 +361,7 @@ def write_projector(folder, seen, class_names):
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         np.savetxt(folder / "features.tsv", np.stack(seen.features), fmt="%.5g", delimiter="\t")
-        # A point a line: a name on two lines would shift the labels of all points after it.
+        # One label per line: a name on two lines would shift the labels of all points after it.
         (folder / "labels.tsv").write_text("".join(f"{one_line(class_names[label])}\n" for label in seen.labels))
         (folder / "sprite.png").write_bytes(tf.io.encode_png(sprite.clip(0, 255).astype(np.uint8)).numpy())
         (folder / "projector_config.pbtxt").write_text(text_format.MessageToString(config))

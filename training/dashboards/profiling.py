@@ -1,6 +1,6 @@
-"""The profiler: a window of steps with markers, and its top operations as text.
+"""The profiler: record a window of steps, and list the operations that took most time as text.
 
-TensorBoard's plugin draws with charts from the internet; the table needs none.
+TensorBoard's profile plugin loads its charts from the internet; the text works offline.
 """
 
 import collections
@@ -14,12 +14,12 @@ from training.errors import UserError
 
 
 class Profile(Board):
-    """Records a window of steps of the first epoch that it sees.
+    """Profile a window of steps of the first epoch that is trained.
 
     Args:
         log: The log.
-        steps: How many; 0 for none.
-        first: How many to let go by before, since the first steps trace and allocate; fewer in a short epoch.
+        steps: Number of steps to record; 0 for none.
+        first: Number of steps to skip before, since the first ones trace and allocate; fewer in a short epoch.
     """
 
     needs = None
@@ -29,18 +29,18 @@ class Profile(Board):
         self.steps, self.first, self.recording, self.marker = steps, first, False, None
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.passed = 0  # steps of this epoch; where a run is resumed, since then
+        self.passed = 0  # steps of this epoch, of a resumed run since it was resumed
 
     def on_train_batch_begin(self, batch, logs=None):
         left = (self.params.get("steps") or math.inf) - batch
         if self.steps and not self.recording and (self.passed >= self.first or left <= self.steps):
             if left < self.steps:
-                print(f"The profiler records {left} steps, not {self.steps}: the epoch ends after them.")
+                print(f"The profiler records {left} steps, not {self.steps}, because the epoch ends after them.")
             with writing(self.log.folder):
                 tf.profiler.experimental.start(str(self.log.folder / "train"))
             self.recording = True
         if self.recording:
-            # Without _r the overview says that there are no step markers.
+            # Without _r the profiler's overview page reports that there are no step markers.
             self.marker = tf.profiler.experimental.Trace("train", step_num=batch, _r=1)
             self.marker.__enter__()
 
@@ -63,19 +63,19 @@ class Profile(Board):
 
 
 def top_operations(folder, count=20):
-    """The operations that took most time in the newest profile below a folder.
+    """Return the operations that took most time in the latest profile of a run.
 
-    On a GPU these are its kernels; on a CPU TensorFlow's operations, by type, over all threads.
+    On a GPU these are its kernels; on a CPU, TensorFlow's operations by type, summed over all threads.
 
     Args:
-        folder: The folder of a run.
-        count: How many to give.
+        folder: The run folder.
+        count: Number of operations to return.
 
     Returns:
         A list of (name, calls, milliseconds, share of the time of all operations).
 
     Raises:
-        UserError: Nothing was recorded.
+        UserError: The run has no profile.
     """
     files = sorted(folder.glob("**/plugins/profile/*/*.xplane.pb"))
     if not files:
@@ -87,7 +87,7 @@ def top_operations(folder, count=20):
     for plane in on_device or space.planes:
         for line in plane.lines:
             if on_device and not line.name.startswith("Stream"):
-                continue  # lines of names and steps, which count the same time again
+                continue  # names and steps, which count the same time again
             for event in line.events:
                 metadata = plane.event_metadata[event.metadata_id]
                 # Operations on the CPU are called "name in the graph:type".
@@ -100,7 +100,7 @@ def top_operations(folder, count=20):
 
 
 def table(operations):
-    """Top operations as lines of text."""
+    """Format the result of `top_operations` as a table."""
     lines = [f"{'operation':<48} {'calls':>7} {'ms':>10} {'share':>7}"]
     return "\n".join(
         lines + [f"{name[:48]:<48} {calls:7d} {ms:10.2f} {share:7.1%}" for name, calls, ms, share in operations]

@@ -1,10 +1,6 @@
-"""Curves: loss and accuracy by head, learning rate, gradient norm, speed, memory; and a layout that orders them."""
+"""Curves of loss and accuracy by head, learning rate, gradient norm, speed and memory, and their layout in charts."""
 
-import functools
-import re
-import resource
 import time
-from pathlib import Path
 
 import keras
 import tensorflow as tf
@@ -13,6 +9,7 @@ from tensorboard.plugins.custom_scalar import summary as custom_scalar
 
 import keras_cnns
 from training.dashboards.log import Board
+from training.measure import device, memory, peak_flops
 from training.optimization import current_rate
 
 STEP_INTERVAL = 10  # steps between two points of the curves by step
@@ -48,16 +45,16 @@ LAYOUT = {
 
 
 class Scalars(Board):
-    """Writes curves by step and by epoch.
+    """Write curves by step and by epoch.
 
-    The gradient norm is the one that the loop leaves in `model.gradient_norm`; plain `model.fit` measures none, and
-    fetches images inside its step, so that its input wait is close to zero.
+    The gradient norm is the one that the loop stores in `model.gradient_norm`. Plain `model.fit` does not measure it,
+    and fetches images inside its step, so the input wait it reports is close to zero.
 
     Args:
         log: The log.
         batch_size: Images per step.
-        interval: Steps between two points by step; an epoch of fewer steps has one at its end.
-        top5: Whether the accuracy among five classes is of interest; of five classes or fewer it is 1 always.
+        interval: Steps between two points of the curves by step; a shorter epoch has one point at its end.
+        top5: Whether to write the top-5 accuracy, which is always 1 for five classes or fewer.
     """
 
     needs = None
@@ -77,7 +74,7 @@ class Scalars(Board):
         self.peak = None
         try:
             self.multiply_adds = trained_multiply_adds(keras_cnns.complexity(self.model))
-        except (AttributeError, ValueError):  # a subclassed model does not know its layers' sizes, or some are open
+        except (AttributeError, ValueError):  # a subclassed model, or one for any image size
             self.multiply_adds = 0
         if self.multiply_adds:
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
@@ -106,7 +103,7 @@ class Scalars(Board):
             self.log.scalars(step, self.by_step(logs))
 
     def by_step(self, logs):
-        """The curves by step: means over the steps since the last point."""
+        """Return the curves by step as {tag: value}, the mean over the steps since the last point."""
         count = self.steps - self.steps_at_mark
         seconds = (self.ended - self.mark) / count
         optimizer = self.model.optimizer
@@ -136,7 +133,7 @@ class Scalars(Board):
             "weights/norm": tf.linalg.global_norm([v.value for v in self.model.trainable_variables]),
         }
         if self.steps:
-            seconds = self.ended - self.started  # waiting for images included
+            seconds = self.ended - self.started  # including the wait for images
             scalars["train"] |= {
                 "speed/images_per_second": self.steps * self.batch_size / seconds,
                 "speed/step_milliseconds": 1000 * seconds / self.steps,
@@ -144,7 +141,7 @@ class Scalars(Board):
         if self.weights is not None:
             pairs = zip(self.model.trainable_variables, self.weights, strict=True)
             update = tf.linalg.global_norm([variable.value - before for variable, before in pairs])
-            # Of the epoch's last step.
+            # The last step of the epoch.
             scalars["train"]["weights/update_ratio"] = update / tf.linalg.global_norm(self.weights)
             self.weights = None
         for split, values in scalars.items():
@@ -153,9 +150,10 @@ class Scalars(Board):
 
 
 def by_head(logs):
-    """The logs of an epoch as {split: {"loss/main": value, ...}}.
+    """Return the logs of an epoch as {split: {"loss/main": value, ...}}.
 
-    Without a head's name an accuracy is the main head's, and a loss the total where the main head has its own.
+    An accuracy without the name of a head is the main head's; a loss without one is the total if the main head has a
+    loss of its own.
     """
     scalars = {"train": {}, "validation": {}}
     for name, value in logs.items():
@@ -167,7 +165,7 @@ def by_head(logs):
 
 
 def layout(top5=True):
-    """`LAYOUT` in TensorBoard's form, with or without the chart of the top-5 accuracy."""
+    """Return `LAYOUT` as TensorBoard's message, with or without the chart of the top-5 accuracy."""
     return layout_pb2.Layout(
         category=[
             layout_pb2.Category(
@@ -186,8 +184,8 @@ def layout(top5=True):
 def trained_multiply_adds(cost):
     """Return the multiply-adds of a training step for one image, forward and backward.
 
-    The backward pass takes a layer's multiply-adds once for the gradient by its input and once for that by its
-    weights. What is frozen has none by its weights, and before the first layer that is trained none at all.
+    The backward pass costs a layer's multiply-adds once for the gradient with respect to its input and once for that
+    with respect to its weights. A frozen layer needs only the first, and neither before the first trained layer.
 
     Args:
         cost: The network's `keras_cnns.Complexity`.
@@ -201,45 +199,8 @@ def trained_multiply_adds(cost):
 
 
 def utilisation(multiply_adds, images_per_second, peak):
-    """Model FLOP/s utilisation (Chowdhery et al. 2022, appendix B): the network's own arithmetic's share of the peak.
+    """Return the model FLOP/s utilisation (Chowdhery et al. 2022, appendix B), a share of the peak.
 
     A multiply-add is two operations.
     """
     return multiply_adds * 2 * images_per_second / peak
-
-
-def device():
-    """The device that computes."""
-    return "GPU:0" if tf.config.list_logical_devices("GPU") else "CPU:0"
-
-
-@functools.cache
-def peak_flops(device, dtype):
-    """Floating-point operations per second of a large matrix product, the best of five; measured once per process."""
-    size, products = (4096, 20) if device.startswith("GPU") else (1024, 2)
-    with tf.device(device):
-        matrix = tf.cast(tf.fill((size, size), 1 / size), dtype)  # its powers are itself
-
-        @tf.function
-        def multiply(x):
-            for _ in range(products):
-                x = x @ matrix
-            return tf.reduce_sum(x)
-
-        multiply(matrix).numpy()
-        seconds = []
-        for _ in range(5):
-            started = time.perf_counter()
-            multiply(matrix).numpy()
-            seconds.append(time.perf_counter() - started)
-    return products * 2 * size**3 / min(seconds)
-
-
-def memory():
-    """The greatest memory in use so far, in MiB: of the GPU, or of the process where there is none."""
-    if device().startswith("GPU"):
-        return {"device_memory_mib": tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**20}
-    status = Path("/proc/self/status")
-    if status.exists():  # Linux; there getrusage would begin with the peak of the process that started this one
-        return {"process_memory_mib": int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) / 2**10}
-    return {"process_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}  # macOS counts bytes

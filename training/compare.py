@@ -1,4 +1,4 @@
-"""The lecture's closing figure from real runs: accuracy against what a network costs, counted and measured."""
+"""Compare finished runs: test accuracy against what each network costs, counted and measured."""
 
 import collections
 import contextlib
@@ -8,13 +8,9 @@ import io
 import itertools
 import json
 import math
-import multiprocessing
 import os
 import stat
 import statistics
-import time
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,13 +19,13 @@ from matplotlib.text import Text
 
 import keras_cnns
 from training.dashboards.log import Log, new_figure, png
-from training.dashboards.scalars import device, memory
-from training.errors import ResourceError, StateError, UserError
+from training.errors import StateError, UserError
 from training.files import atomic, disk_errors
 from training.inference import trained_network
+from training.measure import alone, device, peak_memory, seconds_per_call
 from training.run_folder import METRICS_FILE, RECIPE_FILE, Run, holds_run
 
-BATCH = 8  # images at once, measured
+BATCH = 8  # images per forward pass that is measured
 FILES = ("compare.png", "compare.md", "compare.csv")
 
 
@@ -38,14 +34,16 @@ class Row:
     """One run.
 
     Attributes:
-        run: The name of its folder; the folder's path where several have that name.
-        accuracy: Of the test images.
-        parameters, multiply_adds: Of the network for use, for one image of the run's size.
+        run: The name of its folder, or the folder's path if several have that name.
+        model: The name of the network.
+        pixels: Height and width of the images.
+        accuracy: Share of the test images that are classified correctly.
+        parameters, multiply_adds: Of the network without auxiliary heads, for one image.
         parameter_mib: Memory of the parameters in float32.
         activation_mib: Memory of all layers' outputs for one image in float32, as training keeps them.
-        peak_mib: Measured: by how much a forward pass of BATCH images, weights included, raised the greatest memory of
-            the GPU, or of a process of its own.
-        milliseconds: Measured: time per image in batches of BATCH, the median of repetitions.
+        peak_mib: Measured: by how much the weights and a forward pass of BATCH images raised the peak memory of the
+            GPU, or of a process of its own.
+        milliseconds: Measured: time per image in batches of BATCH, the median of several.
     """
 
     run: str
@@ -61,10 +59,10 @@ class Row:
 
 
 def find_runs(paths):
-    """The finished runs among folders and in them, each once, in the order of their names.
+    """Return the folders of the finished runs among some folders and directly inside them, each once.
 
     Raises:
-        UserError: A path is not there, or holds no finished run.
+        UserError: A path does not exist or holds no finished run.
     """
     found = {}
     for path in map(Path, paths):
@@ -77,7 +75,7 @@ def find_runs(paths):
 
 
 def accuracy_of(run):
-    """Return the accuracy that a run's metrics.json has."""
+    """Return the test accuracy in a run's metrics.json."""
     try:
         accuracy = json.loads(run.metrics.read_text())["test"]["accuracy"]
         if 0 <= accuracy <= 1:
@@ -86,14 +84,14 @@ def accuracy_of(run):
     except (ValueError, KeyError, TypeError) as error:
         reason = repr(error)
     raise StateError(
-        f"{run.metrics} is damaged ({reason}). Remove it and give that run's command again: it evaluates anew."
+        f"{run.metrics} is damaged ({reason}). Remove it and repeat the command of that run, which evaluates it again."
     )
 
 
 def describe(folders):
-    """The rows of runs, without what is measured."""
+    """Return a Row for each run, without the measured figures."""
     runs = [Run.open(folder) for folder in folders]
-    accuracies = [accuracy_of(run) for run in runs]  # of all, before the first network is built
+    accuracies = [accuracy_of(run) for run in runs]  # before the first network is built, which takes long
     names = [folder.resolve().name for folder in folders]
     rows = []
     for run, name, accuracy in zip(runs, names, accuracies, strict=True):
@@ -115,55 +113,39 @@ def describe(folders):
 
 
 def measure(folder, repetitions=10):
-    """Milliseconds per image and peak memory in MiB of a run's network in batches of BATCH."""
+    """Return the milliseconds per image and the peak memory in MiB of a run's network in batches of BATCH."""
     before = peak_memory()
     run = Run.open(folder)
     network, size = trained_network(run), run.recipe.image_size
     forward = tf.function(lambda images: network(images, training=False))
     images = tf.zeros((BATCH, size, size, 3))
-    forward(images).numpy()
-    seconds = []
-    for _ in range(repetitions):
-        started = time.perf_counter()
-        forward(images).numpy()
-        seconds.append(time.perf_counter() - started)
+    seconds = seconds_per_call(lambda: forward(images).numpy(), repetitions)
     return 1000 * statistics.median(seconds) / BATCH, peak_memory() - before
 
 
 def measure_alone(folder):
-    """`measure` in a process of its own."""
+    """Return what `measure` measures in a process of its own."""
     return alone(measure, folder)
 
 
-def alone(function, *arguments):
-    """Calls a function in a process of its own: another network's memory and threads are not in its figures."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        try:
-            return pool.submit(function, *arguments).result()
-        except BrokenProcessPool as error:
-            raise ResourceError(
-                f"The process that measured {', '.join(map(str, arguments))} was killed. If memory was too small, "
-                "close other programs and try again."
-            ) from error
-
-
-def peak_memory():
-    """The greatest memory so far in MiB: of the GPU, or of this process."""
-    return next(iter(memory().values()))
-
-
 def compare(paths, output, measure=measure_alone):
-    """Writes compare.png, compare.md, compare.csv and a TensorBoard image of runs.
+    """Write compare.png, compare.md, compare.csv and a TensorBoard image that compare runs.
 
-    Every run is read before the first one is measured, and what the folder had is replaced when all is written.
+    Every run is read before the first one is measured, and files of an earlier comparison are replaced only after all
+    new ones are written.
 
     Args:
-        paths: Run folders, and folders of them.
-        output: Folder of the files.
-        measure: Function (folder) -> (milliseconds per image, MiB).
+        paths: Run folders, and folders that contain run folders.
+        output: Folder for the files.
+        measure: Function (folder) -> (milliseconds per image, peak memory in MiB).
 
     Returns:
-        The rows, the most accurate first.
+        A list of Row, the most accurate first.
+
+    Raises:
+        UserError: A path holds no finished run, or `output` cannot take the files.
+        StateError: A run is damaged.
+        ResourceError: Measuring ran out of memory, or writing out of disk space.
     """
     output = Path(output)
     check_output(output)
@@ -188,17 +170,17 @@ def compare(paths, output, measure=measure_alone):
 
 
 def check_output(output):
-    """Raise a UserError unless the files can be written to a folder: nothing but regular files is replaced in it."""
+    """Raise a UserError unless `output` is, or can become, a folder in which only regular files would be replaced."""
     present = [path for path in (output, *output.parents) if os.path.lexists(path)]
     if present and not present[0].is_dir():
         raise UserError(f"--output {output}: {present[0]} is not a folder. Pass another path.")
     for file in (output / name for name in FILES):
         if os.path.lexists(file) and not stat.S_ISREG(file.lstat().st_mode):
-            raise UserError(f"{file} is not a regular file and is left alone. Pass another --output.")
+            raise UserError(f"{file} is not a regular file, so it is not replaced. Pass another --output.")
 
 
-def names_of(rows):
-    """Return the shortest names that tell rows apart: a run's without its digest, with its network, or the whole."""
+def short_names(rows):
+    """Return a short unique name per row: the run's without its digest, that with the network, or the whole name."""
     forms = [
         (row.run.rpartition("-")[0] or row.run, f"{row.run.rpartition('-')[0] or row.run} {row.model}", row.run)
         for row in rows
@@ -208,14 +190,14 @@ def names_of(rows):
 
 
 def figure(rows):
-    """Accuracy against multiply-adds, the circles' areas as the parameters, beside accuracy against time per image."""
+    """Draw accuracy against multiply-adds and against time per image; a circle's area shows the parameters."""
     picture = new_figure(13, max(5, 0.25 * len(rows)))
     largest = max(row.parameters for row in rows)
     for place, (name, label) in enumerate(
         (("multiply_adds", "multiply-adds per image"), ("milliseconds", f"ms per image on this machine ({device()})"))
     ):
         axes = picture.add_subplot(1, 2, place + 1)
-        for row, text in zip(rows, names_of(rows), strict=True):
+        for row, text in zip(rows, short_names(rows), strict=True):
             at = getattr(row, name), 100 * row.accuracy
             axes.scatter(*at, s=1500 * row.parameters / largest, alpha=0.5)
             axes.annotate(
@@ -235,19 +217,19 @@ def figure(rows):
         axes.set_ylabel("test accuracy, %")
         axes.margins(0.2)
         axes.grid(alpha=0.3)
-    picture.canvas.draw()  # only now the places of the circles and the sizes of the labels are known
+    picture.canvas.draw()  # fixes the positions of the circles and the sizes of the labels
     for axes in picture.axes:
         place_labels(axes)
     return picture
 
 
 def place_labels(axes):
-    """Move each label of the axes to the nearest place, above it first, where it meets no other and stays inside."""
+    """Move each label to the nearest position inside the axes, above its circle first, where it overlaps no other."""
     frame, taken = axes.get_window_extent(), []
     places = [(0, 1), (0, -1), (1, 0.3), (-1, 0.3), (1, -0.5), (-1, -0.5), (1, 1), (-1, 1)]
     for label, circle in zip(axes.texts, axes.collections, strict=True):
         radius = (circle.get_sizes()[0] / math.pi) ** 0.5 * axes.figure.dpi / 72
-        box = Text.get_window_extent(label)  # without the line to its circle
+        box = Text.get_window_extent(label)  # without the line from the label to its circle
         steps = (
             (x * (far * box.width / 1.8 + radius), y * (far * box.height + radius))
             for far in range(1, 60)
@@ -269,7 +251,7 @@ def place_labels(axes):
 
 
 def markdown(rows):
-    """The rows as a table in Markdown."""
+    """Return the rows as a Markdown table."""
     lines = [
         "| run | network | pixels | test accuracy | parameters | multiply-adds | parameters, MiB | activations of one "
         f"image, MiB | measured peak of {BATCH} images, MiB | ms per image |",
@@ -284,7 +266,7 @@ def markdown(rows):
 
 
 def comma_separated(rows):
-    """The rows as CSV."""
+    """Return the rows as CSV."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(Row.__dataclass_fields__), lineterminator="\n")
     writer.writeheader()

@@ -1,0 +1,81 @@
+"""Tools that measure: time, memory, the speed of the device, and a function in a process of its own."""
+
+import functools
+import multiprocessing
+import re
+import resource
+import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import tensorflow as tf
+
+from training.errors import ResourceError
+
+
+def device():
+    """Return the name of the device that computes."""
+    return "GPU:0" if tf.config.list_logical_devices("GPU") else "CPU:0"
+
+
+def memory():
+    """Return {name: MiB} with the peak memory so far: of the GPU, or of the process if there is none."""
+    if device().startswith("GPU"):
+        return {"device_memory_mib": tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**20}
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux; there getrusage would start from the peak of the parent process
+        return {"process_memory_mib": int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) / 2**10}
+    return {"process_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}  # macOS counts bytes
+
+
+def peak_memory():
+    """Return the peak memory so far in MiB, of the GPU or of this process."""
+    return next(iter(memory().values()))
+
+
+def seconds_per_call(function, repetitions):
+    """Return a list with the seconds that each call of a function took, after a first one, which compiles."""
+    function()
+    seconds = []
+    for _ in range(repetitions):
+        started = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - started)
+    return seconds
+
+
+@functools.cache
+def peak_flops(device, dtype):
+    """Return the floating-point operations per second of a large matrix product, the best of five.
+
+    Measured once per process.
+    """
+    size, products = (4096, 20) if device.startswith("GPU") else (1024, 2)
+    with tf.device(device):
+        matrix = tf.cast(tf.fill((size, size), 1 / size), dtype)  # its powers are itself
+
+        @tf.function
+        def multiply(x):
+            for _ in range(products):
+                x = x @ matrix
+            return tf.reduce_sum(x)
+
+        seconds = seconds_per_call(lambda: multiply(matrix).numpy(), 5)
+    return products * 2 * size**3 / min(seconds)
+
+
+def alone(function, *arguments):
+    """Call a function in a process of its own, so that no other network's memory and threads are in its figures.
+
+    Raises:
+        ResourceError: The process was killed.
+    """
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(function, *arguments).result()
+        except BrokenProcessPool as error:
+            raise ResourceError(
+                f"The process that measured {', '.join(map(str, arguments))} was killed. If it ran out of memory, "
+                "close other programs and try again."
+            ) from error
