@@ -613,7 +613,7 @@ def test_a_worker_reads_no_state_and_says_so_when_its_chief_is_gone(monkeypatch,
     hp = keras_tuner.HyperParameters()
     hp.Int("candidate", 0, 1)
     search = searches.Search(tmp_path, {}, hp, None, "exhaustive", trials=2, epochs=1, seeds=1, classes=10)
-    tuner = searches.Tuner(search, searches.make_oracle(search))
+    tuner = searches.Tuner(search, searches.oracle_of(search))
 
     def create_trial(tuner_id):
         raise grpc.RpcError

@@ -120,7 +120,7 @@ def read_record(path):
     return values if isinstance(values, dict) and values.pop("digest", None) == digest(values) else None
 
 
-def complain(file, consequence):
+def report_unusable(file, consequence):
     """Say on standard error that a file cannot be used."""
     print(f"{file} is missing, damaged or of an earlier version; {consequence}", file=sys.stderr, flush=True)
 

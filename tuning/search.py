@@ -38,10 +38,10 @@ from training.errors import (
 )
 from training.recipe import Recipe
 from tuning import folder as folders
-from tuning.folder import complain, read_json, read_record, write_record
+from tuning.folder import read_json, read_record, report_unusable, write_record
+from tuning.oracles import OBJECTIVE, make_oracle, prepare_resume
 
 DEATHS = 2  # after so many ends of its process without a new state in between a trial is not tried again
-OBJECTIVE = "val_accuracy"
 
 
 class Candidate(NamedTuple):
@@ -104,53 +104,11 @@ class Search:
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
-class Durable:
-    """What all oracles here share: files that are whole whenever the process ends, and whose damage is found."""
-
-    def save(self):
-        write_record(self._get_oracle_fname(), self.get_state())
-
-    def _save_trial(self, trial):
-        write_record(Path(self._get_trial_dir(trial.trial_id)) / "trial.json", trial.get_state())
-
-
-class ExhaustiveOracle(Durable, keras_tuner.Oracle):
-    """Tries every value of the one hyperparameter, in order."""
-
-    def populate_space(self, trial_id):
-        (candidate,) = self.hyperparameters.space
-        number = candidate.min_value + len(self.start_order)
-        if number <= candidate.max_value:
-            return {"status": "RUNNING", "values": {candidate.name: number}}
-        return {"status": "IDLE" if self.ongoing_trials else "STOPPED", "values": None}
-
-
-class RandomOracle(Durable, keras_tuner.oracles.RandomSearchOracle):
-    """Random values."""
-
-
-class BayesianOracle(Durable, keras_tuner.oracles.BayesianOptimizationOracle):
-    """Values where a Gaussian process expects the best."""
-
-
-class HyperbandOracle(Durable, keras_tuner.oracles.HyperbandOracle):
-    """Many trials of few epochs, of which the best are trained longer."""
-
-
-def make_oracle(search):
-    """The oracle that a search names."""
-    common = {
-        "objective": keras_tuner.Objective(OBJECTIVE, "max"),
-        "hyperparameters": search.hyperparameters,
-        "tune_new_entries": False,
-        "seed": search.seed + 1,  # keras-tuner takes 0 for none
-        "max_consecutive_failed_trials": sys.maxsize,
-    }
-    if search.oracle == "exhaustive":
-        return ExhaustiveOracle(**common)
-    if search.oracle == "hyperband":
-        return HyperbandOracle(max_epochs=search.epochs, **common)
-    return {"random": RandomOracle, "bayesian": BayesianOracle}[search.oracle](max_trials=search.trials, **common)
+def oracle_of(search):
+    """Return the oracle of a search."""
+    return make_oracle(
+        search.oracle, search.hyperparameters, trials=search.trials, epochs=search.epochs, seed=search.seed
+    )
 
 
 class Tuner(BaseTuner):
@@ -243,7 +201,7 @@ def train_candidate(search, candidate, folder):
         result = read_record(file)
         if result is None:
             if file.exists():
-                complain(file, "the trial is measured again from its runs")
+                report_unusable(file, "the trial is measured again from its runs")
             result = measure(search, candidate, folder)
             show_in_tensorboard(folder, candidate, result)
             write_record(file, result)
@@ -374,15 +332,15 @@ def run_search(search, *, role="alone", overwrite=False):
         StateError: Every trial failed.
     """
     if role == "worker":
-        Tuner(search, make_oracle(search)).search()
+        Tuner(search, oracle_of(search)).search()
         return []
     folders.check_folder(search.folder, search.settings, overwrite)  # a folder of others gets no lock from here
     with locked(search.folder):
         folders.start(search.folder, search.settings, overwrite)
         for name, values in search.files.items():
             write_record(search.folder / name, values)
-        tuner = Tuner(search, make_oracle(search))
-        if is_resumable(search.folder):
+        tuner = Tuner(search, oracle_of(search))
+        if prepare_resume(search.folder):
             tuner.oracle.reload()
         tuner.search(chief=role == "chief")
         # Different values may make the same candidate: it is one trial.
@@ -395,27 +353,6 @@ def run_search(search, *, role="alone", overwrite=False):
             "Change the baseline recipe and pass --overwrite."
         )
     return sorted(done, key=lambda trial: (-trial.accuracy, trial.result["multiply_adds"])) + failed
-
-
-def is_resumable(folder):
-    """Whether keras-tuner can resume from its files in a folder; where one is damaged or missing they are removed."""
-    for file in (*folder.glob("tuner*.json"), *folder.glob("chief.json")):
-        file.unlink()  # of an earlier version; keras-tuner would resume by itself, and say so
-    oracle, trials = folder / "oracle.json", {file.parent.name: file for file in folder.glob("trial_*/trial.json")}
-    if not oracle.exists() and not trials:
-        return False
-    state = read_record(oracle) or {"start_order": []}
-    # A process that is killed between writing the two leaves a trial that the oracle does not know.
-    for name in trials.keys() - {f"trial_{number}" for number in state["start_order"]}:
-        trials.pop(name).unlink()
-    needed = [oracle, *(folder / f"trial_{number}" / "trial.json" for number in state["start_order"])]
-    damaged = [file for file in needed if read_record(file) is None]
-    for file in damaged:
-        complain(file, "what the trials gave is kept, the search is gone through anew")
-    if damaged:
-        for file in (oracle, *trials.values()):
-            file.unlink(missing_ok=True)
-    return not damaged
 
 
 def table(trials, columns):
