@@ -37,6 +37,9 @@ def parsed_with_recipe(make_parser, arguments, find):
         make_parser: A function (defaults=None) -> parser, where the defaults are a Recipe.
         arguments: The words of the command line.
         find: A function (parsed options) -> the Recipe that they name, or None.
+
+    Returns:
+        The parsed options and the Recipe that they name.
     """
     asked = [word for word in arguments if word in ("-h", "--help")]
     try:
@@ -45,7 +48,8 @@ def parsed_with_recipe(make_parser, arguments, find):
         if not asked:
             raise
         return parsed(make_parser(), arguments)
-    return parsed(make_parser(find(named)), arguments)
+    recipe = find(named)
+    return parsed(make_parser(recipe), arguments), recipe
 
 
 # What jsonargparse says of a value that does not fit, and how a person would.
