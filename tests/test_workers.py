@@ -21,14 +21,14 @@ def test_a_worker_without_a_chief_says_so(monkeypatch):
     assert address_of("10.0.0.1:80", trusted=True) == ("10.0.0.1", 80)
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=600):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
 
 
-# A program that does what chief and workers do to their supervisor, and nothing else.
+# A substitute for chief and workers that does only what their supervisor sees of them.
 STUB = """
 import os, signal, socket, sys, time
 from pathlib import Path
@@ -52,13 +52,14 @@ time.sleep(60)
 """
 
 
-def supervised(tmp_path, happen):
-    """Supervise two stubs while `happen`, a function (logs of the workers), goes on in a thread; the exit code."""
+def supervised(tmp_path, interfere):
+    """Supervise two substitutes and return the exit code; `interfere`, a function (logs of the workers), runs in a
+    thread once both train."""
     logs = [tmp_path / "worker0", tmp_path / "worker1"]
 
     def act():
         wait_for(lambda: all(log.exists() and log.read_text().count("\n") for log in logs))
-        happen(logs)
+        interfere(logs)
 
     thread = threading.Thread(target=act)
     thread.start()
@@ -75,7 +76,7 @@ def test_a_signal_reaches_each_worker_once_and_lets_it_save(tmp_path, number, co
         assert log.read_text().splitlines()[1:] == ["signal True"]  # in a session of its own
 
 
-def test_a_worker_that_dies_is_started_again_until_it_dies_at_once_three_times(tmp_path, capfd):
+def test_a_worker_that_dies_is_started_again_until_it_dies_three_times_in_a_row(tmp_path, capfd):
     def kill_both(logs):
         for log in logs:
             os.kill(int(log.read_text().split()[-1]), signal.SIGKILL)
@@ -83,7 +84,7 @@ def test_a_worker_that_dies_is_started_again_until_it_dies_at_once_three_times(t
         (tmp_path / "done").touch()
 
     assert supervised(tmp_path, kill_both) == 0
-    assert capfd.readouterr().err.count("ended with code -9; it is started again") == 2
+    assert capfd.readouterr().err.count("died with code -9; it is started again") == 2
     (tmp_path / "done").unlink()
 
     def kill_always(logs):
@@ -91,5 +92,5 @@ def test_a_worker_that_dies_is_started_again_until_it_dies_at_once_three_times(t
             wait_for(lambda: logs[0].read_text().count("training") == 2 + deaths)  # noqa: B023, called at once
             os.kill(int(logs[0].read_text().split()[-1]), signal.SIGKILL)
 
-    with pytest.raises(ResourceError, match="worker 0 ended three times at once"):
+    with pytest.raises(ResourceError, match="worker 0 died shortly after its start three times in a row"):
         supervised(tmp_path, kill_always)

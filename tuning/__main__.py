@@ -154,7 +154,7 @@ def parse(arguments):
         options.triples = [triple_from(words) for words in options.triples] if options.triples else None
         if (options.budget - 1) / options.step >= MAX_GRID:
             raise UserError(
-                f"--step {options.step:g}: up to the budget {options.budget:g} it makes more than {MAX_GRID} values of "
+                f"--step {options.step:g}: up to the budget {options.budget:g} that is more than {MAX_GRID} values of "
                 "each coefficient. Pass a larger --step."
             )
     if options.workers and options.role != "alone":

@@ -50,7 +50,7 @@ class Counter:
     def __init__(self, recipe, classes, deepest):
         self.recipe, self.classes, self.deepest = recipe, classes, deepest
 
-    @functools.cache  # noqa: B019, a counter is used once
+    @functools.cache  # noqa: B019, a counter lives only as long as `feasible` runs
     def layers(self, alpha=1.0, beta=1.0, gamma=1.0):
         """Return {name: layer} of the layers with multiply-adds in the network that a triple builds."""
         network = scale(self.recipe, alpha, beta, gamma).build(self.classes)

@@ -119,7 +119,7 @@ def saved_files(folder):
 def signals_recorded(file):
     """Append each signal that this process handles to a file, as soon as it arrives.
 
-    Python's own handlers run later: not before the training step has finished, which may take minutes.
+    Python's handlers run only after the current training step, which may take minutes.
     """
     descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK)
     former = signal.set_wakeup_fd(descriptor, warn_on_full_buffer=False)
