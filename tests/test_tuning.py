@@ -1,7 +1,10 @@
 """The command line of tuning: how options are parsed, and what errors say."""
 
+from pathlib import Path
+
 import pytest
 
+import tuning
 from training.errors import UserError
 from training.recipes import RECIPES
 from tuning.__main__ import parse, without_workers
@@ -64,3 +67,8 @@ def test_numbers_that_make_no_sense_are_refused():
 def test_chief_and_workers_get_the_command_line_without_workers():
     kept = ["compound", "--seeds", "2"]
     assert without_workers([*kept, "--workers", "3"]) == without_workers(["compound", "--workers=3", *kept[1:]]) == kept
+
+
+def test_parsed_options_do_not_leave_the_command_line():
+    files = Path(tuning.__file__).parent.glob("*.py")
+    assert [file.name for file in files if "argparse" in file.read_text()] == ["__main__.py"]
