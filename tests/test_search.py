@@ -7,6 +7,7 @@ import signal
 
 import grpc
 import pytest
+import tensorflow as tf
 
 from tests.tiny import TINY, TRIPLES
 from training.checkpoint import locked
@@ -33,6 +34,16 @@ def test_an_interrupted_search_keeps_its_finished_trials(cli, training):
     assert code == 0 and out.count("50.00%") >= 2
     first, second, again = training.trained
     assert first != second == again
+
+
+def test_the_best_of_equal_trials_stays_the_same(cli, training, tmp_path, monkeypatch):
+    """keras-tuner reads its trials in any order."""
+    words = ("recipe", "--space", "rate", "--oracle", "random", "--max_trials", 3)
+    _, first, _ = cli(*words)
+    glob = tf.io.gfile.glob
+    monkeypatch.setattr(tf.io.gfile, "glob", lambda pattern: sorted(glob(pattern), reverse=True))
+    _, again, _ = cli(*words)
+    assert first.endswith(again) and again.count("50.00%") == 4
 
 
 def test_damaged_files_are_detected_and_do_not_change_the_result(cli, training, tmp_path):

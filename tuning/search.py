@@ -82,7 +82,8 @@ def run(study, folder, *, seeds=1, role="alone", overwrite=False):
         if resumable:
             oracle.reload()
         tuner.search(chief=role == "chief")
-        return ranked(map(train, oracle.trials.values()), folder)
+        # In order of their numbers: a resumed oracle has them in any order, and equal trials must not change places.
+        return ranked([train(trial) for _, trial in sorted(oracle.trials.items())], folder)
 
 
 def find_networks(study, folder, *, is_worker, overwrite):
