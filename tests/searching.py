@@ -15,15 +15,15 @@ BUILD, NETWORKS = Recipe.build, {}
 
 @pytest.fixture
 def tiny(photos):
-    """A recipe that is quickly loaded and built."""
+    """Return a recipe that is quickly loaded and built."""
     return dataclasses.replace(TINY, data=f"folder:{photos}", batch_size=8)
 
 
 @pytest.fixture
 def cli(capsys, tiny, tmp_path):
-    """A function (command, *arguments) that searches from `tiny` in the folder `search`.
+    """Return a function (command, *arguments) that searches from `tiny` in the folder `search`.
 
-    It returns the exit code, standard output and standard error.
+    The function returns the exit code, standard output and standard error.
     """
     baseline = tmp_path / "tiny.json"
     baseline.write_text(tiny.to_json())

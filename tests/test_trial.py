@@ -80,9 +80,10 @@ def test_a_run_that_cannot_be_resumed_says_what_to_delete(cli, training, tmp_pat
 
 @pytest.fixture
 def killed(cli, training, tmp_path):
-    """A function that runs a search of one trial, and leaves its folder as if the process had been killed.
+    """Return a function that runs a search of one trial, and leaves its folder as if the process had been killed.
 
-    It takes functions (trial's folder), which are called during training, and returns (exit code, standard error).
+    The function takes functions (trial's folder), which are called during training, and returns (exit code, standard
+    error).
     """
 
     def run(*actions):

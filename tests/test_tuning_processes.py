@@ -37,11 +37,11 @@ def content(folder):
 
 @pytest.fixture(scope="module")
 def interrupted_search(tmp_path_factory):
-    """A search with two workers, one of which is killed, which Ctrl-C ends after its first trial; then the same command
-    without workers finishes it.
+    """Search with two workers, kill one, and press Ctrl-C after the first trial; then finish with the same command
+    without workers.
 
-    Returns (its folder, the content of the first trial before the second command, the output of the first command, the
-    output of the second).
+    Return (the search folder, the content of the first trial before the second command, the output of the first
+    command, the output of the second).
     """
     folder = tmp_path_factory.mktemp("interrupted")
     search, log, recipe = folder / "search", folder / "log", folder / "tiny.json"

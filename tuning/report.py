@@ -1,4 +1,4 @@
-"""What a search reports: a table of its trials, a summary, and files."""
+"""The report on a search: a table of its trials, a summary, and files."""
 
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ OUTCOME = {
 
 
 class Report(NamedTuple):
-    """What is printed and written after a search."""
+    """Text to print and files to write after a search."""
 
     text: str
     files: dict[str, Any]  # {path in the search folder: text, or for NAME.png a figure of matplotlib}

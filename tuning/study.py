@@ -1,4 +1,4 @@
-"""What a search decides before anything is trained, and what each of its trials returns."""
+"""The values of a search: a study, decided before anything is trained, its candidates, and trials with results."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,7 @@ from tuning.oracles import OBJECTIVE
 
 
 class Candidate(NamedTuple):
-    """What a trial trains."""
+    """A recipe that a trial trains."""
 
     label: str  # the beginning of the name of the trial's folder
     recipe: Recipe
@@ -20,7 +20,7 @@ class Candidate(NamedTuple):
 
 
 class Space(NamedTuple):
-    """What a search can try."""
+    """The candidates that a search chooses from."""
 
     hyperparameters: keras_tuner.HyperParameters
     candidate: Callable[[dict[str, Any]], Candidate]  # (values of the hyperparameters) -> candidate
