@@ -12,7 +12,6 @@ from training import __main__ as training
 from training.command_line import carry_out, hidden_stderr
 from training.errors import DataError
 from tuning import __main__ as tuning
-from tuning import commands
 
 EXHAUSTED = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor\nwith pages of hints")
 
@@ -63,7 +62,7 @@ def test_the_exit_code_of_a_command_is_returned():
     ("program", "commands", "words"),
     [
         (training, training.COMMANDS, ["recipes"]),
-        (tuning, commands.COMMANDS, ["scale", "--coefficients", "c.json"]),
+        (tuning, tuning.STUDIES, ["scale", "--coefficients", "c.json"]),
     ],
     ids=["training", "tuning"],
 )

@@ -1,5 +1,5 @@
-"""Searches with processes of their own: workers that are killed are started again, Ctrl-C lets them save, the same
-command resumes to what a straight search gives, and TensorBoard shows what came out."""
+"""Searches in separate processes: killed workers are started again, Ctrl-C lets them save, the same command resumes to
+the result of an uninterrupted search, and TensorBoard shows the trials."""
 
 import contextlib
 import io
@@ -9,21 +9,17 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 
 import pytest
 from tensorboard import program
 
-from tests.tiny import TINY
+from tests.tiny import TINY, TRIPLES
 from training import run as runs
-from training.errors import ResourceError
 from training.run_folder import Run
 from tuning.__main__ import main
-from tuning.workers import supervise
 
-TRIPLES = ("1.2/1.1/1.15", "1/1.4/1")
 LABELS = ("alpha1.2_beta1.1_gamma1.15", "alpha1_beta1.4_gamma1")
 
 
@@ -36,26 +32,29 @@ def wait_for(condition, seconds=600):
 
 
 def content(folder):
-    """{file: when it was written, what is in it} of everything in a folder."""
+    """Return {file: (modification time, bytes)} of everything in a folder."""
     return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="module")
 def interrupted_search(tmp_path_factory):
-    """A search by two workers, one of which is killed, that Ctrl-C ends after its first trial, given again without
-    workers: (its folder, the first trial before, what the first command said, what the second said)."""
+    """Search with two workers, kill one, and press Ctrl-C after the first trial; then finish with the same command
+    without workers.
+
+    Return (the search folder, the content of the first trial before the second command, the output of the first
+    command, the output of the second).
+    """
     folder = tmp_path_factory.mktemp("interrupted")
     search, log, recipe = folder / "search", folder / "log", folder / "tiny.json"
     recipe.write_text(TINY.to_json())
-    words = ["compound", str(recipe), "--triples", *TRIPLES, "--search", str(search)]
+    words = ["compound", str(recipe), "--triples", *TRIPLES[:2], "--search", str(search)]
     with open(log, "w") as file:
         command = [sys.executable, "-m", "tuning", *words, "--workers", "2"]
+        # In its own session, as in a terminal of its own, whose Ctrl-C reaches the whole process group.
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
     try:
-        # A session of its own, as a terminal's: the process group is what Ctrl-C reaches.
-        running = wait_for(lambda: list(search.glob("trials/*/seed0/tensorboard")) or process.poll() is not None)[
-            0
-        ].parent
+        (begun, *_) = wait_for(lambda: list(search.glob("trials/*/seed0/tensorboard")) or process.poll() is not None)
+        running = begun.parent
         os.kill(int(re.match(r"process (\d+) ", (running / "lock").read_text())[1]), signal.SIGKILL)
         assert not (running / "metrics.json").exists()
         (first, *_) = wait_for(lambda: list(search.glob("trials/*/result.json")) or process.poll() is not None)
@@ -63,27 +62,27 @@ def interrupted_search(tmp_path_factory):
         assert process.wait(600) == 130, log.read_text()
     finally:
         process.kill()
-    # What was interrupted leaves no trace of a death; the killed one's is there unless its trial was resumed before.
+    # An interruption leaves no begun.json; the killed worker left one, unless its trial was resumed before.
     assert {file.parent for file in search.glob("trials/*/begun.json")} <= {running.parent}, log.read_text()
     before = content(first.parent)
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
         assert main(words) == 0
-    return search, before, log.read_text(), said.getvalue()
+    return search, before, log.read_text(), output.getvalue()
 
 
 def test_a_killed_worker_is_started_again_and_nothing_is_lost(interrupted_search):
     search, _, log, _ = interrupted_search
-    assert re.findall(r"worker \d ended with code (.*); it is started again", log) == ["-9"]
-    assert log.count("the workers save what they have done") == 1 and "Traceback" not in log
+    assert re.findall(r"worker \d died with code (.*); it is started again", log) == ["-9"]
+    assert log.count("the workers save their progress") == 1 and "Traceback" not in log
     trials = json.loads((search / "coefficients.json").read_text())["trials"]
     assert len(trials) == 2 and not [trial for trial in trials if "failed" in trial]
-    # keras-tuner's own view: each trial once.
+    # keras-tuner ran each trial once, too.
     states = [json.loads(file.read_text())["status"] for file in search.glob("trial_*/trial.json")]
     assert states == ["COMPLETED"] * 2
 
 
-def test_an_interrupted_search_resumes_and_redoes_only_what_was_running(interrupted_search):
+def test_an_interrupted_search_resumes_and_repeats_only_what_was_running(interrupted_search):
     search, before, _, again = interrupted_search
     (first,) = {path.parent for path in before if path.name == "result.json"}
     assert {path: value for path, value in content(first).items() if path in before} == before
@@ -97,25 +96,25 @@ def test_an_interrupted_search_resumes_and_redoes_only_what_was_running(interrup
 
 
 def test_a_trial_is_reproduced_to_the_last_bit(interrupted_search, tmp_path):
-    """The same recipe trained elsewhere, in one go."""
+    """Train the same recipe in another folder, without interruption."""
     (trial,) = interrupted_search[0].glob(f"trials/{LABELS[0]}-*")
     run = Run.open(trial / "seed0")
     again = runs.fit(run.recipe, tmp_path / "again", options=runs.FitOptions(picture_epochs=0))
     assert json.loads(again.metrics.read_text()) == json.loads(run.metrics.read_text())
 
 
-def test_tensorboard_shows_a_row_a_trial(interrupted_search):
-    """As its own page asks for it: a column of numbers for each hyperparameter, the objective as keras-tuner has it."""
+def test_tensorboard_shows_one_row_per_trial(interrupted_search):
+    """Each hyperparameter is a column of numbers, as TensorBoard's own page requests them."""
     search = interrupted_search[0]
     server = program.TensorBoard()
     quiet = ("--load_fast", "false", "--reload_interval", "0")
     server.configure(argv=["tensorboard", "--logdir", str(search), "--port", "0", *quiet])
     url = server.launch()
 
-    def ask(what, request):
+    def ask(page, request):
         headers = {"Content-Type": "application/json", "X-XSRF-Protected": "1"}
         body = json.dumps(request).encode()
-        answer = urllib.request.urlopen(urllib.request.Request(f"{url}data/plugin/hparams/{what}", body, headers))
+        answer = urllib.request.urlopen(urllib.request.Request(f"{url}data/plugin/hparams/{page}", body, headers))
         return json.loads(answer.read())
 
     def rows():
@@ -143,70 +142,3 @@ def test_tensorboard_shows_a_row_a_trial(interrupted_search):
         assert values["trial/pixels"] == trial["pixels"]
     scores = [json.loads(file.read_text())["score"] for file in search.glob("trial_*/trial.json")]
     assert sorted(scores) == sorted(trial["val_accuracy"] for trial in found["trials"])
-
-
-# A program that does what chief and workers do to their supervisor, and nothing else.
-STUB = """
-import os, signal, socket, sys, time
-from pathlib import Path
-folder, words = Path(sys.argv[1]), dict(zip(sys.argv[2::2], sys.argv[3::2]))
-if words["--role"] == "chief":
-    host, port = words["--chief"].split(":")
-    server = socket.create_server((host, int(port)))
-    while not (folder / "done").exists():
-        time.sleep(0.02)
-    sys.exit()
-log = folder / ("worker" + words["--worker"])
-def save(number, frame):
-    with open(log, "a") as file:
-        file.write("signal " + str(os.getsid(0) == os.getpid()) + chr(10))
-    time.sleep(0.3)  # a second signal meanwhile would be a second line
-    sys.exit(143)
-signal.signal(signal.SIGTERM, save)
-with open(log, "a") as file:
-    file.write("training " + str(os.getpid()) + chr(10))
-time.sleep(60)
-"""
-
-
-def supervised(tmp_path, happen):
-    """Supervise two stubs while `happen`, a function (logs of the workers), goes on in a thread; the exit code."""
-    logs = [tmp_path / "worker0", tmp_path / "worker1"]
-
-    def act():
-        wait_for(lambda: all(log.exists() and log.read_text().count("\n") for log in logs))
-        happen(logs)
-
-    thread = threading.Thread(target=act)
-    thread.start()
-    try:
-        return supervise([], 2, program=(sys.executable, "-c", STUB, str(tmp_path)))
-    finally:
-        thread.join()
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_reaches_each_worker_once_and_lets_it_save(tmp_path, number, code):
-    assert supervised(tmp_path, lambda logs: os.kill(os.getpid(), number)) == code
-    for log in (tmp_path / "worker0", tmp_path / "worker1"):
-        assert log.read_text().splitlines()[1:] == ["signal True"]  # in a session of its own
-
-
-def test_a_worker_that_dies_is_started_again_until_it_dies_at_once_three_times(tmp_path, capfd):
-    def kill_both(logs):
-        for log in logs:
-            os.kill(int(log.read_text().split()[-1]), signal.SIGKILL)
-        wait_for(lambda: all(log.read_text().count("training") == 2 for log in logs))
-        (tmp_path / "done").touch()
-
-    assert supervised(tmp_path, kill_both) == 0
-    assert capfd.readouterr().err.count("ended with code -9; it is started again") == 2
-    (tmp_path / "done").unlink()
-
-    def kill_always(logs):
-        for deaths in range(1, 4):
-            wait_for(lambda: logs[0].read_text().count("training") == 2 + deaths)  # noqa: B023, called at once
-            os.kill(int(logs[0].read_text().split()[-1]), signal.SIGKILL)
-
-    with pytest.raises(ResourceError, match="worker 0 ended three times at once"):
-        supervised(tmp_path, kill_always)

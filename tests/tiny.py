@@ -14,3 +14,6 @@ TINY = dataclasses.replace(
     epochs=1,
     warmup_epochs=0.0,
 )
+
+# Ways to double TINY's multiply-adds by the formula; the first and the last build the same network.
+TRIPLES = ("1.2/1.1/1.15", "1/1.4/1", "1.25/1.1/1.15")

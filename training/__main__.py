@@ -154,8 +154,8 @@ def parse(arguments):
         return options
     if words[:1] != ["fit"]:
         return parsed(parser(), arguments)
-    options = parsed_with_recipe(parser, words, lambda options: find_recipe(options.fit.recipe))
-    options.fit.recipe = recipe_from(options.fit, find_recipe(options.fit.recipe))
+    options, recipe = parsed_with_recipe(parser, words, lambda options: find_recipe(options.fit.recipe))
+    options.fit.recipe = recipe_from(options.fit, recipe)
     return options
 
 

@@ -35,6 +35,9 @@ def parsed_with_recipe(make_parser, arguments, find):
         make_parser: A function (defaults=None) -> parser; the defaults are a Recipe.
         arguments: The words of the command line.
         find: A function (parsed options) -> the Recipe that they name, or None.
+
+    Returns:
+        The parsed options and the Recipe that they name.
     """
     asked = [word for word in arguments if word in ("-h", "--help")]
     try:
@@ -43,7 +46,8 @@ def parsed_with_recipe(make_parser, arguments, find):
         if not asked:
             raise
         return parsed(make_parser(), arguments)
-    return parsed(make_parser(find(named)), arguments)
+    recipe = find(named)
+    return parsed(make_parser(recipe), arguments), recipe
 
 
 # jsonargparse's names of types and bounds, and plain words for them.

@@ -1,1 +1,1 @@
-"""Searching: draws recipes, trains each with the one training path, and says which was the best."""
+"""Searches: oracles propose trials, and each trial is a training run."""

@@ -1,4 +1,4 @@
-"""The figures of Tan & Le 2019 that show what scaling buys, from trials that were really run."""
+"""Figures 3 and 8 of Tan & Le 2019, drawn from the trials of a search."""
 
 from typing import NamedTuple
 
@@ -8,18 +8,18 @@ DIMENSIONS = ("width", "depth", "resolution")
 
 
 class Point(NamedTuple):
-    """A network that was trained."""
+    """A trained network."""
 
-    multiply_adds: int  # for one image
-    accuracies: tuple[float, ...]  # one a seed, from 0 to 1
-    label: str  # its factor, as "d=2"
+    multiply_adds: int  # per image
+    accuracies: tuple[float, ...]  # one per seed, from 0 to 1
+    label: str  # its factor, e.g. "d=2"
 
 
 def figure_3(curves):
-    """Figure 3: a plot for each dimension that is scaled alone, accuracy against multiply-adds.
+    """Return Figure 3: one plot per dimension that is scaled alone, accuracy against multiply-adds.
 
     Args:
-        curves: {"width", "depth" or "resolution": list of `Point`}; others are left out.
+        curves: {"width", "depth" or "resolution": list of `Point`}; other curves are not drawn.
     """
     figure = new_figure(15, 5.5)
     plots = figure.subplots(1, len(DIMENSIONS), sharey=True)
@@ -27,18 +27,18 @@ def figure_3(curves):
         points = sorted(curves[dimension])
         plot(axes, points, dimension, f"C{number}")
         for point in points:
-            place = (point.multiply_adds / 1e6, 100 * mean(point))
-            axes.annotate(point.label, place, xytext=(4, -12), textcoords="offset points")
+            position = (point.multiply_adds / 1e6, 100 * mean(point))
+            axes.annotate(point.label, position, xytext=(4, -12), textcoords="offset points")
         axes.set_title(dimension)
     plots[0].set_ylabel("validation accuracy (%)")
     return figure
 
 
 def figure_8(curves):
-    """Figure 8: all ways to scale in one plot, accuracy against multiply-adds.
+    """Return Figure 8: all ways of scaling in one plot, accuracy against multiply-adds.
 
     Args:
-        curves: {way: list of `Point`}
+        curves: {way of scaling: list of `Point`}
     """
     figure = new_figure(9, 6.5)
     axes = figure.subplots()
@@ -50,7 +50,7 @@ def figure_8(curves):
 
 
 def plot(axes, points, label, color):
-    """A curve through the means; where there are several seeds, bars from the least accuracy to the greatest."""
+    """Draw a curve through the means, with bars from the lowest to the highest accuracy of the seeds."""
     means = [100 * mean(point) for point in points]
     bars = [
         [middle - 100 * min(point.accuracies) for middle, point in zip(means, points, strict=True)],
@@ -63,4 +63,5 @@ def plot(axes, points, label, color):
 
 
 def mean(point):
+    """Return the mean accuracy of a point over its seeds."""
     return sum(point.accuracies) / len(point.accuracies)

@@ -1,168 +1,140 @@
-"""A search: keras-tuner's oracles say what to try, `training.run.fit` tries it, files keep what came out.
+"""The driver of every search: an oracle proposes trials, each is trained, and the oracle is told the result."""
 
-What a trial gave is in its own folder, named by its recipe. keras-tuner's files only say where the search is: when
-they are damaged the search is asked anew, and every trial that is done answers at once.
-"""
-
-import contextlib
 import dataclasses
-import fcntl
-import os
-import signal
-import statistics
+import functools
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import grpc
-import keras
-import keras_tuner
-import tensorflow as tf
 from keras_tuner.engine.base_tuner import BaseTuner
-from tensorboard.plugins.hparams import api as hparams
 
-import keras_cnns
-from training import run as runs
-from training.dashboards import Log, png
-from training.errors import (
-    DivergedError,
-    OutOfMemoryError,
-    StateError,
-    UserError,
-    WorkerLostError,
-    explained,
-)
-from training.files import atomic, locked
-from training.recipe import Recipe
-from tuning import folder as folders
-from tuning.folder import complain, read_json, read_record, write_record
+from training.data import load_data
+from training.errors import StateError, UserError, WorkerLostError
+from training.files import locked
+from training.machine import resolve
+from tuning.folder import check_folder, digest, read_record, start_folder, write_record
+from tuning.oracles import OBJECTIVE, make_oracle, prepare_resume
+from tuning.study import Candidate, Trial
+from tuning.trial import train_candidate
 
-DEATHS = 2  # after so many ends of its process without a new state in between a trial is not tried again
-OBJECTIVE = "val_accuracy"
+NETWORKS = "networks.json"  # in the search folder: the networks of a study that counts them
+PATIENCE = 60  # seconds that a worker waits for its chief to write NETWORKS into the shared folder
 
 
-class Candidate(NamedTuple):
-    """What a trial trains."""
+def check_baseline(baseline, *, seeds, download=False):
+    """Check a baseline and its data, and return its number of classes.
 
-    label: str  # the trial's folder begins with it
-    recipe: Recipe
-    shown: dict[str, Any]  # {column of TensorBoard's HParams: number or string}
-
-
-class Trial(NamedTuple):
-    """What came out of a trial."""
-
-    candidate: Candidate
-    folder: Path
-    result: dict[str, Any]  # what `train_candidate` gave; {"failed": reason} of one that failed
-
-    @property
-    def accuracy(self):
-        """Mean validation accuracy over the seeds; None of one that failed."""
-        return self.result.get(OBJECTIVE)
-
-    @property
-    def spread(self):
-        """The least and greatest accuracy as text."""
-        accuracies = self.result.get("accuracies", [])
-        if len(accuracies) < 2:
-            return "not measured"
-        return f"{min(accuracies):.2%} to {max(accuracies):.2%}"
+    Raises:
+        TrainingError: The network, the seeds or the data cannot be used.
+    """
+    resolve(baseline)
+    dataclasses.replace(baseline, seed=baseline.seed + seeds - 1)
+    return len(load_data(baseline, download=download).class_names)
 
 
-@dataclass(frozen=True)
-class Search:
-    """Everything that decides a search.
+def all_settings(study, seeds):
+    """Return the JSON values that identify a search."""
+    recipe = dataclasses.asdict(study.baseline)
+    return study.settings | {"command": study.command, "recipe": recipe, "seeds": seeds}
+
+
+def default_folder(study, seeds):
+    """Return the search folder of a study for which none is given."""
+    return Path(f"runs/{study.command}-{study.baseline.name}-{digest(all_settings(study, seeds))}")
+
+
+def run(study, folder, *, seeds=1, role="alone", overwrite=False):
+    """Train the trials of a study and return them, the best first and the failed ones last.
 
     Args:
-        folder: The search folder.
-        settings: JSON values; the folder holds the same search where they are equal.
-        hyperparameters: The space.
-        candidate: A function (values of the hyperparameters) -> `Candidate`.
-        oracle: "exhaustive", "random", "bayesian" or "hyperband".
-        trials: How many trials at most; hyperband and exhaustive have their own number.
-        epochs: The most epochs of a trial, for hyperband.
+        study: The study.
+        folder: The search folder; an unfinished search of the same study in it is resumed.
         seeds: How often each candidate is trained, with consecutive seeds.
-        classes: Number of classes of the data.
-        seed: Seed of the oracle.
-        files: {name: dictionary} of further files that workers need, written when the search begins.
+        role: "alone"; or "chief", which trains nothing itself, or "worker", which returns no trials.
+        overwrite: Whether to replace the search in the folder; a worker never does.
+
+    Raises:
+        UserError: The folder is in use, or contains something else.
+        StateError: Every trial failed.
+        WorkerLostError: The chief does not answer.
     """
-
-    folder: Path
-    settings: dict[str, Any]
-    hyperparameters: keras_tuner.HyperParameters
-    candidate: Callable[[dict[str, Any]], Candidate]
-    oracle: str
-    trials: int
-    epochs: int
-    seeds: int
-    classes: int
-    seed: int = 0
-    files: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-
-class Durable:
-    """What all oracles here share: files that are whole whenever the process ends, and whose damage is found."""
-
-    def save(self):
-        write_record(self._get_oracle_fname(), self.get_state())
-
-    def _save_trial(self, trial):
-        write_record(Path(self._get_trial_dir(trial.trial_id)) / "trial.json", trial.get_state())
-
-
-class ExhaustiveOracle(Durable, keras_tuner.Oracle):
-    """Tries every value of the one hyperparameter, in order."""
-
-    def populate_space(self, trial_id):
-        (candidate,) = self.hyperparameters.space
-        number = candidate.min_value + len(self.start_order)
-        if number <= candidate.max_value:
-            return {"status": "RUNNING", "values": {candidate.name: number}}
-        return {"status": "IDLE" if self.ongoing_trials else "STOPPED", "values": None}
+    settings, overwrite = all_settings(study, seeds), overwrite and role != "worker"
+    check_folder(folder, settings, overwrite)
+    networks = find_networks(study, folder, is_worker=role == "worker", overwrite=overwrite)
+    space = study.space(networks)
+    oracle = make_oracle(
+        study.oracle,
+        space.hyperparameters,
+        trials=min(study.max_trials, space.size or study.max_trials),
+        epochs=study.baseline.epochs,
+        seed=study.baseline.seed,
+    )
+    train = functools.partial(train_trial, space=space, folder=folder, seeds=seeds, classes=study.classes)
+    if role == "worker":
+        Tuner(oracle, folder, train).search()
+        return []
+    with locked(folder):
+        start_folder(folder, settings, overwrite)
+        if networks:
+            write_record(folder / NETWORKS, {"networks": networks})
+        resumable = prepare_resume(folder)
+        tuner = Tuner(oracle, folder, train)
+        if resumable:
+            oracle.reload()
+        tuner.search(chief=role == "chief")
+        # In order of their numbers: a resumed oracle has them in any order, and equal trials must not change places.
+        return ranked([train(trial) for _, trial in sorted(oracle.trials.items())], folder)
 
 
-class RandomOracle(Durable, keras_tuner.oracles.RandomSearchOracle):
-    """Random values."""
+def find_networks(study, folder, *, is_worker, overwrite):
+    """Return the networks of a study, from the search folder if they are there; a worker does not count them itself."""
+    if study.networks is None:
+        return []
+    for _ in range(PATIENCE if is_worker else 1):
+        kept = None if overwrite else read_record(folder / NETWORKS)
+        if kept:
+            return kept["networks"]
+        if is_worker:
+            time.sleep(1)
+    if is_worker:
+        raise UserError(f"{folder / NETWORKS} is missing. Give this worker the chief's command line and folder.")
+    return study.networks()
 
 
-class BayesianOracle(Durable, keras_tuner.oracles.BayesianOptimizationOracle):
-    """Values where a Gaussian process expects the best."""
+def ranked(trials, folder):
+    """Return trials, the best first and the failed ones last, each once even if several values make it.
 
-
-class HyperbandOracle(Durable, keras_tuner.oracles.HyperbandOracle):
-    """Many trials of few epochs, of which the best are trained longer."""
-
-
-def make_oracle(search):
-    """The oracle that a search names."""
-    common = {
-        "objective": keras_tuner.Objective(OBJECTIVE, "max"),
-        "hyperparameters": search.hyperparameters,
-        "tune_new_entries": False,
-        "seed": search.seed + 1,  # keras-tuner takes 0 for none
-        "max_consecutive_failed_trials": sys.maxsize,
-    }
-    if search.oracle == "exhaustive":
-        return ExhaustiveOracle(**common)
-    if search.oracle == "hyperband":
-        return HyperbandOracle(max_epochs=search.epochs, **common)
-    return {"random": RandomOracle, "bayesian": BayesianOracle}[search.oracle](max_trials=search.trials, **common)
+    Raises:
+        StateError: Every trial failed.
+    """
+    trials = {trial.folder: trial for trial in trials}.values()
+    done = [trial for trial in trials if trial.accuracy is not None]
+    failed = [trial for trial in trials if trial.accuracy is None]
+    if not done:
+        raise StateError(
+            f"{folder}: every trial failed, the first because: {failed[0].result['failed']}. "
+            "Change the baseline recipe and pass --overwrite."
+        )
+    return sorted(done, key=lambda trial: (-trial.accuracy, trial.result["multiply_adds"])) + failed
 
 
 class Tuner(BaseTuner):
-    """Asks the oracle, trains, tells the oracle."""
+    """Ask the oracle for trials, train them, and report the results to it.
 
-    def __init__(self, searched, oracle):
-        self.searched = searched
-        super().__init__(oracle, directory=str(searched.folder.parent), project_name=searched.folder.name)
+    Args:
+        oracle: The oracle.
+        folder: The search folder.
+        train: A function (trial of keras-tuner) -> `Trial`.
+    """
+
+    def __init__(self, oracle, folder, train):
+        self.train = train
+        super().__init__(oracle, directory=str(folder.parent), project_name=folder.name)
         oracle.verbose = 0
 
     def save(self):
-        """Write nothing: all that has to be kept is the oracle's, and a worker of a chief reads none of it."""
+        """Write nothing: the oracle keeps everything, and a worker reads none of it."""
 
     def search(self, chief=False):
         """Search to the end; the chief of several processes only answers the others.
@@ -177,41 +149,46 @@ class Tuner(BaseTuner):
                 self.train_trials()
         except grpc.RpcError as error:
             raise WorkerLostError(
-                "The chief no longer answers. Start it again, and then this worker: the search continues from what is "
+                "The chief no longer answers. Start it again, and then this worker: the search resumes from what is "
                 "saved."
             ) from error
 
     def train_trials(self):
-        """Train what the oracle asks for until it stops."""
+        """Train what the oracle proposes until it stops."""
         while (trial := self.oracle.create_trial(self.tuner_id)).status != "STOPPED":
             if trial.status == "IDLE":
-                time.sleep(0.2)  # others still train; the chief gives up 20 s where one asks a second late
+                time.sleep(
+                    0.2
+                )  # others still train; if this asked a second after the last stopped, the chief would sleep 20
                 continue
-            tried = outcome(self.searched, trial)
-            if tried.accuracy is None:
-                print(f"failed: {tried.folder.name}: {tried.result['failed']}; the search continues", file=sys.stderr)
-                trial.status, trial.message = "FAILED", tried.result["failed"]
+            trained = self.train(trial)
+            if trained.accuracy is None:
+                reason = trained.result["failed"]
+                print(f"failed: {trained.folder.name}: {reason}; the search continues", file=sys.stderr)
+                trial.status, trial.message = "FAILED", reason
             else:
-                self.oracle.update_trial(trial.trial_id, {OBJECTIVE: tried.accuracy})
+                self.oracle.update_trial(trial.trial_id, {OBJECTIVE: trained.accuracy})
                 trial.status = "COMPLETED"
             self.oracle.end_trial(trial)
 
 
-def make_candidate(search, trial):
-    """Return the candidate of a trial of keras-tuner.
-
-    Raises:
-        UserError: The values make no recipe.
-    """
+def train_trial(trial, *, space, folder, seeds, classes):
+    """Return the `Trial` for a trial of keras-tuner, which is trained unless its folder has the result."""
     values = dict(trial.hyperparameters.values)
     epochs = values.get("tuner/epochs")
-    candidate = search.candidate({name: value for name, value in values.items() if not name.startswith("tuner/")})
-    # A trial that hyperband trains longer is trained anew: its schedule depends on the number of epochs.
-    return candidate._replace(recipe=shortened(candidate.recipe, epochs)) if epochs else candidate
+    try:
+        candidate = space.candidate({name: value for name, value in values.items() if not name.startswith("tuner/")})
+        if epochs:  # a trial that hyperband trains for longer starts again: its schedule depends on the epochs
+            candidate = candidate._replace(recipe=shortened(candidate.recipe, epochs))
+    except UserError as error:
+        failed = Candidate(f"trial {trial.trial_id}", None, values)
+        return Trial(failed, folder / f"trial_{trial.trial_id}", {"failed": str(error)})
+    trial_folder = folder / "trials" / f"{candidate.label}-{candidate.recipe.digest}"
+    return Trial(candidate, trial_folder, train_candidate(candidate, trial_folder, seeds=seeds, classes=classes))
 
 
 def shortened(recipe, epochs):
-    """Return a recipe of fewer epochs with the same schedule, every length in epochs shortened alike."""
+    """Return a recipe of fewer epochs whose schedule is shortened in proportion."""
     share = epochs / recipe.epochs
     return dataclasses.replace(
         recipe,
@@ -220,213 +197,3 @@ def shortened(recipe, epochs):
         decay_epochs=recipe.decay_epochs * share,
         milestones=[milestone * share for milestone in recipe.milestones],
     )
-
-
-def outcome(search, trial):
-    """Return what comes out of a trial of keras-tuner, which is trained unless that is known already."""
-    try:
-        candidate = make_candidate(search, trial)
-    except UserError as error:
-        candidate = Candidate(f"trial {trial.trial_id}", None, dict(trial.hyperparameters.values))
-        return Trial(candidate, search.folder / f"trial_{trial.trial_id}", {"failed": str(error)})
-    folder = search.folder / "trials" / f"{candidate.label}-{candidate.recipe.digest}"
-    return Trial(candidate, folder, train_candidate(search, candidate, folder))
-
-
-def train_candidate(search, candidate, folder):
-    """Return what a candidate costs and reaches, or {"failed": reason}, from its folder or by training it there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / "result.json"
-    # Oracles give equal values to two workers: the second waits here for the first one's result.
-    with open(folder / "lock", "a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        result = read_record(file)
-        if result is None:
-            if file.exists():
-                complain(file, "the trial is measured again from its runs")
-            result = measure(search, candidate, folder)
-            show_in_tensorboard(folder, candidate, result)
-            write_record(file, result)
-    return result
-
-
-def measure(search, candidate, folder):
-    """Train a candidate with each seed: return what it costs and reaches, or {"failed": reason}."""
-    begun, deaths = folder / "begun.json", deaths_of(folder)
-    again = f"Delete {folder / 'result.json'} to try it again"
-    if deaths >= DEATHS:
-        begun.unlink()
-        return {"failed": f"its process died {deaths} times without a new state; was the memory too small? {again}"}
-    write_record(begun, {"deaths": deaths, "saved": saved_in(folder)})
-    print(f"trial {candidate.label}", flush=True)
-    run = folder
-    try:
-        with signals_noted(begun):
-            cost = keras_cnns.complexity(candidate.recipe.build(search.classes))
-            options = runs.FitOptions(picture_epochs=0, hparams_row=False)
-            accuracies, folders = [], []
-            for number in range(search.seeds):
-                recipe = dataclasses.replace(candidate.recipe, seed=candidate.recipe.seed + number)
-                run = folder / f"seed{recipe.seed}"
-                keras.backend.clear_session()  # the networks of earlier trials
-                accuracies.append(best_accuracy(runs.fit(recipe, run, options=options)))
-                folders.append(str(run.relative_to(search.folder)))
-        return {
-            OBJECTIVE: statistics.mean(accuracies),
-            "accuracies": accuracies,
-            "parameters": cost.parameters,
-            "multiply_adds": cost.multiply_adds,
-            "pixels": candidate.recipe.image_size,
-            "runs": folders,
-        }
-    except Exception as error:
-        known, began = explained(error), (run / "recipe.json").exists()
-        # What the candidate itself is to blame for. A full disk, broken images or a machine that changed end the
-        # search: the same command tries the trial again.
-        if isinstance(known, DivergedError | OutOfMemoryError) or (isinstance(error, UserError) and not began):
-            return {"failed": f"{known} {again}"}
-        if isinstance(error, UserError | StateError):
-            raise type(error)(f"{error} In a search, delete {run} to train this trial anew.") from error
-        raise
-    finally:
-        begun.unlink(missing_ok=True)
-
-
-def best_accuracy(run):
-    """Return the validation accuracy of the best epoch of a run."""
-    metrics = read_json(run.metrics)
-    try:
-        return float(metrics["history"][metrics["best_epoch"] - 1][OBJECTIVE])
-    except (LookupError, TypeError, ValueError) as error:
-        raise StateError(f"{run.metrics} is damaged.") from error
-
-
-def deaths_of(folder):
-    """Return how often the process of a trial was killed since a state of its runs was last saved.
-
-    begun.json is there while a trial is trained. After that it is the trace of a process that was killed, unless a
-    signal was appended to it: a process that was asked to leave is not dead.
-    """
-    begun = read_record(folder / "begun.json")
-    return begun["deaths"] + 1 if begun and begun["saved"] == saved_in(folder) else 0
-
-
-def saved_in(folder):
-    """Return the names of the states that a trial's runs have saved, and of the runs that are finished."""
-    files = [*folder.glob("seed*/states/*.safetensors"), *folder.glob("seed*/metrics.json")]
-    return sorted(str(file.relative_to(folder)) for file in files)
-
-
-@contextlib.contextmanager
-def signals_noted(file):
-    """Append to a file any signal that asks this process to leave, at once: the middle of a step may last minutes.
-
-    SIGTERM, which would end the process without a word to anybody, ends it in order, as Ctrl-C does.
-    """
-
-    def leave(number, frame):
-        sys.exit(128 + number)
-
-    descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK)
-    wakeup = signal.set_wakeup_fd(descriptor, warn_on_full_buffer=False)
-    former = signal.getsignal(signal.SIGTERM)
-    if former == signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, former)
-        signal.set_wakeup_fd(wakeup)
-        os.close(descriptor)
-
-
-def show_in_tensorboard(folder, candidate, result):
-    """Write the trial's row of TensorBoard's HParams."""
-    figures = {name: value for name, value in result.items() if isinstance(value, int | float)}
-    log = Log(folder)
-    with log.at(0, "hparams"):
-        hparams.hparams(candidate.shown, trial_id=folder.name)
-    log.scalars(0, {f"trial/{name}": value for name, value in figures.items()}, "hparams")
-    log.flush()
-
-
-def save_figure(figure, folder, name):
-    """Write a figure of matplotlib as NAME.png and as an image of TensorBoard, and return the file."""
-    file, content = folder / f"{name}.png", png(figure)
-    with atomic(file) as temporary:
-        temporary.write_bytes(content)
-    log = Log(folder)
-    with log.at(0, "figures"):
-        tf.summary.image(name, tf.io.decode_png(content, channels=3)[tf.newaxis])
-    log.flush()
-    return file
-
-
-def run_search(search, *, role="alone", overwrite=False):
-    """Search to the end and return the trials, the best first and the failed ones last.
-
-    Args:
-        search: The search, everything in it checked.
-        role: "alone", "chief", which only answers workers, or "worker", which returns no trials.
-        overwrite: Whether to replace the search that the folder holds.
-
-    Raises:
-        UserError: The folder is in use, or holds something else.
-        StateError: Every trial failed.
-    """
-    if role == "worker":
-        Tuner(search, make_oracle(search)).search()
-        return []
-    folders.check_folder(search.folder, search.settings, overwrite)  # a folder of others gets no lock from here
-    with locked(search.folder):
-        folders.start(search.folder, search.settings, overwrite)
-        for name, values in search.files.items():
-            write_record(search.folder / name, values)
-        tuner = Tuner(search, make_oracle(search))
-        if is_resumable(search.folder):
-            tuner.oracle.reload()
-        tuner.search(chief=role == "chief")
-        # Different values may make the same candidate: it is one trial.
-        trials = {trial.folder: trial for trial in (outcome(search, trial) for trial in tuner.oracle.trials.values())}
-    done = [trial for trial in trials.values() if trial.accuracy is not None]
-    failed = [trial for trial in trials.values() if trial.accuracy is None]
-    if not done:
-        raise StateError(
-            f"{search.folder}: every trial failed, the first because: {failed[0].result['failed']}. "
-            "Change the baseline recipe and pass --overwrite."
-        )
-    return sorted(done, key=lambda trial: (-trial.accuracy, trial.result["multiply_adds"])) + failed
-
-
-def is_resumable(folder):
-    """Whether keras-tuner can resume from its files in a folder; where one is damaged or missing they are removed."""
-    for file in (*folder.glob("tuner*.json"), *folder.glob("chief.json")):
-        file.unlink()  # of an earlier version; keras-tuner would resume by itself, and say so
-    oracle, trials = folder / "oracle.json", {file.parent.name: file for file in folder.glob("trial_*/trial.json")}
-    if not oracle.exists() and not trials:
-        return False
-    state = read_record(oracle) or {"start_order": []}
-    # A process that is killed between writing the two leaves a trial that the oracle does not know.
-    for name in trials.keys() - {f"trial_{number}" for number in state["start_order"]}:
-        trials.pop(name).unlink()
-    needed = [oracle, *(folder / f"trial_{number}" / "trial.json" for number in state["start_order"])]
-    damaged = [file for file in needed if read_record(file) is None]
-    for file in damaged:
-        complain(file, "what the trials gave is kept, the search is gone through anew")
-    if damaged:
-        for file in (oracle, *trials.values()):
-            file.unlink(missing_ok=True)
-    return not damaged
-
-
-def table(trials, columns):
-    """Return trials as lines of text.
-
-    Args:
-        trials: The trials.
-        columns: {heading: function (trial) -> text}
-    """
-    rows = [list(columns), *([show(trial) for show in columns.values()] for trial in trials)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join(lines)

@@ -1,14 +1,14 @@
 """Search spaces: functions (hp, recipe) -> recipe. Write your own here and add it to SPACES.
 
-`hp` is keras-tuner's: hp.Float, hp.Int, hp.Choice, hp.Boolean. Leave `step` out of hp.Float: with it keras-tuner 1.4.8
-may never draw the maximum.
+`hp` is keras-tuner's HyperParameters: hp.Float, hp.Int, hp.Choice, hp.Boolean. Do not pass `step` to hp.Float: with it
+keras-tuner 1.4.8 may never draw the maximum.
 """
 
 from dataclasses import replace
 
 
 def rate(hp, recipe):
-    """Peak learning rate, up to ten times less or more, and weight decay."""
+    """Vary the peak learning rate, by a factor of up to ten, and the weight decay."""
     return replace(
         recipe,
         learning_rate=hp.Float("learning_rate", recipe.learning_rate / 10, recipe.learning_rate * 10, sampling="log"),
@@ -17,7 +17,7 @@ def rate(hp, recipe):
 
 
 def regularization(hp, recipe):
-    """Label smoothing, weight decay and the strength of augmentation."""
+    """Vary label smoothing, weight decay, mixup and random erasing."""
     return replace(
         recipe,
         label_smoothing=hp.Float("label_smoothing", 0.0, 0.2),
@@ -28,14 +28,14 @@ def regularization(hp, recipe):
 
 
 def batch(hp, recipe):
-    """Images per step and the learning rate that goes with them."""
+    """Vary the batch size, and the learning rate per 32 images of it."""
     size = hp.Choice("batch_size", [16, 32, 64, 128])
     per_image = hp.Float("learning_rate_per_32_images", 1e-4, 1e-2, sampling="log")
     return replace(recipe, batch_size=size, learning_rate=per_image * size / 32)
 
 
 def heads(hp, recipe):
-    """The weight of the auxiliary heads' losses, for GoogLeNet and the Inceptions."""
+    """Vary the loss weight of the auxiliary heads of GoogLeNet and the Inception networks."""
     return replace(
         recipe,
         model_args=recipe.model_args | {"aux_heads": True},
@@ -44,7 +44,7 @@ def heads(hp, recipe):
 
 
 def augmentation(hp, recipe):
-    """How many operations of RandAugment an image gets, and how strong they are."""
+    """Vary the number of RandAugment's operations per image, and their strength."""
     return replace(
         recipe,
         policy="randaugment",
@@ -54,11 +54,11 @@ def augmentation(hp, recipe):
 
 
 def reduction(hp, recipe):
-    """How many times fewer channels the gates have inside, for the SE networks; the ratios of Hu et al.'s table."""
+    """Vary the reduction ratio of the SE networks, over the ratios in the table of Hu et al. 2018."""
     return replace(recipe, model_args=recipe.model_args | {"ratio": hp.Choice("ratio", [2, 4, 8, 16, 32])})
 
 
-# {name of --space: space}
+# {value of --space: space}
 SPACES = {
     "rate": rate,
     "regularization": regularization,

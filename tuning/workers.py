@@ -1,6 +1,7 @@
-"""Several processes at one search: keras-tuner's chief and workers, and a supervisor for those of one machine."""
+"""Several processes in one search: keras-tuner's chief and workers, and a supervisor that runs them on one machine."""
 
 import contextlib
+import functools
 import ipaddress
 import os
 import signal
@@ -13,8 +14,8 @@ from pathlib import Path
 from training.errors import ResourceError, UserError
 from training.launch import free_ports
 
-SHORT_LIFE = 30  # seconds; a worker that ends sooner, three times in a row, is not started again
-GRACE = 120  # seconds that the workers have to finish a step and save, once a signal has asked for it
+SHORT_LIFE = 30  # seconds; a worker that dies sooner, three times in a row, is not started again
+GRACE = 120  # seconds that the workers have to finish a step and save after a signal
 PATIENCE = 300  # seconds that a worker waits for its chief, which first counts what fits the budget
 
 
@@ -22,7 +23,7 @@ def address_of(chief, trusted):
     """Return (host, port) of HOST:PORT.
 
     Raises:
-        UserError: It is no address, or not of this machine alone and the network is not said to be trusted.
+        UserError: It is not an address, or other machines can reach it and the network is not trusted.
     """
     host, _, port = chief.rpartition(":")
     if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 2**16):
@@ -32,24 +33,25 @@ def address_of(chief, trusted):
         loopback = loopback or ipaddress.ip_address(host).is_loopback
     if not loopback and not trusted:
         raise UserError(
-            f"--chief {chief} is open to other machines, and chief and workers neither encrypt nor check who speaks. "
-            "If everybody on that network may be trusted, pass --i_trust_this_network; else use 127.0.0.1."
+            f"--chief {chief} can be reached from other machines, and chief and workers neither encrypt nor "
+            "authenticate. If you trust everybody on that network, pass --i_trust_this_network; otherwise use "
+            "127.0.0.1."
         )
     return host, int(port)
 
 
 def join(role, chief, worker, trusted, patience=PATIENCE):
-    """Make this process the chief, or a worker of a chief that answers.
+    """Make this process the chief of a search, or one of its workers.
 
     Args:
         role: "chief" or "worker".
-        chief: HOST:PORT.
-        worker: The worker's name, of its own; a worker that is started again must have the same.
-        trusted: Whether the network is.
-        patience: Seconds to wait for the chief.
+        chief: HOST:PORT of the chief.
+        worker: Name of this worker, unique in the search; a worker that is started again needs the same name.
+        trusted: Whether the network is trusted.
+        patience: Seconds that a worker waits for the chief.
 
     Raises:
-        UserError: No chief answers, or another one does already.
+        UserError: No chief answers, or the chief's port is in use.
     """
     if not chief:
         raise UserError(f"--role {role} needs --chief HOST:PORT, the address of the chief.")
@@ -68,20 +70,24 @@ def join(role, chief, worker, trusted, patience=PATIENCE):
 
 
 def wait_for(host, port, patience):
-    """Wait until a port answers."""
+    """Wait until something listens on a port.
+
+    Raises:
+        UserError: Nothing does after `patience` seconds.
+    """
     end = time.monotonic() + patience
     print(f"waiting for the chief at {host}:{port}", file=sys.stderr, flush=True)
     while not answers(host, port):
         if time.monotonic() > end:
             raise UserError(
                 f"No chief answers at {host}:{port} after {patience:g} seconds. Start it with --role chief --chief "
-                f"{host}:{port}, and see that no firewall is between."
+                f"{host}:{port}, and check that no firewall is in between."
             )
         time.sleep(min(1, patience / 4 + 0.01))
 
 
 def answers(host, port):
-    """Whether something listens on a port."""
+    """Return whether something listens on a port."""
     try:
         socket.create_connection((host, port), timeout=5).close()
         return True
@@ -89,83 +95,122 @@ def answers(host, port):
         return False
 
 
-def supervise(arguments, count, program=(sys.executable, "-m", "tuning")):
-    """Run a command with a chief and workers on this machine, and start a worker that dies again.
+class Worker:
+    """A worker process of `supervise`, which is started again when it dies.
 
-    A signal to leave is passed on to the workers, which save first; a second one makes them leave at once.
+    Args:
+        name: Its name.
+        start: A function () that starts the process and returns it.
+    """
+
+    def __init__(self, name, start):
+        self.name, self.start, self.short_lives = name, start, 0
+        self.process, self.started = start(), time.monotonic()
+
+    def start_again(self):
+        """Start the process again after it died.
+
+        Raises:
+            ResourceError: It died shortly after its start for the third time in a row.
+        """
+        code = self.process.returncode
+        self.short_lives = self.short_lives + 1 if time.monotonic() - self.started < SHORT_LIFE else 0
+        if self.short_lives >= 3:
+            raise ResourceError(
+                f"worker {self.name} died shortly after its start three times in a row, the last time with code "
+                f"{code}. See what it printed above; the same command resumes the search."
+            )
+        print(f"worker {self.name} died with code {code}; it is started again", file=sys.stderr)
+        self.process, self.started = self.start(), time.monotonic()
+
+
+def supervise(arguments, count, program=(sys.executable, "-m", "tuning")):
+    """Run a command with a chief and several workers on this machine.
+
+    The workers get the first SIGINT, SIGTERM or SIGHUP and save before they leave; a second one kills them.
 
     Args:
         arguments: The command line, without --workers.
         count: Number of workers.
-        program: What takes the command line.
+        program: The program that takes the command line.
 
     Returns:
-        The exit code: the chief's, that of a worker's error that the user has to fix, or 128 + a signal's number.
+        The exit code: the chief's; that of a worker, if its error is one that the user has to fix; or 128 + the number
+        of a signal.
+
+    Raises:
+        ResourceError: A worker dies again and again.
     """
-    port = free_ports(1)[0]
+    port, signals, workers = free_ports(1)[0], [], []
     root = str(Path(__file__).parent.parent)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
-    workers, started, short_lives, signals = {}, {}, dict.fromkeys(range(count), 0), []
 
-    def start(role, *more):
-        """Start a process in a session of its own: Ctrl-C reaches it once, from here, and not from the terminal too."""
-        words = arguments if role == "chief" else [word for word in arguments if word != "--overwrite"]
-        command = [*program, *words, "--role", role, "--chief", f"127.0.0.1:{port}", *more]
+    def start(role, words):
+        """Start a process in its own session, so that Ctrl-C in the terminal reaches it only through this process."""
+        command = [*program, *words, "--role", role, "--chief", f"127.0.0.1:{port}"]
         return subprocess.Popen(command, env=environment, start_new_session=True)
 
     def start_worker(name):
-        workers[name], started[name] = start("worker", "--worker", str(name)), time.monotonic()
+        return start("worker", [*(word for word in arguments if word != "--overwrite"), "--worker", str(name)])
 
-    def note(number, frame):
-        signals.append(number)
-
-    former = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    chief = start("chief")
+    former = {
+        number: signal.signal(number, lambda number, frame: signals.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
+    chief = start("chief", arguments)
     try:
-        # The chief first counts what fits the budget, for minutes perhaps, before it answers.
+        # The chief counts what fits the budget, perhaps for minutes, before it answers.
         while not signals and chief.poll() is None and not answers("127.0.0.1", port):
             time.sleep(0.5)
         if not signals and chief.poll() is None:
             for name in range(count):
-                start_worker(name)
-        while not signals and chief.poll() is None:
-            time.sleep(0.5)
-            for name, worker in workers.items():
-                code = worker.poll()
-                if signals or code is None or code == 0:
-                    continue
-                if 2 <= code <= 5:
-                    return code
-                short_lives[name] = short_lives[name] + 1 if time.monotonic() - started[name] < SHORT_LIFE else 0
-                if short_lives[name] >= 3:
-                    raise ResourceError(
-                        f"worker {name} ended three times at once, the last time with code {code}. See what it "
-                        "printed above; the same command resumes the search."
-                    )
-                print(f"worker {name} ended with code {code}; it is started again", file=sys.stderr)
-                start_worker(name)
-        if signals:
-            print("the workers save what they have done; once more to leave at once", file=sys.stderr, flush=True)
-            return 128 + signals[0]
-        if chief.returncode < 0:
-            print(f"the chief was ended by signal {-chief.returncode}; the same command resumes", file=sys.stderr)
-            return 128 - chief.returncode
-        return chief.returncode
+                workers.append(Worker(name, functools.partial(start_worker, name)))
+        code = keep_running(chief, workers, signals)
+        return exit_code(chief, signals) if code is None else code
     finally:
-        for processes in (workers.values(), [chief]):  # the chief answers as long as there are workers
-            end_all(processes, lambda: len(signals) > 1)
+        end([worker.process for worker in workers], signals)
+        end([chief], signals)  # last: workers need its answers
         for number, handler in former.items():
             signal.signal(number, handler)
 
 
-def end_all(processes, hurry):
-    """Ask processes to leave, and kill those that have not after GRACE seconds, or as soon as `hurry` says so."""
+def keep_running(chief, workers, signals):
+    """Start workers again when they die, until the chief ends or a signal arrives.
+
+    Returns:
+        The exit code of a worker that ended with an error that the user has to fix; None if there is none.
+    """
+    while not signals and chief.poll() is None:
+        time.sleep(0.5)
+        for worker in workers:
+            code = worker.process.poll()
+            if signals or code is None or code == 0:
+                continue
+            if 2 <= code <= 5:
+                return code
+            worker.start_again()
+    return None
+
+
+def exit_code(chief, signals):
+    """Return the exit code after a signal arrived or the chief ended, and print what the user has to know."""
+    if signals:
+        print("the workers save their progress; a second signal kills them", file=sys.stderr, flush=True)
+        return 128 + signals[0]
+    if chief.returncode < 0:
+        print(f"the chief was killed by signal {-chief.returncode}; the same command resumes", file=sys.stderr)
+        return 128 - chief.returncode
+    return chief.returncode
+
+
+def end(processes, signals):
+    """Terminate processes, and kill those that run after GRACE seconds or when a second signal has arrived."""
     for process in processes:
         if process.poll() is None:
             process.terminate()
-    end = time.monotonic() + GRACE
+    deadline = time.monotonic() + GRACE
     while any(process.poll() is None for process in processes):
-        if hurry() or time.monotonic() > end:
+        if len(signals) > 1 or time.monotonic() > deadline:
             for process in processes:
                 process.kill()
         time.sleep(0.1)
