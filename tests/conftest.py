@@ -4,7 +4,10 @@ import fcntl
 import gc
 import os
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow reads it when it is imported
+# TensorFlow reads these when it is imported or first used, in the processes that tests start too. Two workers on two
+# cores are faster with one thread each.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 import keras
 import numpy as np
@@ -20,6 +23,15 @@ tf.config.set_logical_device_configuration(
 # The recipe of the least network, one epoch of 8 px, as words of a command line.
 LEAST = ["resnet18_digits", "--name", "least", "--model", "ResNetCIFAR", "--model_args", '{"depth": 8, "width": 0.25}']
 LEAST += ["--image_size", "8", "--batch_size", "8", "--epochs", "1", "--warmup_epochs", "0"]
+
+# The files that take longest, which begin first so that no worker is alone at the end.
+LONGEST = ("devices", "cli", "kill", "tuning_processes", "dashboards", "contract", "golden", "causes", "finetuning")
+
+
+def pytest_collection_modifyitems(items):
+    longest = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: longest.get(item.path.stem, len(longest)))
+
 
 # A network is hundreds of thousands of objects, and each collection looks at all of them and at TensorFlow's own.
 gc.freeze()

@@ -279,9 +279,9 @@ def test_only_a_regular_file_is_replaced_and_only_after_all_checks(small_builder
     for file, message in {
         source: "it is what is being read",
         tmp_path / "." / source.name: "it is what is being read",
-        fifo: "it is not a regular file",
-        tmp_path: "it is not a regular file",
-        tmp_path / "link": "it is not a regular file",
+        fifo: "is not a regular file",
+        tmp_path: "is not a regular file",
+        tmp_path / "link": "is not a regular file",
         tmp_path / "nowhere" / "file": "there is no such folder",
     }.items():
         with pytest.raises(UserError, match=message):

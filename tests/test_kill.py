@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import random
 import signal
 
@@ -13,13 +14,16 @@ from tests.forked import Forked
 from tests.killed_run import train
 from training.checkpoint import Checkpoints
 
+# With as many threads as commands have, unlike the other tests: their order must not change a bit either.
+ALL_THREADS = {name: value for name, value in os.environ.items() if name != "TF_NUM_INTRAOP_THREADS"}
 NAMED = [("batch", 6), ("write", 1), ("before_rename", 2), ("after_rename", 1), ("epoch_end", 1)]
 
 
 def trained(folder, point="never", count=1, epochs=3):
     """Return the exit code of a run that is killed at a point, or after a number of seconds."""
     with open(f"{folder}.log", "a") as log:
-        process = Forked(train, folder, point, count, epochs, stdout=log.fileno(), stderr=log.fileno())
+        streams = {"stdout": log.fileno(), "stderr": log.fileno()}
+        process = Forked(train, folder, point, count, epochs, env=ALL_THREADS, **streams)
     if isinstance(point, float):
         process.wait(point)
         process.kill()

@@ -15,11 +15,16 @@ def test_the_first_call_is_not_timed():
     assert len(seconds) == 3 and min(seconds) >= 0
 
 
-def test_the_peak_memory_of_the_process_grows_by_what_is_allocated(monkeypatch):
-    monkeypatch.setattr(measure, "device", lambda: "CPU:0")
+def growth():
+    measure.device = lambda: "CPU:0"
     before = measure.peak_memory()
     b"1" * 300 * 2**20
-    assert measure.peak_memory() - before > 200
+    return measure.peak_memory() - before
+
+
+def test_the_peak_memory_of_the_process_grows_by_what_is_allocated(monkeypatch):
+    assert 200 < measure.alone(growth) < 400  # in a process of its own: this one's peak may be higher already
+    monkeypatch.setattr(measure, "device", lambda: "CPU:0")
     assert list(measure.memory()) == ["process_memory_mib"]
 
 

@@ -401,7 +401,7 @@ def test_runs_of_an_earlier_version_are_named(finished, photos, tmp_path, capsys
     assert capsys.readouterr().err.count("has no data.json: an earlier version began it") == 2
     recipe = dataclasses.replace(ours.recipe, init=str(finished))
     run.load_run_data(Run(tmp_path / "child", recipe))
-    assert "which images it was trained on is not known" in capsys.readouterr().err
+    assert "did not record its training images" in capsys.readouterr().err
 
 
 def test_a_wrong_value_in_a_recipe_file_names_the_file(tmp_path, capsys):

@@ -29,6 +29,7 @@ from training.pixels import decode
 
 CUSTOM = "custom"  # the source of images that are passed to `fit` in Python (training.datasets)
 
+LABELS_AT_ONCE = 10_000
 SHUFFLE_BUFFER = 10_000  # encoded images; a smaller data set is shuffled perfectly
 
 
@@ -259,7 +260,7 @@ def tfds_labels(builder, spec):
     _, label = builder.info.supervised_keys
     decoders = tfds.decode.PartialDecoding({label: True})
     items = builder.as_dataset(split=spec, decoders=decoders, shuffle_files=False).map(lambda item: item[label])
-    return np.fromiter(items.as_numpy_iterator(), np.int64)
+    return np.concatenate([np.zeros(0, np.int64), *items.batch(LABELS_AT_ONCE).as_numpy_iterator()])
 
 
 def tfds_split(builder, spec):
