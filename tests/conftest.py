@@ -47,7 +47,7 @@ def garbage():
 
 @pytest.fixture(autouse=True)
 def keras_settings():
-    """Puts the precision policy and the image data format back, whatever the test did to them."""
+    """Restore the precision policy and the image data format after each test."""
     policy, data_format = keras.config.dtype_policy(), keras.config.image_data_format()
     yield
     keras.config.set_dtype_policy(policy)

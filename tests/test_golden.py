@@ -44,7 +44,7 @@ SIZES_OF |= dict.fromkeys(("efficientnetb4", "efficientnetb4_keras"), ("1x380x38
 
 
 def large(name, size):
-    """Whether a network has more than 100 million weights to draw; of VGG's most are of one dense layer."""
+    """Return whether a network has more than 100 million weights to draw; most of VGG's are in one dense layer."""
     return name == "senet154" or (name.startswith("vgg") and size == "2x224x224")
 
 

@@ -40,7 +40,7 @@ class ImageRecord(NamedTuple):
 
 @dataclass(frozen=True)
 class DataRecord:
-    """What a run was trained, validated and tested on.
+    """The record of the images that a run was trained, validated and tested on.
 
     Attributes:
         source: The value of --data.

@@ -30,7 +30,7 @@ RATE_CALLBACKS = (keras.callbacks.ReduceLROnPlateau, keras.callbacks.LearningRat
 
 @dataclass
 class Progress:
-    """How far a run is: all that it resumes from except the variables and the callbacks' state.
+    """The progress of a run: all that it resumes from except the variables and the callbacks' state.
 
     Attributes:
         epoch: Finished epochs.

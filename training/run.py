@@ -58,7 +58,7 @@ LOST = (
 
 @dataclass(frozen=True)
 class FitOptions:
-    """How a run is carried out, as opposed to its recipe, which decides its result.
+    """Options of carrying out a run, as opposed to its recipe, which decides the result.
 
     Args:
         download: Whether TFDS may download the data.

@@ -17,7 +17,7 @@ from training.step import losses_by_head, outputs_by_head, total_loss
 
 
 class Probes(Board):
-    """Writes the norm of the gradient by depth each epoch, as a heat map, and histograms by stage at an interval.
+    """Write the norm of the gradient by depth each epoch, as a heat map, and histograms by stage at an interval.
 
     The gradient is that of training, with batch statistics and dropout; what the forward pass changes (moving
     statistics, seeds) is restored.
