@@ -85,7 +85,7 @@ def with_formula_weights(network, input_shape):
 
 @functools.cache
 def answers(network, size):
-    """A network's logits, {output: array}; those of two files may be of one network, and two sizes of one build."""
+    """Return a network's logits, {output: array}; two files may share a network, and two sizes a build."""
     images = image("image", (*map(int, size.split("x")), 3))
     try:
         model = with_formula_weights(network, (None, None, 3))

@@ -154,7 +154,7 @@ IN_TRAINING = {
 
 
 def module_of(name):
-    """The module of training that a dotted name is in, as `FLOORS` has it: "dashboards.log" for
+    """Return the module of training that a dotted name is in, as `FLOORS` has it: "dashboards.log" for
     "training.dashboards.log.Board"; None for any other name."""
     words = name.split(".")
     names = [".".join(words[1:end]) for end in (3, 2)] if words[0] == "training" else []
