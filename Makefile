@@ -17,10 +17,10 @@ tune: $(VENV)/installed
 	$(VENV)/bin/python -m tuning compound --triples 1.2/1.1/1.15 1/1.4/1 1/1/1.4 --seeds 2
 
 test: $(VENV)/installed-test
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
+	$(VENV)/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-all: $(VENV)/installed-test
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "slow or not slow"
+	$(VENV)/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "slow or not slow"
 
 lint: $(VENV)/installed-test
 	$(VENV)/bin/ruff check .
