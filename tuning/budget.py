@@ -34,6 +34,12 @@ def grid(step, largest):
     return list(itertools.product(values, repeat=3))
 
 
+def without_weights(recipe, classes):
+    """Build the network of a recipe without weights, which is faster and enough to count."""
+    with keras.StatelessScope(initialize_variables=False):
+        return recipe.build(classes)
+
+
 class Counter:
     """Counter of the multiply-adds of scaled networks that does not build each of them.
 
@@ -53,7 +59,7 @@ class Counter:
     @functools.cache  # noqa: B019, a counter lives only as long as `feasible` runs
     def layers(self, alpha=1.0, beta=1.0, gamma=1.0):
         """Return {name: layer} of the layers with multiply-adds in the network that a triple builds."""
-        network = scale(self.recipe, alpha, beta, gamma).build(self.classes)
+        network = without_weights(scale(self.recipe, alpha, beta, gamma), self.classes)
         layers = {layer.name: layer for layer in keras_cnns.complexity(network).layers if layer.multiply_adds}
         keras.backend.clear_session(free_memory=False)  # freeing it takes longer than building a network
         return layers
@@ -81,7 +87,7 @@ def positions(layer):
 
 def baseline_multiply_adds(recipe, classes):
     """Return the multiply-adds per image of a recipe's network."""
-    return keras_cnns.complexity(scale(recipe, 1.0, 1.0, 1.0).build(classes)).multiply_adds
+    return keras_cnns.complexity(without_weights(scale(recipe, 1.0, 1.0, 1.0), classes)).multiply_adds
 
 
 def feasible(recipe, classes, *, rule="formula", budget=2.0, tolerance=0.1, step=0.05, triples=None):
