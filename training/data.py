@@ -260,7 +260,21 @@ def tfds_labels(builder, spec):
     _, label = builder.info.supervised_keys
     decoders = tfds.decode.PartialDecoding({label: True})
     items = builder.as_dataset(split=spec, decoders=decoders, shuffle_files=False).map(lambda item: item[label])
-    return np.concatenate([np.zeros(0, np.int64), *items.batch(LABELS_AT_ONCE).as_numpy_iterator()])
+    return read_labels(items)
+
+
+def read_labels(labels):
+    """Return the labels of a pipeline as an array; batches of them are read many times faster than one by one."""
+    batches = labels.map(lambda label: tf.cast(label, tf.int64)).batch(LABELS_AT_ONCE)
+    return np.concatenate([np.zeros(0, np.int64), *batches.as_numpy_iterator()])
+
+
+def in_order(items, size, order, first, every):
+    """Return (position, item) for the items of a pipeline that `Split.load` chooses, in its order; `size` of them."""
+    examples = items.enumerate()
+    if order is not None:
+        examples = examples.shuffle(max(1, min(size, SHUFFLE_BUFFER)), seed=order, reshuffle_each_iteration=False)
+    return examples.skip(first).shard(every, 0)
 
 
 def tfds_split(builder, spec):
@@ -272,11 +286,9 @@ def tfds_split(builder, spec):
 
     def load(order, first=0, every=1):
         decoders = {image: tfds.decode.SkipDecoding()}
-        items = builder.as_dataset(split=spec, decoders=decoders, shuffle_files=False).enumerate()
-        if order is not None:
-            items = items.shuffle(min(size, SHUFFLE_BUFFER), seed=order, reshuffle_each_iteration=False)
-        items = items.skip(first).shard(every, 0)
-        return items.map(lambda example, item: (item[image], item[label], example))
+        items = builder.as_dataset(split=spec, decoders=decoders, shuffle_files=False)
+        examples = in_order(items, size, order, first, every)
+        return examples.map(lambda example, item: (item[image], item[label], example))
 
     return Split(size, load, lambda: tfds_labels(builder, spec))
 

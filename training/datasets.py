@@ -2,10 +2,9 @@
 
 import dataclasses
 
-import numpy as np
 import tensorflow as tf
 
-from training.data import CUSTOM, SHUFFLE_BUFFER, Data, Split, check_classes, check_splits, record_of
+from training.data import CUSTOM, Data, Split, check_classes, check_splits, in_order, read_labels, record_of
 from training.data_record import PARTS
 from training.errors import UserError
 
@@ -46,14 +45,10 @@ def from_datasets(train, validation, test, class_names):
 def split_of(name, pipeline):
     """Return the Split that a pipeline makes."""
     check_pipeline(name, pipeline)
-    labels = np.fromiter(pipeline.map(lambda image, label: label).as_numpy_iterator(), np.int64)
+    labels = read_labels(pipeline.map(lambda image, label: label))
 
     def load(order, first=0, every=1):
-        examples = pipeline.enumerate()
-        if order is not None:
-            buffer = max(1, min(len(labels), SHUFFLE_BUFFER))
-            examples = examples.shuffle(buffer, seed=order, reshuffle_each_iteration=False)
-        examples = examples.skip(first).shard(every, 0)
+        examples = in_order(pipeline, len(labels), order, first, every)
         return examples.map(lambda example, pair: (pair[0], tf.cast(pair[1], tf.int64), example))
 
     return Split(len(labels), load, lambda: labels)
