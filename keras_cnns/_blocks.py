@@ -2,7 +2,7 @@
 
 from keras import layers
 
-from keras_cnns.layers import BatchNormalization, GroupedConv2D
+from keras_cnns.layers import BatchNormalization, Conv2D, GroupedConv2D
 
 
 def conv(x, filters, kernel_size, strides=1, *, padding=None, groups=1, use_bias=True, initializer="he_normal", name):
@@ -30,7 +30,7 @@ def conv(x, filters, kernel_size, strides=1, *, padding=None, groups=1, use_bias
     arguments = {"use_bias": use_bias, "kernel_initializer": initializer, "name": f"{name}_conv"}
     if groups > 1:
         return GroupedConv2D(filters, kernel_size, strides, padding, groups=groups, **arguments)(x)
-    return layers.Conv2D(filters, kernel_size, strides, padding, **arguments)(x)
+    return Conv2D(filters, kernel_size, strides, padding, **arguments)(x)
 
 
 def relu(x, *, name):

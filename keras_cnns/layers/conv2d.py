@@ -1,0 +1,54 @@
+"""Convolution whose gradients are fast on CPUs too."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("keras_cnns")
+class Conv2D(keras.layers.Conv2D):
+    """Keras's convolution; on CPUs with TensorFlow, its gradients are computed several times as fast on small maps.
+
+    Arguments, variables, results and gradients are those of `keras.layers.Conv2D`, so that weights are interchangeable.
+    In training on CPUs, the gradients are computed in the form that is measured to be the fastest for the size of the
+    kernel and of the feature map (`python -m training benchmark layers`). Keras computes all other cases: inference,
+    GPUs, XLA, half precision, groups, dilation, strides above 2 and other backends.
+
+    Shapes: (batch, height, width, channels) -> (batch, new height, new width, filters).
+
+    Example:
+        >>> layer = keras_cnns.layers.Conv2D(8, 3, padding="same")
+        >>> tuple(layer(keras.ops.ones((1, 5, 5, 4)), training=True).shape)
+        (1, 5, 5, 8)
+    """
+
+    def call(self, inputs, training=None):
+        if not training or not self._has_fast_gradients(inputs):
+            return super().call(inputs)
+        from keras_cnns.layers.convolution_gradients import convolution
+
+        outputs = convolution(inputs, ops.convert_to_tensor(self.kernel), self.strides[0], self.padding)
+        if self.use_bias:
+            outputs = ops.add(outputs, self.bias)
+        return outputs if self.activation is None else self.activation(outputs)
+
+    def _has_fast_gradients(self, inputs):
+        return (
+            self.groups == 1
+            and self.strides in ((1, 1), (2, 2))
+            and self.dilation_rate == (1, 1)
+            and self.data_format == "channels_last"
+            and keras.backend.standardize_dtype(inputs.dtype) in ("float32", "float64")
+            and on_tensorflow_cpu()
+        )
+
+
+def on_tensorflow_cpu():
+    """Return whether TensorFlow computes on a CPU here, operation by operation rather than compiled by XLA."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+    from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
+
+    return not (
+        tf.config.list_logical_devices("GPU") or GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+    )

@@ -1,0 +1,211 @@
+"""The gradients of convolutions in several forms, and the choice of the fastest on a CPU; for TensorFlow only.
+
+TensorFlow's own kernels are slow where maps are small or channels many. The forms, for stride 1 or 2:
+
+- taps: one product of matrices per tap, that is position, of the kernel; the input's gradient is the sum of the moved
+  products, the filter's the products themselves. With 1x1 kernels this is a single product. With stride 2, even and odd
+  positions of the input meet different taps and are summed separately.
+- convolution: the input's gradient for stride 1 is a convolution of the output's gradient with the kernel turned by 180
+  degrees, input and output channels exchanged.
+"""
+
+import functools
+import math
+
+import tensorflow as tf
+from tensorflow.python.util import _pywrap_util_port
+
+WIDE = 2**14  # channels times filters from which TensorFlow's gradient of the input is slow without oneDNN
+
+
+@functools.cache
+def onednn_is_on():
+    """Return whether TensorFlow computes with oneDNN in this process."""
+    return _pywrap_util_port.IsMklEnabled()
+
+
+def convolution(x, kernel, stride, padding):
+    """Return `tf.nn.conv2d(x, kernel, stride, padding)` with the fastest known gradients.
+
+    Args:
+        x: Feature maps (batch, height, width, channels), float32 or float64; the sizes may be unknown.
+        kernel: Kernel (height, width, channels, filters).
+        stride: 1 or 2, in both directions.
+        padding: "same" or "valid".
+    """
+    size = x.shape[1:3]
+    if stride == 1 and padding == "same":
+        kernel = without_outer_taps(kernel, size)
+    input_form, filter_form = fastest_forms(kernel.shape, size, stride, padding, onednn_is_on())
+    if input_form == filter_form == "tensorflow":
+        return tf.nn.conv2d(x, kernel, stride, padding.upper())
+
+    @tf.custom_gradient
+    def with_gradients(x, kernel):
+        def gradients(dy):
+            return (
+                INPUT_GRADIENTS[input_form](dy, kernel, tf.shape(x), size, stride, padding),
+                FILTER_GRADIENTS[filter_form](x, dy, kernel.shape, stride, padding),
+            )
+
+        return tf.nn.conv2d(x, kernel, stride, padding.upper()), gradients
+
+    return with_gradients(x, kernel)
+
+
+def without_outer_taps(kernel, size):
+    """Return the part of an odd kernel that meets a map of this size, such as the center of 3x3 on a single pixel."""
+    reach = [taps // 2 for taps in kernel.shape[:2]]
+    unused = [max(0, r - (pixels - 1)) if pixels else 0 for r, pixels in zip(reach, size, strict=True)]
+    if not any(unused) or not all(taps % 2 for taps in kernel.shape[:2]):
+        return kernel
+    (top, left), (height, width) = unused, kernel.shape[:2]
+    return kernel[top : height - top, left : width - left]
+
+
+def fastest_forms(kernel, size, stride, padding, onednn):
+    """Return the names of the fastest forms of the input's and of the filter's gradient.
+
+    The limits are those of `python -m training benchmark layers`.
+
+    Args:
+        kernel: Shape of the kernel (height, width, channels, filters).
+        size: Height and width of the map, which may be None.
+        stride: 1 or 2.
+        padding: "same" or "valid".
+        onednn: Whether TensorFlow computes with oneDNN.
+    """
+    height, width, channels, filters = kernel
+    known, one_by_one = None not in size, (height, width) == (1, 1)
+    outputs = max(output_size(*pair, stride, padding) for pair in zip(size, kernel, strict=False)) if known else math.inf
+    wide = channels * filters >= WIDE
+    if one_by_one and stride == 1:
+        return ("taps", "taps") if not onednn or outputs <= 8 else ("tensorflow", "tensorflow")
+    if onednn:
+        filter_form = "taps" if outputs <= (3 if stride == 1 else 1) and not one_by_one else "tensorflow"
+        return "taps" if outputs <= 2 or one_by_one and known else "tensorflow", filter_form
+    if stride == 2:
+        return "taps" if known and (one_by_one or wide) else "tensorflow", "tensorflow"
+    symmetric = padding == "same" and height % 2 == width % 2 == 1
+    return "convolution" if symmetric and (wide or outputs >= 12 or filters < 32) else "tensorflow", "tensorflow"
+
+
+def output_size(pixels, taps, stride, padding):
+    """Return the number of outputs along an axis."""
+    return -(-pixels // stride) if padding == "same" else (pixels - taps) // stride + 1
+
+
+def padded_before(pixels, taps, stride, padding):
+    """Return the zeros that TensorFlow adds before the first pixel along an axis."""
+    outputs = output_size(pixels, taps, stride, padding)
+    return max((outputs - 1) * stride + taps - pixels, 0) // 2 if padding == "same" else 0
+
+
+def input_gradient_by_tensorflow(dy, kernel, shape, size, stride, padding):
+    return tf.raw_ops.Conv2DBackpropInput(
+        input_sizes=shape, filter=kernel, out_backprop=dy, strides=[1, stride, stride, 1], padding=padding.upper()
+    )
+
+
+def input_gradient_by_convolution(dy, kernel, shape, size, stride, padding):
+    height, width, channels, filters = kernel.shape
+    # TensorFlow transposes three axes several times as fast as four.
+    turned = tf.reverse(tf.reshape(kernel, (height * width, channels, filters)), [0])
+    turned = tf.reshape(tf.transpose(turned, (0, 2, 1)), (height, width, filters, channels))
+    return tf.nn.conv2d(dy, turned, 1, "SAME")
+
+
+def input_gradient_by_taps(dy, kernel, shape, size, stride, padding):
+    height, width, channels, filters = kernel.shape
+    vectors = tf.reshape(dy, (-1, filters))
+    if (height, width, stride) == (1, 1, 1):  # for maps of unknown size too
+        return tf.reshape(tf.matmul(vectors, tf.reshape(kernel, (channels, filters)), transpose_b=True), shape)
+
+    def product(row, column):
+        maps = tf.matmul(vectors, kernel[row, column], transpose_b=True)
+        return tf.reshape(maps, (shape[0], *dy.shape[1:3], channels))
+
+    before = [padded_before(*pair, stride, padding) for pair in zip(size, (height, width), strict=True)]
+    columns = [
+        sum_of_moved([product(row, column) for row in range(height)], 1, stride, before[0], size[0])
+        for column in range(width)
+    ]
+    return sum_of_moved(columns, 2, stride, before[1], size[1])
+
+
+def sum_of_moved(parts, axis, stride, before, size):
+    """Return the sum of the parts of the input's gradient that the taps along an axis contribute.
+
+    Args:
+        parts: A map per tap with the outputs along the axis; output o of tap t contributes to the input's position
+            stride * o + t - before.
+        axis: 1 or 2.
+        stride: 1 or 2.
+        before: Zeros that were added before the first position.
+        size: Number of positions in the input.
+    """
+    length = -(-size // stride)
+    phases = []
+    for phase in range(stride):
+        taps = [tap for tap in range(len(parts)) if (tap - before - phase) % stride == 0]
+        moved = [move(parts[tap], axis, (tap - before - phase) // stride, length) for tap in taps]
+        phases.append(tf.add_n(moved) if moved else None)
+    if stride == 1:
+        return phases[0]
+    zeros = tf.zeros_like(next(phase for phase in phases if phase is not None))
+    both = tf.stack([zeros if phase is None else phase for phase in phases], axis + 1)
+    shape = tf.shape(zeros)
+    both = tf.reshape(both, [*tf.unstack(shape)[:axis], stride * length, *zeros.shape[axis + 1 :]])
+    return both[:, :size] if axis == 1 else both[:, :, :size]
+
+
+def move(x, axis, distance, length):
+    """Move a map along an axis, zeros where nothing comes, and return `length` positions of it."""
+    pixels = x.shape[axis]
+    begin = max(0, -distance)
+    end = max(begin, min(pixels, length - distance))
+    if (begin, end) != (0, pixels):
+        x = x[:, begin:end] if axis == 1 else x[:, :, begin:end]
+    before = min(max(0, distance), length)
+    padding = [[0, 0]] * 4
+    padding[axis] = [before, length - before - (end - begin)]
+    return tf.pad(x, padding) if any(padding[axis]) else x
+
+
+def filter_gradient_by_tensorflow(x, dy, shape, stride, padding):
+    return tf.raw_ops.Conv2DBackpropFilter(
+        input=x, filter_sizes=shape, out_backprop=dy, strides=[1, stride, stride, 1], padding=padding.upper()
+    )
+
+
+def filter_gradient_by_taps(x, dy, shape, stride, padding):
+    height, width, channels, filters = shape
+    if (height, width, stride) == (1, 1, 1):
+        return tf.reshape(tf.matmul(tf.reshape(x, (-1, channels)), tf.reshape(dy, (-1, filters)), transpose_a=True), shape)
+    borders = [[0, 0]]
+    for pixels, taps in zip(x.shape[1:3], (height, width), strict=True):
+        before = padded_before(pixels, taps, stride, padding)
+        used = (output_size(pixels, taps, stride, padding) - 1) * stride + taps
+        borders.append([before, max(0, used - pixels - before)])
+    x, vectors = tf.pad(x, [*borders, [0, 0]]), tf.reshape(dy, (-1, filters))
+    rows, columns = ((outputs - 1) * stride + 1 for outputs in dy.shape[1:3])
+    return tf.reshape(
+        [
+            tf.matmul(
+                tf.reshape(x[:, row : row + rows : stride, column : column + columns : stride], (-1, channels)),
+                vectors,
+                transpose_a=True,
+            )
+            for row in range(height)
+            for column in range(width)
+        ],
+        shape,
+    )
+
+
+INPUT_GRADIENTS = {
+    "tensorflow": input_gradient_by_tensorflow,
+    "convolution": input_gradient_by_convolution,
+    "taps": input_gradient_by_taps,
+}
+FILTER_GRADIENTS = {"tensorflow": filter_gradient_by_tensorflow, "taps": filter_gradient_by_taps}
