@@ -26,7 +26,7 @@ class Conv2D(keras.layers.Conv2D):
             return super().call(inputs)
         from keras_cnns.layers.convolution_gradients import convolution
 
-        outputs = convolution(inputs, ops.convert_to_tensor(self.kernel), self.strides[0], self.padding)
+        outputs = convolution(inputs, self.kernel, self.strides[0], self.padding)
         if self.use_bias:
             outputs = ops.add(outputs, self.bias)
         return outputs if self.activation is None else self.activation(outputs)
@@ -49,6 +49,4 @@ def on_tensorflow_cpu():
     import tensorflow as tf
     from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
-    return not (
-        tf.config.list_logical_devices("GPU") or GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
-    )
+    return not (tf.config.list_logical_devices("GPU") or GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()))

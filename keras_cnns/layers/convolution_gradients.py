@@ -33,7 +33,7 @@ def convolution(x, kernel, stride, padding):
         stride: 1 or 2, in both directions.
         padding: "same" or "valid".
     """
-    size = x.shape[1:3]
+    size, kernel = tuple(x.shape[1:3]), tf.convert_to_tensor(kernel)
     if stride == 1 and padding == "same":
         kernel = without_outer_taps(kernel, size)
     input_form, filter_form = fastest_forms(kernel.shape, size, stride, padding, onednn_is_on())
@@ -77,13 +77,15 @@ def fastest_forms(kernel, size, stride, padding, onednn):
     """
     height, width, channels, filters = kernel
     known, one_by_one = None not in size, (height, width) == (1, 1)
-    outputs = max(output_size(*pair, stride, padding) for pair in zip(size, kernel, strict=False)) if known else math.inf
+    outputs = (
+        max(output_size(*pair, stride, padding) for pair in zip(size, kernel, strict=False)) if known else math.inf
+    )
     wide = channels * filters >= WIDE
     if one_by_one and stride == 1:
         return ("taps", "taps") if not onednn or outputs <= 8 else ("tensorflow", "tensorflow")
     if onednn:
         filter_form = "taps" if outputs <= (3 if stride == 1 else 1) and not one_by_one else "tensorflow"
-        return "taps" if outputs <= 2 or one_by_one and known else "tensorflow", filter_form
+        return "taps" if outputs <= 2 or (one_by_one and known) else "tensorflow", filter_form
     if stride == 2:
         return "taps" if known and (one_by_one or wide) else "tensorflow", "tensorflow"
     symmetric = padding == "same" and height % 2 == width % 2 == 1
@@ -181,7 +183,9 @@ def filter_gradient_by_tensorflow(x, dy, shape, stride, padding):
 def filter_gradient_by_taps(x, dy, shape, stride, padding):
     height, width, channels, filters = shape
     if (height, width, stride) == (1, 1, 1):
-        return tf.reshape(tf.matmul(tf.reshape(x, (-1, channels)), tf.reshape(dy, (-1, filters)), transpose_a=True), shape)
+        return tf.reshape(
+            tf.matmul(tf.reshape(x, (-1, channels)), tf.reshape(dy, (-1, filters)), transpose_a=True), shape
+        )
     borders = [[0, 0]]
     for pixels, taps in zip(x.shape[1:3], (height, width), strict=True):
         before = padded_before(pixels, taps, stride, padding)

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_cnns.layers.conv2d import on_tensorflow_cpu
+
 
 @keras.saving.register_keras_serializable("keras_cnns")
 class GroupedConv2D(keras.layers.Conv2D):
@@ -25,7 +27,7 @@ class GroupedConv2D(keras.layers.Conv2D):
     NARROW = 16
 
     def convolution_op(self, inputs, kernel):
-        if self.groups == 1 or not _on_tensorflow_cpu():
+        if self.groups == 1 or not on_tensorflow_cpu():
             return super().convolution_op(inputs, kernel)
         together = min(self.groups, max(1, self.NARROW // kernel.shape[2]))
         while self.groups % together:
@@ -43,14 +45,6 @@ class GroupedConv2D(keras.layers.Conv2D):
             for x, part in zip(ops.split(inputs, parts, axis=-1), ops.split(kernel, parts, axis=-1), strict=True)
         ]
         return ops.concatenate(outputs, axis=-1)
-
-
-def _on_tensorflow_cpu():
-    if keras.backend.backend() != "tensorflow":
-        return False
-    import tensorflow as tf
-
-    return not tf.config.list_logical_devices("GPU")
 
 
 def _block_diagonal(kernel, groups):
