@@ -11,7 +11,7 @@ import tensorflow as tf
 import keras_cnns
 from tests.stripes import DATA, RECIPE, network
 from training.batches import training_batches
-from training.optimization import current_rate, learning_rate, make_optimizer, plateau
+from training.optimization import current_rate, fuse_updates, learning_rate, make_optimizer, plateau
 from training.recipe import Recipe
 from training.step import average_of, make_train_step
 
@@ -46,6 +46,40 @@ def test_a_saved_optimizer_has_its_schedule(schedule):
         optimizer.iterations.assign(step)
         loaded.iterations.assign(step)
         assert float(loaded.learning_rate) == float(optimizer.learning_rate)
+
+
+@pytest.mark.parametrize(
+    "kind, arguments, operation",
+    [
+        ("Adam", {"epsilon": 1e-3}, "ResourceApplyAdam"),
+        ("SGD", {}, None),
+        ("SGD", {"momentum": 0.9}, "ResourceApplyKerasMomentum"),
+        ("SGD", {"momentum": 0.9, "nesterov": True}, "ResourceApplyKerasMomentum"),
+        ("RMSprop", {}, None),
+        ("RMSprop", {"momentum": 0.9, "epsilon": 1e-3}, "ResourceApplyRMSProp"),
+    ],
+)
+def test_fused_updates_are_those_of_keras(kind, arguments, operation):
+    """Keras's Adam rounds its betas to float32, also in float64: 0.999 to 0.999000013."""
+    random = np.random.RandomState(0)
+    start, gradients = random.normal(size=(3, 4)), random.normal(size=(5, 3, 4))
+
+    def updated(fused):
+        variable = keras.Variable(start, dtype="float64")
+        rate = keras.optimizers.schedules.CosineDecay(0.1, 10)
+        optimizer = getattr(keras.optimizers, kind)(rate, weight_decay=0.1, **arguments)
+        if fused:
+            fuse_updates(optimizer)
+        optimizer.build([variable])
+        apply = tf.function(lambda gradient: optimizer.apply([gradient], [variable]), autograph=False)
+        for gradient in gradients:
+            apply(tf.constant(gradient))
+        types = {node.type for node in apply.get_concrete_function(tf.constant(gradient)).graph.get_operations()}
+        assert (operation in types) == (fused and operation is not None)
+        return [variable.numpy(), *(slot.numpy() for slot in optimizer.variables)]
+
+    for ours, theirs in zip(updated(True), updated(False), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-5 if kind == "Adam" else 1e-6)
 
 
 def step(steps=1, **fields):

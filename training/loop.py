@@ -196,7 +196,6 @@ def train_epoch(train_step, data, recipe, progress, callbacks, saver, interrupti
         with nothing_unsaved(interruption, progress) if first else contextlib.nullcontext():
             values = train_step(images, targets, interruption.signal is not None)
         first = False
-        values = {name: float(value) for name, value in values.items()}
         stopped, norm = values.pop("stopped"), values.pop("gradient_norm")
         # In float16 the optimizer takes an infinite gradient as a sign to lower the loss scale and skips the step.
         scales = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)

@@ -1,4 +1,4 @@
-"""Optimizer and learning rate of a recipe, all of them Keras's own but for the warm-up.
+"""Optimizer and learning rate of a recipe, all of them Keras's own but for the warm-up; updates are fused.
 
 Two terms have another meaning in the papers than in Keras:
 
@@ -11,6 +11,7 @@ Two terms have another meaning in the papers than in Keras:
 """
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 NORM_AND_BIAS = ("bias", "gamma", "beta")
@@ -38,7 +39,69 @@ def make_optimizer(recipe, steps_per_epoch, variables):
         )
     if decoupled:
         optimizer.exclude_from_weight_decay([v for v in variables if not is_decayed(v, recipe)])
+    fuse_updates(optimizer)
     return optimizer
+
+
+def fuse_updates(optimizer):
+    """Let an optimizer of Keras update a variable in one operation of TensorFlow instead of up to a dozen.
+
+    Only with momentum for SGD and RMSprop, which are short without. Saved, it is Keras's optimizer.
+    """
+    operations = {keras.optimizers.Adam: adam_operation}
+    if getattr(optimizer, "momentum", 0):
+        operations |= {keras.optimizers.SGD: sgd_operation, keras.optimizers.RMSprop: rmsprop_operation}
+    operation = operations.get(type(optimizer))
+
+    def update_step(gradient, variable, learning_rate):
+        def number(value):
+            # Of a number, ops.cast would make float32 first.
+            return tf.constant(value, variable.dtype) if isinstance(value, float) else ops.cast(value, variable.dtype)
+
+        index = optimizer._get_variable_index(variable)
+        operation(optimizer, index, number, var=handle(variable), grad=number(gradient), lr=number(learning_rate))
+
+    if operation:
+        optimizer.update_step = update_step
+
+
+def adam_operation(optimizer, index, number, **arguments):
+    step, beta1, beta2 = number(optimizer.iterations + 1), number(optimizer.beta_1), number(optimizer.beta_2)
+    tf.raw_ops.ResourceApplyAdam(
+        m=handle(optimizer._momentums[index]),
+        v=handle(optimizer._velocities[index]),
+        beta1=beta1,
+        beta2=beta2,
+        beta1_power=beta1**step,
+        beta2_power=beta2**step,
+        epsilon=number(optimizer.epsilon),
+        **arguments,
+    )
+
+
+def sgd_operation(optimizer, index, number, **arguments):
+    tf.raw_ops.ResourceApplyKerasMomentum(
+        accum=handle(optimizer.momentums[index]),
+        momentum=number(optimizer.momentum),
+        use_nesterov=optimizer.nesterov,
+        **arguments,
+    )
+
+
+def rmsprop_operation(optimizer, index, number, **arguments):
+    tf.raw_ops.ResourceApplyRMSProp(
+        ms=handle(optimizer._velocities[index]),
+        mom=handle(optimizer._momentums[index]),
+        rho=number(optimizer.rho),
+        momentum=number(optimizer.momentum),
+        epsilon=number(optimizer.epsilon),
+        **arguments,
+    )
+
+
+def handle(variable):
+    """Return the handle of a variable of Keras or TensorFlow, which TensorFlow's operations take."""
+    return (variable.value if isinstance(variable, keras.Variable) else variable).handle
 
 
 def is_decayed(variable, recipe):

@@ -52,7 +52,7 @@ def average_of(model):
 
 
 def make_train_step(model, recipe, averaged=None):
-    """Return the training step, a function (images, targets, stop) -> {name: value of the whole batch}.
+    """Return the training step, a function (images, targets, stop=False) -> {name: value of the whole batch}.
 
     It updates the model, and returns the values of `log_names`, "gradient_norm", and "stopped", which is above 0 if
     `stop` was true in any of the processes.
@@ -64,6 +64,7 @@ def make_train_step(model, recipe, averaged=None):
     """
     strategy = tf.distribute.get_strategy()
     variables = model.trainable_variables
+    names = [*log_names(model), "gradient_norm", "stopped"]
     slow = [v for v in variables if not keras_cnns.is_head(v.path)] if recipe.backbone_rate != 1 else []
 
     def replica_step(images, targets):
@@ -96,9 +97,13 @@ def make_train_step(model, recipe, averaged=None):
             variable.assign(old + recipe.backbone_rate * (variable - old))
         if averaged is not None:
             update_average(averaged, model, recipe.ema)
-        return {name: strategy.reduce("SUM", value, axis=None) for name, value in values.items()}
+        # In one vector, since every value that is fetched from a GPU waits for it.
+        return tf.stack([tf.cast(strategy.reduce("SUM", values[name], axis=None), "float32") for name in names])
 
-    return lambda images, targets, stop=False: step(images, targets, tf.constant(stop))
+    def named_step(images, targets, stop=False):
+        return dict(zip(names, step(images, targets, tf.constant(stop)).numpy().tolist(), strict=True))
+
+    return named_step
 
 
 def apply_gradients(model, recipe, gradients):
