@@ -61,15 +61,6 @@ def keras_settings():
     keras.config.set_image_data_format(data_format)
 
 
-@pytest.fixture
-def zeros_for_kernels(monkeypatch):
-    """For tests that count weights or replace them: VGG would draw 140 million random numbers first."""
-    zeros = keras.initializers.Zeros()
-    monkeypatch.setattr(keras.initializers.HeNormal, "__call__", lambda _, shape, dtype=None: zeros(shape, dtype))
-    yield
-    gc.collect()  # a model is part of a cycle, and VGG's weights are half a gigabyte
-
-
 @pytest.fixture(scope="session")
 def shared_runs(tmp_path_factory, worker_id):
     """A function (name, words) -> the folder of the run that `fit WORDS` makes, once for all of pytest's workers."""
