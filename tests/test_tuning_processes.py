@@ -43,6 +43,7 @@ def content(folder):
 def start(command, *, env, start_new_session):
     """Start the chief or a worker in a forked process, in place of subprocess.Popen."""
     assert command[:3] == [sys.executable, "-m", "tuning"]
+    assert start_new_session  # so that a terminal's Ctrl-C reaches it only through the first process
     return Forked(main, command[3:], env=env, stdout=sys.stdout.fileno(), stderr=sys.stderr.fileno())
 
 
@@ -72,9 +73,11 @@ def interrupted_search(tmp_path_factory):
     with open(log, "a") as file, ThreadPoolExecutor() as thread, pytest.MonkeyPatch.context() as patch:
         patch.setattr(workers, "subprocess", SimpleNamespace(Popen=start))
         user = thread.submit(interfere)
-        with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-            code = main([*words, "--workers", "2"])
-        ended.set()
+        try:
+            with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+                code = main([*words, "--workers", "2"])
+        finally:
+            ended.set()
     assert code == 130, log.read_text()
     running, killed_before_its_end, first = user.result()
     assert killed_before_its_end
