@@ -9,6 +9,7 @@ from keras import layers
 import keras_cnns
 from keras_cnns import alexnet
 from keras_cnns.layers import GroupedConv2D, LocalResponseNormalization
+from tests.structure import structure
 
 # Figure 2 of Krizhevsky et al. 2012 and torchvision's variant, typed by hand: the output sizes, layer by layer.
 OUTPUT_SIZES = {
@@ -58,16 +59,7 @@ KERNELS = {
 both = pytest.mark.parametrize("name", OUTPUT_SIZES)
 
 
-@functools.cache
-def network(name):
-    return keras_cnns.builder(name)()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def forget_networks():
-    """Free half a gigabyte of weights."""
-    yield
-    network.cache_clear()
+network = functools.cache(structure)
 
 
 def of_type(model, kind):
@@ -103,7 +95,7 @@ def test_conv2_conv4_and_conv5_have_two_groups():
 
 def test_a_group_sees_only_its_gpu():
     """Section 3.5: conv4 takes only the maps of conv3 on the same GPU, conv3 those on both."""
-    model = network("AlexNet")
+    model = keras_cnns.AlexNet(include_top=False, input_shape=(227, 227, 3))
     x = np.zeros((1, 13, 13, 384), "float32")
     x[..., :192] = 1
     model.get_layer("conv4_conv").bias.assign(np.zeros(384))

@@ -6,10 +6,11 @@ from itertools import product
 import pytest
 
 import keras_cnns
+from tests.structure import structure
 from tests.tiny import TINY
 from training.recipe import Recipe
 from training.scaling import scale
-from tuning.budget import Counter, feasible, formula, grid
+from tuning.budget import Counter, baseline_multiply_adds, feasible, formula, grid, without_weights
 
 B0 = Recipe(model="EfficientNetB0", image_size=224)
 
@@ -29,7 +30,7 @@ def test_counting_in_parts_equals_counting_an_efficientnet():
     triple = (1.2, 1.1, 1.15)
     counter = Counter(B0, 1000, deepest=1.2)
     built = keras_cnns.complexity(
-        keras_cnns.EfficientNet(width=1.1, depth=1.2, input_shape=(258, 258, 3))
+        structure("EfficientNet", width=1.1, depth=1.2, input_shape=(258, 258, 3))
     ).multiply_adds
     assert counter.multiply_adds(triple) == built
     assert built / 386e6 == pytest.approx(2.57, abs=0.005)  # B0 has 0.386 G by the table of multiply-adds
@@ -50,7 +51,7 @@ def test_triples_that_build_the_same_network_are_grouped():
 
     def built(triple):
         recipe = scale(TINY, *triple)
-        return recipe.image_size, *(weight.shape for weight in recipe.build(10).weights)
+        return recipe.image_size, *(weight.shape for weight in without_weights(recipe, 10).weights)
 
     assert len({built(network.triples[0]) for network in networks}) == len(networks)
     largest = max(networks, key=lambda network: len(network.triples))
@@ -58,8 +59,8 @@ def test_triples_that_build_the_same_network_are_grouped():
 
 
 def test_the_counted_rule_counts():
-    baseline = keras_cnns.complexity(TINY.build(10)).multiply_adds
+    baseline = baseline_multiply_adds(TINY, 10)
     networks = feasible(TINY, 10, rule="counted", step=0.25, tolerance=0.3)
-    ratios = [keras_cnns.complexity(scale(TINY, *n.triples[0]).build(10)).multiply_adds / baseline for n in networks]
+    ratios = [baseline_multiply_adds(scale(TINY, *network.triples[0]), 10) / baseline for network in networks]
     assert networks and all(1.7 <= ratio <= 2.3 for ratio in ratios)
     assert all((1.2, 1.1, 1.15) not in network.triples for network in networks)

@@ -11,6 +11,7 @@ import keras_cnns
 from keras_cnns import resnet
 from keras_cnns.deformable import deformable_bottleneck, deformable_resnet
 from keras_cnns.layers import DeformableConv2D
+from tests.structure import structure
 
 STAGES = tuple(resnet.Stage(filters, 1) for filters in (8, 8, 16, 16))
 SMALL = {"input_shape": (64, 64, 3), "classes": 10, "classifier_activation": None}
@@ -42,11 +43,10 @@ def plain_file(tmp_path):
 # --- which layers
 
 
-@pytest.mark.usefixtures("zeros_for_kernels")
 @pytest.mark.parametrize(("version", "modulated"), [("1", False), ("1.5", True)])
 def test_every_3x3_of_conv3_to_conv5_is_deformable(version, modulated):
     """13 of 128, 256 and 512 filters, with a stride in the first of a stage as in ResNet."""
-    model = keras_cnns.DeformableResNet50(version=version, modulated=modulated)
+    model = structure("DeformableResNet50", version=version, modulated=modulated)
     found = [layer for layer in model.layers if isinstance(layer, DeformableConv2D)]
     counts = {2: (4, 128), 3: (6, 256), 4: (3, 512)}
     blocks = [(s, b, filters) for s, (count, filters) in counts.items() for b in range(1, count + 1)]

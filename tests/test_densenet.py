@@ -11,11 +11,9 @@ from keras import layers
 import keras_cnns
 from keras_cnns import densenet
 from keras_cnns.layers import RecomputedConv2D, ScaleAndShift
+from tests.structure import structure
 
-
-@functools.cache
-def network(name="DenseNet121", **arguments):
-    return keras_cnns.builder(name)(**arguments)
+network = functools.cache(structure)
 
 
 def test_layers_of_table_1():
@@ -29,7 +27,7 @@ def test_layers_of_table_1():
     }
     counts = enumerate((6, 12, 24, 16), 1)
     names = [f"dense{block}_layer{layer}_out" for block, count in counts for layer in range(1, count + 1)]
-    assert [layer.name for layer in network().layers if layer.name.endswith("_out")] == names
+    assert [layer.name for layer in network("DenseNet121").layers if layer.name.endswith("_out")] == names
 
 
 def test_output_sizes_of_table_1():
@@ -47,7 +45,7 @@ def test_output_sizes_of_table_1():
         "dense4_layer16_out": (7, 7, 1024),
         "head_pool": (1024,),
     }
-    assert {name: network().get_layer(name).output.shape[1:] for name in sizes} == sizes
+    assert {name: network("DenseNet121").get_layer(name).output.shape[1:] for name in sizes} == sizes
 
 
 def kernels(model, prefix):
@@ -61,7 +59,8 @@ def kernels(model, prefix):
 
 def test_kernels_of_a_bottleneck_layer():
     """Section 3: the 1x1 reduces all channels to 4k, the 3x3 these to k; DenseNet-161 has k = 48."""
-    assert kernels(network(), "dense2_layer3_") == {"conv1": (1, 1, 128 + 2 * 32, 128), "conv2": (3, 3, 128, 32)}
+    model = network("DenseNet121")
+    assert kernels(model, "dense2_layer3_") == {"conv1": (1, 1, 128 + 2 * 32, 128), "conv2": (3, 3, 128, 32)}
     model = densenet.densenet(densenet.TABLE_1["DenseNet-161"]._replace(layers=(2, 1)))
     assert kernels(model, "stem_") == {"conv": (7, 7, 3, 96)}
     assert kernels(model, "dense1_layer2_") == {"conv1": (1, 1, 96 + 48, 192), "conv2": (3, 3, 192, 48)}
@@ -103,8 +102,9 @@ def test_cifar_networks(arguments, stem, count, ends):
 )
 def test_parameters_of_table_2(depth, growth_rate, bottleneck, millions):
     compression = 0.5 if bottleneck else 1.0
-    model = keras_cnns.DenseNetCIFAR(
-        depth,
+    model = structure(
+        "DenseNetCIFAR",
+        depth=depth,
         growth_rate=growth_rate,
         bottleneck=bottleneck,
         compression=compression,
@@ -116,7 +116,8 @@ def test_parameters_of_table_2(depth, growth_rate, bottleneck, millions):
 
 def test_every_layer_takes_the_maps_of_all_layers_before_it():
     """Figure 1: the output of layer n is its input and, after it, its own maps."""
-    model, x = network(), network().get_layer("transition1_pool").output
+    model = network("DenseNet121")
+    x = model.get_layer("transition1_pool").output
     for layer in range(1, 13):
         name = f"dense2_layer{layer}"
         assert model.get_layer(f"{name}_conv1_bn").input is x

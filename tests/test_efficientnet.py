@@ -11,11 +11,9 @@ import keras_cnns
 from keras_cnns import efficientnet, efficientnet_lite
 from keras_cnns.efficientnet import TABLE_1, Conv, MBConv, scale
 from keras_cnns.efficientnet_lite import scale_lite
+from tests.structure import structure
 
-
-@functools.cache
-def network(name, **arguments):
-    return keras_cnns.builder(name)(**arguments)
+network = functools.cache(structure)
 
 
 def blocks(model):
@@ -101,7 +99,9 @@ def test_an_even_map_is_padded_on_the_right_and_bottom_only():
 
 def test_a_depthwise_kernel_is_initialised_with_the_variance_of_its_window():
     """He et al.: 2 / 9 for 3x3, whatever the number of channels; Keras's fan-in counts the channels as well."""
-    kernel = np.asarray(network("EfficientNetB0").get_layer("stage8_block1_depthwise_conv").kernel)
+    keras.utils.set_random_seed(0)
+    model = efficientnet.efficientnet((TABLE_1[0], TABLE_1[7], TABLE_1[8]))
+    kernel = np.asarray(model.get_layer("stage8_block1_depthwise_conv").kernel)
     assert kernel.var() == pytest.approx(2 / 9, rel=0.1)
 
 
@@ -118,7 +118,7 @@ def test_drop_connect_grows_linearly_from_the_first_block():
 
 def test_drop_connect_drops_the_branch_of_whole_images():
     keras.utils.set_random_seed(0)
-    layer = network("EfficientNet", drop_connect=0.8).get_layer("stage7_block4_drop")
+    layer = keras_cnns.EfficientNet(drop_connect=0.8).get_layer("stage7_block4_drop")
     ones = np.ones((64, 3, 3, 2), "float32")
     dropped = np.asarray(layer(ones, training=True))
     assert set(dropped[:, 0, 0, 0].round(4)) == {0, np.float32(1 / (1 - 0.7)).round(4)}
@@ -186,7 +186,7 @@ PUBLISHED = {
 def test_published_sizes_and_dropout(variant, monkeypatch):
     for module in (efficientnet, efficientnet_lite):
         monkeypatch.setattr(module, "TABLE_1", (TABLE_1[0], TABLE_1[1], TABLE_1[7], TABLE_1[8]))  # to be fast
-    model = keras_cnns.builder(f"EfficientNet{variant}")()
+    model = structure(f"EfficientNet{variant}")
     size, dropout = PUBLISHED[variant]
     assert model.input_shape == (None, size, size, 3)
     assert model.get_layer("head_dropout").rate == dropout

@@ -6,6 +6,7 @@ import pytest
 
 import keras_cnns
 from keras_cnns import resnet
+from tests.structure import structure
 
 
 @pytest.mark.parametrize(
@@ -18,7 +19,7 @@ from keras_cnns import resnet
     ],
 )
 def test_each_stride_has_the_end_of_its_last_block(name, layers):
-    model = keras_cnns.builder(name)(include_top=False, input_shape=(64, 96, 3))
+    model = structure(name, include_top=False, input_shape=(64, 96, 3))
     maps = keras_cnns.features(model)
     assert [tensor is model.get_layer(layer).output for tensor, layer in zip(maps.outputs, layers, strict=True)] == [
         True
@@ -37,7 +38,7 @@ def test_the_maps_are_those_of_the_network_at_any_size():
 
 
 def test_cifar_networks_have_other_strides():
-    maps = keras_cnns.features(keras_cnns.ResNet20(), strides=(1, 2, 4))
+    maps = keras_cnns.features(structure("ResNet20"), strides=(1, 2, 4))
     assert maps.output_shape == [(None, 32, 32, 16), (None, 16, 16, 32), (None, 8, 8, 64)]
 
 
@@ -51,7 +52,7 @@ def test_heads_are_not_part_of_a_backbone():
 
 def test_a_missing_stride_is_named():
     with pytest.raises(ValueError, match=r"resnet18 has no feature map at stride 64\. Its strides are 2, 4, 8, 16, 32"):
-        keras_cnns.features(keras_cnns.ResNet18(), strides=(8, 64))
+        keras_cnns.features(structure("ResNet18"), strides=(8, 64))
 
 
 def test_a_segmentation_network_trains_on_a_backbone():
@@ -65,9 +66,8 @@ def test_a_segmentation_network_trains_on_a_backbone():
         total = keras.layers.Add()([total, keras.layers.UpSampling2D(factor, interpolation="bilinear")(tensor)])
     logits = keras.layers.UpSampling2D(4, interpolation="bilinear")(keras.layers.Conv2D(2, 1)(total))
     network = keras.Model(backbone.inputs, logits)
-    network.compile(
-        keras.optimizers.Adam(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False
-    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    network.compile(keras.optimizers.SGD(0.03, momentum=0.9), loss, jit_compile=False)
     keras.utils.set_random_seed(0)
     images = np.random.RandomState(0).normal(size=(8, 64, 64, 3)).astype("float32")
     images[:, :, 32:] += 2.0

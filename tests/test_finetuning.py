@@ -13,6 +13,7 @@ import tensorflow as tf
 from sklearn.datasets import load_digits
 
 import keras_cnns
+from tests.structure import structure
 from training import inference
 from training.batches import training_batches
 from training.data import Data, Split
@@ -291,7 +292,7 @@ def test_levels_that_cannot_be_frozen_are_refused_with_a_list(levels, words):
 
 
 def test_levels_have_the_names_of_each_paper_and_heads_are_last():
-    network = keras_cnns.InceptionV1(aux_heads=True, input_shape=(32, 32, 3), classes=2)
+    network = structure("InceptionV1", aux_heads=True, input_shape=(32, 32, 3), classes=2)
     levels = levels_of(network)
     assert levels[:2] == ["conv1", "pool1"] and levels[-3:] == ["aux1", "aux2", "head"]
     assert [level for level in levels if level.startswith("inc")] == [

@@ -9,6 +9,7 @@ from keras import layers
 
 import keras_cnns
 from keras_cnns import _blocks, googlenet
+from tests.structure import structure
 
 # Table 1 of Szegedy et al., typed by hand: the output size of every row, by the layer that ends it.
 TABLE_1_OUTPUT_SIZES = {
@@ -51,9 +52,7 @@ TABLE_1_KERNELS = {
 BRANCHES = ("1x1", "3x3", "5x5", "poolproj")  # Figure 2b, left to right
 
 
-@functools.cache
-def network(name, **arguments):
-    return keras_cnns.builder(name)(**arguments)
+network = functools.cache(structure)
 
 
 def of_type(model, kind):
@@ -150,7 +149,7 @@ def test_the_heads_pool_is_5x5_or_the_whole_map(size, window, output):
 
 @pytest.mark.filterwarnings("error:The structure of `inputs`")
 def test_main_output_shares_the_weights_and_drops_the_heads():
-    model = network("GoogLeNet", aux_heads=True, input_shape=(64, 64, 3), classes=10)
+    model = keras_cnns.GoogLeNet(aux_heads=True, input_shape=(64, 64, 3), classes=10)
     main = keras_cnns.main_output(model)
     assert main.output_shape == (None, 10)
     assert {layer.name for layer in model.layers} - {layer.name for layer in main.layers} == {
@@ -180,7 +179,7 @@ def test_trains_with_plain_fit():
     weights = {"main": 1, "aux1": 0.3, "aux2": 0.3}
     losses = dict.fromkeys(weights, "sparse_categorical_crossentropy")
     # Without XLA, which takes longer to compile for a CPU than this to train.
-    model.compile(keras.optimizers.Adam(3e-4), loss=losses, loss_weights=weights, jit_compile=False)
+    model.compile(keras.optimizers.SGD(0.01), loss=losses, loss_weights=weights, jit_compile=False)
     history = model.fit(images, keras_cnns.labels_for(model, labels), epochs=20, verbose=0).history
     weighted = sum(weight * np.array(history[f"{head}_loss"]) for head, weight in weights.items())
     np.testing.assert_allclose(history["loss"], weighted, rtol=1e-5)

@@ -5,6 +5,7 @@ import pytest
 
 import keras_cnns
 from tests.paper_numbers import ROWS
+from tests.structure import structure
 
 # Networks that take longer to build than ten others.
 SLOW = {"EfficientNetB5", "EfficientNetB6", "EfficientNetB7"}
@@ -29,8 +30,7 @@ def depth(model):
     ids=[f"{row.name}({row.arguments or ''})" for row in ROWS],
 )
 def test_counts_are_those_of_the_paper(row):
-    with keras.StatelessScope(initialize_variables=False):  # shapes are enough to count
-        model = keras_cnns.builder(row.name)(name="mine", classifier_activation=None, **row.arguments)
+    model = structure(row.name, name="mine", classifier_activation=None, **row.arguments)
     assert model.name == "mine" and model.get_layer("head_dense").activation is keras.activations.linear
     cost = keras_cnns.complexity(model)
     assert cost.parameters == row.parameters

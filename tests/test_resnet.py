@@ -8,11 +8,9 @@ from keras import layers
 
 import keras_cnns
 from keras_cnns import resnet
+from tests.structure import structure
 
-
-@functools.cache
-def network(name, **arguments):
-    return keras_cnns.builder(name)(**arguments)
+network = functools.cache(structure)
 
 
 def blocks(model):

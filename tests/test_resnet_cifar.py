@@ -7,6 +7,7 @@ import tensorflow as tf
 
 import keras_cnns
 from keras_cnns import resnet
+from tests.structure import structure
 
 
 @pytest.mark.parametrize("network", [keras_cnns.ResNetCIFAR, keras_cnns.PlainNetCIFAR])
@@ -58,7 +59,7 @@ def test_option_a_takes_every_second_pixel_and_adds_zero_channels():
 
 @pytest.mark.parametrize("plain", ["PlainNet18", "PlainNet34", "PlainNet20", "PlainNet56"])
 def test_a_plain_network_is_its_twin_without_shortcuts(plain):
-    plain, twin = keras_cnns.builder(plain)(), keras_cnns.builder(plain.replace("Plain", "Res"))()
+    plain, twin = structure(plain), structure(plain.replace("Plain", "Res"))
     assert not [layer for layer in plain.layers if isinstance(layer, keras.layers.Add)]
     without = {variable.path: variable.shape for variable in twin.weights if "_shortcut_" not in variable.path}
     assert {variable.path: variable.shape for variable in plain.weights} == without

@@ -4,12 +4,13 @@ import json
 
 import pytest
 
-import keras_cnns
+from tests.structure import structure
 from tests.tiny import TINY
 from training import run as runs
 from training.__main__ import main
 from training.recipe import Recipe
 from training.scaling import scale
+from tuning.budget import without_weights
 
 
 @pytest.fixture
@@ -79,7 +80,9 @@ def test_recipe_and_builder_make_the_same_network(file):
     baseline = Recipe(model="EfficientNet", model_args={"width": 0.25, "depth": 0.5}, image_size=64)
     recipe = scale(baseline, 1.5, 1.1, 1.25, phi=2)
     assert recipe.image_size == 100
-    network = keras_cnns.EfficientNet(width=0.25, depth=0.5, resolution=64, coefficients=file, phi=2)
+    network = structure("EfficientNet", width=0.25, depth=0.5, resolution=64, coefficients=file, phi=2)
     assert network.input_shape == (None, 100, 100, 3)
-    assert [weight.shape for weight in network.weights] == [weight.shape for weight in recipe.build(1000).weights]
-    assert scale(baseline, 1.5, 1.1, 1.25, phi=0).build(1000).count_params() < network.count_params()
+    assert [weight.shape for weight in network.weights] == [
+        weight.shape for weight in without_weights(recipe, 1000).weights
+    ]
+    assert without_weights(scale(baseline, 1.5, 1.1, 1.25, phi=0), 1000).count_params() < network.count_params()

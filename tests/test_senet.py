@@ -10,18 +10,9 @@ from keras import layers
 import keras_cnns
 from keras_cnns import resnet, senet
 from keras_cnns.layers import GroupedConv2D
+from tests.structure import structure
 
-
-@functools.cache
-def network(name, **arguments):
-    return keras_cnns.builder(name)(**arguments)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def forget_networks():
-    """Free the weights; those of SENet-154 alone take half a gigabyte."""
-    yield
-    network.cache_clear()
+network = functools.cache(structure)
 
 
 def of_type(model, kind):
@@ -78,7 +69,6 @@ def test_block_in_half_precision(policy):
 LAST = {"SEResNet18": "conv2", "SEResNet50": "conv3", "SEResNeXt50": "conv3", "SENet154": "conv3"}
 
 
-@pytest.mark.usefixtures("zeros_for_kernels")
 @pytest.mark.parametrize(("name", "last"), LAST.items())
 def test_a_gate_precedes_every_addition(name, last):
     """Figure 3: the branch's last normalization, the gate, the addition; the shortcut is not gated."""
@@ -113,7 +103,6 @@ def test_a_gate_follows_every_inception_module():
 FC = {1: (16, 256), 2: (32, 512), 3: (64, 1024), 4: (128, 2048)}
 
 
-@pytest.mark.usefixtures("zeros_for_kernels")
 @pytest.mark.parametrize("name", ["SEResNet50", "SEResNet101", "SEResNeXt50", "SENet154"])
 def test_fc_of_table_1(name):
     gates = [layer for layer in of_type(network(name), layers.Conv2D) if "_gate_" in layer.name]
@@ -124,13 +113,12 @@ def test_fc_of_table_1(name):
     }
 
 
-@pytest.mark.usefixtures("zeros_for_kernels")
 @pytest.mark.parametrize(
     "name",
     ["SEResNet18", "SEResNet50", "SEResNeXt50", "SEInceptionV1", pytest.param("SENet154", marks=pytest.mark.slow)],
 )
 def test_ratio_of_a_network(name):
-    model = keras_cnns.builder(name)(ratio=8)
+    model = network(name, ratio=8)
     gates = [layer for layer in of_type(model, layers.Conv2D) if layer.name.endswith("_gate_reduce_conv")]
     assert gates and all(layer.filters == layer.kernel.shape[2] // 8 for layer in gates)
 

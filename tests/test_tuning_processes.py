@@ -7,17 +7,21 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
+import threading
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 from tensorboard import program
 
+from tests.forked import Forked
 from tests.tiny import TINY, TRIPLES
 from training import run as runs
 from training.run_folder import Run
+from tuning import workers
 from tuning.__main__ import main
 
 LABELS = ("alpha1.2_beta1.1_gamma1.15", "alpha1_beta1.4_gamma1")
@@ -36,6 +40,13 @@ def content(folder):
     return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
 
 
+def start(command, *, env, start_new_session):
+    """Start the chief or a worker in a forked process, in place of subprocess.Popen."""
+    assert command[:3] == [sys.executable, "-m", "tuning"]
+    assert start_new_session  # so that a terminal's Ctrl-C reaches it only through the first process
+    return Forked(main, command[3:], env=env, stdout=sys.stdout.fileno(), stderr=sys.stderr.fileno())
+
+
 @pytest.fixture(scope="module")
 def interrupted_search(tmp_path_factory):
     """Search with two workers, kill one, and press Ctrl-C after the first trial; then finish with the same command
@@ -48,23 +59,31 @@ def interrupted_search(tmp_path_factory):
     search, log, recipe = folder / "search", folder / "log", folder / "tiny.json"
     recipe.write_text(TINY.to_json())
     words = ["compound", str(recipe), "--triples", *TRIPLES[:2], "--search", str(search)]
-    with open(log, "w") as file:
-        command = [sys.executable, "-m", "tuning", *words, "--workers", "2"]
-        # In its own session, as in a terminal of its own, whose Ctrl-C reaches the whole process group.
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
-    try:
-        (begun, *_) = wait_for(lambda: list(search.glob("trials/*/seed0/tensorboard")) or process.poll() is not None)
+    ended = threading.Event()
+
+    def interfere():
+        (begun, *_) = wait_for(lambda: list(search.glob("trials/*/seed0/tensorboard")) or ended.is_set())
         running = begun.parent
         os.kill(int(re.match(r"process (\d+) ", (running / "lock").read_text())[1]), signal.SIGKILL)
-        assert not (running / "metrics.json").exists()
-        (first, *_) = wait_for(lambda: list(search.glob("trials/*/result.json")) or process.poll() is not None)
-        os.killpg(process.pid, signal.SIGINT)
-        assert process.wait(600) == 130, log.read_text()
-    finally:
-        process.kill()
+        killed_before_its_end = not (running / "metrics.json").exists()
+        (first, *_) = wait_for(lambda: list(search.glob("trials/*/result.json")) or ended.is_set())
+        os.kill(os.getpid(), signal.SIGINT)
+        return running.parent, killed_before_its_end, first.parent
+
+    with open(log, "a") as file, ThreadPoolExecutor() as thread, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workers, "subprocess", SimpleNamespace(Popen=start))
+        user = thread.submit(interfere)
+        try:
+            with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+                code = main([*words, "--workers", "2"])
+        finally:
+            ended.set()
+    assert code == 130, log.read_text()
+    running, killed_before_its_end, first = user.result()
+    assert killed_before_its_end
     # An interruption leaves no begun.json; the killed worker left one, unless its trial was resumed before.
-    assert {file.parent for file in search.glob("trials/*/begun.json")} <= {running.parent}, log.read_text()
-    before = content(first.parent)
+    assert {file.parent for file in search.glob("trials/*/begun.json")} <= {running}, log.read_text()
+    before = content(first)
     output = io.StringIO()
     with contextlib.redirect_stdout(output):
         assert main(words) == 0

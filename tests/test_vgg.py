@@ -2,12 +2,13 @@
 
 import functools
 
+import keras
 import numpy as np
 import pytest
 from keras import layers
 
-import keras_cnns
 from keras_cnns import vgg
+from tests.structure import structure
 
 # Table 1 of Simonyan and Zisserman, typed by hand: the filters of the convolutions in each block.
 TABLE_1 = {
@@ -23,15 +24,9 @@ with_and_without_batch_norm = pytest.mark.parametrize("batch_norm", [False, True
 
 @functools.cache
 def network(name, batch_norm=False):
-    """Return the network of a column with narrow dense layers, which have most of its 140 million weights."""
-    return vgg.vgg(vgg.TABLE_1[COLUMNS[name]], batch_norm=batch_norm, fully_connected=(32, 16))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def forget_networks():
-    """Free half a gigabyte of weights."""
-    yield
-    network.cache_clear()
+    """Return the network of a column with narrow dense layers and without weights."""
+    with keras.StatelessScope(initialize_variables=False):  # layers and shapes are all that is looked at
+        return vgg.vgg(vgg.TABLE_1[COLUMNS[name]], batch_norm=batch_norm, fully_connected=(32, 16))
 
 
 def of_type(model, kind):
@@ -79,7 +74,7 @@ def test_batch_norm_is_torchvisions():
 
 def test_dropout_and_the_width_of_the_dense_layers():
     """At 32 pixels, where the last map has one pixel."""
-    model = keras_cnns.VGG11(input_shape=(32, 32, 3), classes=10)
+    model = structure("VGG11", input_shape=(32, 32, 3), classes=10)
     dense = {layer.name: layer.kernel.shape for layer in of_type(model, layers.Dense)}
     assert dense == {"head_fc1": (512, 4096), "head_fc2": (4096, 4096), "head_dense": (4096, 10)}
     assert [layer.activation.__name__ for layer in of_type(model, layers.Dense)] == ["relu", "relu", "softmax"]
