@@ -25,7 +25,7 @@ class GroupedConv2D(keras.layers.Conv2D):
     NARROW = 16
 
     def convolution_op(self, inputs, kernel):
-        if self.groups == 1 or not _on_tensorflow_cpu():
+        if self.groups == 1 or not on_tensorflow_cpu():
             return super().convolution_op(inputs, kernel)
         together = min(self.groups, max(1, self.NARROW // kernel.shape[2]))
         while self.groups % together:
@@ -45,7 +45,8 @@ class GroupedConv2D(keras.layers.Conv2D):
         return ops.concatenate(outputs, axis=-1)
 
 
-def _on_tensorflow_cpu():
+def on_tensorflow_cpu():
+    """Return whether layers are computed by TensorFlow on a CPU."""
     if keras.backend.backend() != "tensorflow":
         return False
     import tensorflow as tf
