@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_cnns
-from keras_cnns.layers import DeformableConv2D
+from keras_cnns.layers import DeformableConv2D, deformable_conv2d
 from keras_cnns.layers.deformable_conv2d import deform_conv2d
 
 
@@ -148,6 +148,49 @@ def test_gradients_are_those_of_finite_differences():
         ends = [[*arguments[:place], arguments[place] + s * towards, *arguments[place + 1 :]] for s in (step, -step)]
         difference = (product(*ends[0]) - product(*ends[1])) / (2 * step)
         np.testing.assert_allclose(tf.reduce_sum(gradient * towards), difference, rtol=1e-6)
+
+
+def values_and_gradients(groups=1, offset_groups=1, strides=(1, 1), precision="float32", jit_compile=False):
+    """Return the outputs and the gradients of random arguments, in a graph for any size, or with XLA for this size."""
+    height, width = -(-7 // strides[0]), -(-6 // strides[1])
+    shapes = (3, 7, 6, 8), (3, height, width, 18 * offset_groups), (3, 3, 8 // groups, 6)
+    shapes = *shapes, (3, height, width, 9 * offset_groups)
+    arguments = [tf.constant(1.5 * draw(*shape, seed=seed), precision) for seed, shape in enumerate(shapes)]
+    any_size = [None, None, None, 8], [None, None, None, shapes[1][3]], shapes[2], [None, None, None, shapes[3][3]]
+
+    @tf.function(
+        input_signature=[tf.TensorSpec(shape, precision) for shape in (shapes if jit_compile else any_size)],
+        jit_compile=jit_compile,
+    )
+    def compute(*arguments):
+        with tf.GradientTape() as tape:
+            tape.watch(arguments)
+            outputs = deform_conv2d(*arguments, strides=strides, padding="same")
+            loss = tf.reduce_sum(tf.sin(outputs))
+        return outputs, *tape.gradient(loss, arguments)
+
+    return compute(*arguments)
+
+
+def assert_near(values, expected, tolerance):
+    for one, other in zip(values, expected, strict=True):
+        scale = np.abs(other).max()
+        np.testing.assert_allclose(one / scale, other / scale, atol=tolerance)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 5e-6), ("float64", 1e-13)])
+@pytest.mark.parametrize("geometry", [(1, 1, (1, 1)), (1, 2, (2, 1)), (2, 4, (1, 2))], ids=str)
+def test_images_one_by_one_give_what_they_give_together(geometry, precision, tolerance, monkeypatch):
+    """On TensorFlow's CPU images are convolved one by one, with gradients written by hand."""
+    one_by_one = values_and_gradients(*geometry, precision)
+    monkeypatch.delattr(deformable_conv2d, "_convolve_one_by_one")
+    monkeypatch.setattr(deformable_conv2d, "_one_by_one", lambda dtype: False)
+    assert_near(one_by_one, values_and_gradients(*geometry, precision), tolerance)
+
+
+def test_xla_takes_the_images_together():
+    """Sparse matrices, of which the gradients written by hand make use, are unknown to XLA."""
+    assert_near(values_and_gradients(jit_compile=True), values_and_gradients(), 5e-6)
 
 
 def test_a_small_network_learns_its_offsets():

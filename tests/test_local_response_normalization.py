@@ -18,12 +18,27 @@ def reference(x, size, alpha, beta, bias):
     return out
 
 
-@pytest.mark.parametrize("channels", [2, 8])  # fewer than the window, and more
-@pytest.mark.parametrize("arguments", [(5, 1e-4, 0.75, 2.0), (3, 0.5, 0.5, 1.0), (1, 0.2, 2.0, 1.5)])
+@pytest.mark.parametrize("channels", [2, 8, 70])  # fewer than the window, and more
+@pytest.mark.parametrize(
+    "arguments", [(5, 1e-4, 0.75, 2.0), (3, 0.5, 0.5, 1.0), (1, 0.2, 2.0, 1.5), (3, 0.5, 0.75, 0.0), (3, 0, 0.5, 2.0)]
+)
 def test_it_equals_its_definition(channels, arguments):
     x = np.random.default_rng(0).normal(0, 10, (2, 3, 4, channels))
     out = LocalResponseNormalization(*arguments)(x.astype("float32"))
     np.testing.assert_allclose(out, reference(x, *arguments), rtol=1e-5, atol=1e-6)
+
+
+def test_without_bias_a_neighborhood_of_zeros_is_nan_and_others_are_not():
+    """0 / 0 in the definition."""
+    x = np.array([[[[0.0, 0, 0, 0, 3, 4, 0]]]])
+    out = LocalResponseNormalization(3, alpha=1.0, beta=0.5, bias=0.0)(x.astype("float32"))
+    np.testing.assert_allclose(np.ravel(out), [np.nan, np.nan, np.nan, 0, 0.6, 0.8, 0], rtol=1e-6)
+
+
+def test_any_size():
+    layer, x = LocalResponseNormalization(), np.random.default_rng(0).normal(0, 10, (2, 3, 4, 8))
+    graph = tf.function(layer, input_signature=[tf.TensorSpec((None, None, None, 8))])
+    np.testing.assert_allclose(graph(x.astype("float32")), reference(x, 5, 1e-4, 0.75, 2.0), rtol=1e-5)
 
 
 def test_it_has_the_papers_constants():

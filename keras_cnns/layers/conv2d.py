@@ -47,6 +47,6 @@ def on_tensorflow_cpu():
     if keras.backend.backend() != "tensorflow":
         return False
     import tensorflow as tf
-    from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
+    from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext  # there is no public name for it
 
     return not (tf.config.list_logical_devices("GPU") or GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()))

@@ -11,6 +11,8 @@ Deviations from the papers:
 import keras
 from keras import ops
 
+from keras_cnns.layers.conv2d import on_tensorflow_cpu
+
 
 @keras.saving.register_keras_serializable("keras_cnns")
 class DeformableConv2D(keras.layers.Layer):
@@ -209,7 +211,7 @@ def deform_conv2d(inputs, offsets, kernel, mask=None, *, strides=(1, 1), padding
     batch, height, width, channels = ops.shape(inputs)
     kernel_size, filters = kernel.shape[:2], kernel.shape[-1]
     points = kernel_size[0] * kernel_size[1]
-    groups, offset_groups = channels // kernel.shape[2], offsets.shape[-1] // (2 * points)
+    offset_groups = offsets.shape[-1] // (2 * points)
     new_size = ops.shape(offsets)[1:3]
 
     offsets = ops.cast(offsets, keras.backend.result_type(inputs.dtype, offsets.dtype, "float32"))
@@ -220,26 +222,114 @@ def deform_conv2d(inputs, offsets, kernel, mask=None, *, strides=(1, 1), padding
         weight = ops.cast(ops.swapaxes(by_group, 3, 4), down.dtype)
 
     # A border of zeros stands for everything outside the map. A row of `pixels` has the channels of an offset group.
-    pixels = ops.reshape(ops.pad(inputs, [(0, 0), (1, 1), (1, 1), (0, 0)]), (-1, channels // offset_groups))
-    image = ops.reshape(ops.arange(batch, dtype="int32"), (-1, 1, 1, 1, 1))
-    samples = 0
+    pixels = ops.reshape(
+        ops.pad(inputs, [(0, 0), (1, 1), (1, 1), (0, 0)]),
+        (-1, (height + 2) * (width + 2) * offset_groups, channels // offset_groups),
+    )
+    indices, factors = [], []
     for row, row_weight in _neighbors(down, height):
         for column, column_weight in _neighbors(right, width):
-            index = (image * (height + 2) + row) * (width + 2) + column
-            index = index * offset_groups + ops.arange(offset_groups, dtype="int32")
-            factor = ops.cast(row_weight * weight * column_weight, inputs.dtype)
-            samples = samples + ops.take(pixels, index, axis=0) * ops.expand_dims(factor, -1)
+            index = (row * (width + 2) + column) * offset_groups + ops.arange(offset_groups, dtype="int32")
+            indices.append(index)
+            factors.append(ops.cast(row_weight * weight * column_weight, inputs.dtype))
 
     kernel = ops.cast(kernel, inputs.dtype)
-    if groups == 1:
-        outputs = ops.matmul(ops.reshape(samples, (-1, points * channels)), ops.reshape(kernel, (-1, filters)))
+    if on_tensorflow_cpu() and keras.backend.standardize_dtype(inputs.dtype) in ("float32", "float64"):
+        outputs = _convolve_one_by_one(pixels, indices, factors, kernel)
     else:
-        outputs = ops.einsum(
-            "npgc,pcgf->ngf",
-            ops.reshape(samples, (-1, points, groups, channels // groups)),
-            ops.reshape(kernel, (points, channels // groups, groups, -1)),
-        )
+        first = ops.arange(batch, dtype="int32") * ops.shape(pixels)[1]
+        indices = [index + ops.reshape(first, (-1, 1, 1, 1, 1)) for index in indices]
+        outputs = _multiply(_sample(ops.reshape(pixels, (-1, pixels.shape[-1])), indices, factors), kernel)
     return ops.reshape(outputs, (-1, *new_size, filters))
+
+
+def _sample(pixels, indices, factors):
+    """Return the sums of four rows each of `pixels`, weighted by `factors`: (..., points, offset_groups, channels)."""
+    return sum(
+        ops.take(pixels, index, axis=0) * ops.expand_dims(factor, -1)
+        for index, factor in zip(indices, factors, strict=True)
+    )
+
+
+def _multiply(samples, kernel):
+    """Multiply samples (..., points, offset_groups, channels) and a kernel as matrices: (positions, filters)."""
+    _, _, depth, filters = kernel.shape
+    points, channels = samples.shape[-3], samples.shape[-2] * samples.shape[-1]
+    if depth == channels:
+        return ops.matmul(ops.reshape(samples, (-1, points * channels)), ops.reshape(kernel, (-1, filters)))
+    groups = channels // depth
+    outputs = ops.einsum(
+        "npgc,pcgf->ngf",
+        ops.reshape(samples, (-1, points, groups, depth)),
+        ops.reshape(kernel, (points, depth, groups, -1)),
+    )
+    return ops.reshape(outputs, (-1, filters))
+
+
+def _convolve_one_by_one(pixels, indices, factors, kernel):
+    """Sample and multiply image by image, so that the samples of an image stay in the cache of the CPU.
+
+    The samples are as many times the size of the map as the kernel has points. They are computed again in the backward
+    pass, which needs the four neighbors of each sample anyway, instead of being stored.
+    """
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def convolve(pixels, indices, factors, kernel):
+        def outputs_of(image):
+            pixels, indices, factors = image
+            return _multiply(_sample(pixels, tf.unstack(indices), tf.unstack(factors)), kernel)
+
+        signature = tf.TensorSpec((None, kernel.shape[-1]), kernel.dtype)
+        outputs = tf.map_fn(outputs_of, (pixels, indices, factors), fn_output_signature=signature)
+
+        def gradient(upstream):
+            def add_image(image, d_kernel, d_pixels, d_factors):
+                values = pixels[image], indices[image], factors[image], kernel, upstream[image]
+                of_pixels, of_factors, of_kernel = _gradients(*values)
+                return (
+                    image + 1,
+                    d_kernel + of_kernel,
+                    d_pixels.write(image, of_pixels),
+                    d_factors.write(image, of_factors),
+                )
+
+            batch = tf.shape(pixels)[0]
+            arrays = [tf.TensorArray(kernel.dtype, batch, element_shape=v.shape[1:]) for v in (pixels, factors)]
+            start = tf.constant(0), tf.zeros_like(kernel), *arrays
+            _, d_kernel, d_pixels, d_factors = tf.while_loop(lambda image, *_: image < batch, add_image, start)
+            return d_pixels.stack(), None, d_factors.stack(), d_kernel
+
+        return outputs, gradient
+
+    return convolve(pixels, tf.stack(indices, axis=1), tf.stack(factors, axis=1), kernel)
+
+
+def _gradients(pixels, indices, factors, kernel, upstream):
+    """Return the gradients of one image's pixels (rows, channels), factors (4, ...) and kernel.
+
+    Args:
+        pixels, kernel: As in `_convolve_one_by_one`, without the batch.
+        indices, factors: Those of the four neighbors, (4, new height, new width, points, offset_groups).
+        upstream: Gradient of the outputs (positions, filters).
+    """
+    import tensorflow as tf
+
+    neighbors = [tf.gather(pixels, index) for index in tf.unstack(indices)]
+    samples = sum(
+        values * factor[..., tf.newaxis] for values, factor in zip(neighbors, tf.unstack(factors), strict=True)
+    )
+    with tf.GradientTape() as tape:
+        tape.watch((samples, kernel))
+        outputs = _multiply(samples, kernel)
+    d_samples, d_kernel = tape.gradient(outputs, (samples, kernel), upstream)
+    d_factors = tf.stack([tf.reduce_sum(values * d_samples, axis=-1) for values in neighbors])
+    # The transposed interpolation, in one pass: rows of d_samples times factors, added to the rows of the pixels.
+    d_samples = tf.reshape(d_samples, (-1, pixels.shape[-1]))
+    rows, samples = tf.shape(pixels, tf.int64)[0], tf.shape(d_samples, tf.int64)[0]
+    places = tf.stack([tf.reshape(tf.cast(indices, tf.int64), [-1]), tf.tile(tf.range(samples), [4])], axis=1)
+    interpolation = tf.SparseTensor(places, tf.reshape(factors, [-1]), (rows, samples))
+    return tf.sparse.sparse_dense_matmul(interpolation, d_samples), d_factors, d_kernel
 
 
 def _sample_positions(size, offsets, kernel_size, strides, padding, dilation_rate):

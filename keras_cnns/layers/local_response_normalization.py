@@ -38,10 +38,12 @@ class LocalResponseNormalization(keras.layers.Layer):
 
     def call(self, inputs):
         x = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
-        channels, reach = inputs.shape[-1], self.size // 2
-        squares = ops.pad(ops.square(x), [[0, 0], [0, 0], [0, 0], [reach, reach]])
-        energy = sum(squares[..., offset : offset + channels] for offset in range(self.size))
-        return ops.cast(x * ops.power(self.bias + self.alpha * energy, -self.beta), inputs.dtype)
+        # A product with a band matrix and exp(-beta * log(...)) are several times as fast as slices and a power.
+        channel = ops.arange(inputs.shape[-1])
+        band = ops.abs(channel[:, None] - channel) <= self.size // 2
+        energy = ops.matmul(ops.square(x), ops.cast(band, x.dtype))
+        scale = ops.exp(-self.beta * ops.log(self.bias + self.alpha * energy))
+        return ops.cast(x * scale, inputs.dtype)
 
     def compute_output_shape(self, input_shape):
         return input_shape
