@@ -14,7 +14,7 @@ import csv
 import dataclasses
 import itertools
 import sys
-from typing import get_args, get_type_hints
+from typing import Literal, get_args, get_type_hints
 
 # TensorFlow takes seconds to import. Only the commands that need it import it: help, `recipes` and errors appear at
 # once.
@@ -118,7 +118,8 @@ def parser(defaults=None):
         "The exit code is 1 if a target of speed is not reached."
     )
     described = "; ".join(f"{name}, {text}" for name, text in PARTS.items())
-    benchmark.add_argument("what", nargs="*", choices=("all", *PARTS), help=f"by default all of them: {described}")
+    names = Literal["all", *PARTS]
+    benchmark.add_argument("what", nargs="*", type=names, default=["all"], help=f"by default all of them: {described}")
     benchmark.add_argument("--rounds", type=PositiveInt, default=5, help="rounds in which each variant has a turn")
     benchmark.add_argument("--seconds", type=PositiveInt, default=3, help="length of a turn")
     benchmark.add_argument("--only", default="", help="measure only what has this text in its name, such as ResNet50")
