@@ -90,9 +90,9 @@ TESTED_IN = {
 FLOORS = (
     ("benchmarks", "digits", "errors", "forward", "interruption", "optimization", "pixels"),
     ("augment", "devices", "files", "image_file", "launch", "measure", "recipe", "scaling", "state", "step"),
-    ("batches", "benchmarks.frame", "checkpoint", "command_line", "convert", "dashboards.log", "data_record", "export"),
+    ("batches", "checkpoint", "command_line", "convert", "dashboards.log", "data_record", "export"),
     ("dashboards.graph", "dashboards.hparams", "dashboards.pictures", "dashboards.probes", "dashboards.profiling"),
-    ("dashboards.scalars", "evaluation", "image_folder", "run_folder"),
+    ("benchmarks.frame", "dashboards.scalars", "evaluation", "image_folder", "run_folder"),
     ("dashboards", "data", "finetuning", "loop", "recipes"),
     ("check_data", "datasets", "inference", "machine"),
     ("compare", "run"),

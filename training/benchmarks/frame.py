@@ -16,9 +16,11 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 
 import psutil
 
+from training.command_line import hidden_stderr
 from training.measure import process_memory
 
 WARM_UP = 2  # steps before the first round: the first traces and compiles
@@ -319,6 +321,8 @@ def measure(group, settings, others_seconds=others_seconds):
         group, missing={variant.name: missing for variant in group.variants if (missing := variant.missing())}
     )
     seconds = settings.seconds if group.repeated else None
+    with hidden_stderr():  # multiprocessing would report there what processes that are killed leave behind
+        resource_tracker.ensure_running()
     with contextlib.ExitStack() as stack:
         processes = {}
         for variant in group.variants:

@@ -32,7 +32,7 @@ def benchmark(names, settings, file=None):
         0; 1 if a target was not reached or a variant failed.
     """
     report = {"machine": machine(), "rounds": settings.rounds, "seconds": settings.seconds, "parts": {}}
-    print(f"{report['machine']}; {settings.rounds} rounds", flush=True)
+    print(f"{report['machine']}; rounds: {settings.rounds}", flush=True)
     results = {}
     for name in names or PARTS:
         results[name] = list(print_part(name, FUNCTIONS[name](settings)))
@@ -131,7 +131,8 @@ def disturbance(result):
     """Return how many rounds of a group were disturbed, as text; empty if none was."""
     if not result.disturbed:
         return ""
-    return f"{result.group.title} ({result.disturbed} rounds, up to {max(result.load.values()):.2f} cores)"
+    rounds = len(next(iter(result.seconds.values())))
+    return f"{result.group.title} ({result.disturbed} of {rounds} rounds, up to {max(result.load.values()):.2f} cores)"
 
 
 def as_json(result):
