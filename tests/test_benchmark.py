@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 import time
+import types
 
+import psutil
 import pytest
 
 from training import benchmarks
@@ -86,15 +88,21 @@ def test_a_variant_has_its_environment_and_one_that_fails_is_left_out():
     assert "BENCHMARKED" not in os.environ
 
 
-def test_the_load_is_that_of_other_processes():
+def test_the_load_is_that_of_other_processes(monkeypatch):
+    times = types.SimpleNamespace(
+        user=1000.0, nice=1.0, system=20.0, idle=5e5, iowait=5e5, irq=0.1, softirq=0.1, steal=0.1
+    )
+    monkeypatch.setattr(psutil, "cpu_times", lambda: times)
     other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    before = [frame.others_seconds(pid) for pid in (other.pid, os.getpid())]
+    before = {pid: frame.others_seconds(pid) for pid in (other.pid, os.getpid())}
+    assert before[other.pid] == pytest.approx(1021.3, abs=0.5)
     started = time.process_time()
     while time.process_time() - started < 0.3:
         pass
-    theirs, mine = (frame.others_seconds(pid) - old for pid, old in zip((other.pid, os.getpid()), before, strict=True))
+    times.user += 0.3
+    assert frame.others_seconds(os.getpid()) == pytest.approx(before[os.getpid()], abs=0.1)
+    assert frame.others_seconds(other.pid) == pytest.approx(before[other.pid] + 0.3, abs=0.1)
     other.communicate(b"\n")
-    assert theirs - mine == pytest.approx(0.3, abs=0.1)
 
 
 SECONDS = {"slow": [0.5, 1.0, 0.75], "fast": [0.25, 0.25, 0.25]}
@@ -150,7 +158,7 @@ def all_groups():
         parts.other_steps,
         parts.deformable_groups,
         lambda: parts.input_groups(["file"]),
-        lambda: parts.predict_groups("folder"),
+        parts.predict_groups,
         lambda: parts.command_groups("run", "image"),
         parts.building_groups,
         lambda: parts.run_groups("folder"),
@@ -198,6 +206,7 @@ def test_an_error_in_a_run_ends_its_step(tmp_path):
 
 def test_work_that_is_measured_is_done(tmp_path):
     ours.training_steps(TINY, steps=2)()
+    assert ours.building("ResNetCIFAR")().name == "resnet_cifar"
     ours.deformable(size=4, channels=2, batch_size=1, backward=False)()
     assert len(ours.deformable(size=4, channels=2, batch_size=1, backward=True)()) == 7
     files = ours.photographs(tmp_path, count=2)
@@ -207,6 +216,12 @@ def test_work_that_is_measured_is_done(tmp_path):
     ours.python(["-c", "raise SystemExit(3)"], code=3)()
     with pytest.raises(RuntimeError, match=r"ended with 1: [\s\S]*ZeroDivisionError"):
         ours.python(["-c", "1 / 0"])()
+
+
+def test_a_network_and_its_export_are_called():
+    logits, served = (ours.inference("ResNetCIFAR", 2, exported)() for exported in (False, True))
+    assert logits.shape == (2, 1000)
+    assert served["probabilities"].numpy().sum(axis=1) == pytest.approx([1, 1])
 
 
 def test_dashboards_are_measured_with_and_without(monkeypatch):

@@ -190,9 +190,9 @@ def seconds_of_batches(loader, batches, filling=4):
     return time.perf_counter() - started
 
 
-def inference(model, batch_size, folder=None):
-    """Return a forward pass of a network of this project at 224 pixels: called directly, or as the SavedModel that is
-    written into a folder, which normalises the pixels and has a softmax too."""
+def inference(model, batch_size, exported):
+    """Return a forward pass of a network of this project at 224 pixels: called directly, or as the SavedModel of a run,
+    which normalises the pixels and has a softmax too."""
     import tensorflow as tf
 
     from training.export import write_saved_model
@@ -201,12 +201,13 @@ def inference(model, batch_size, folder=None):
     images = tf.constant(random_images(batch_size, 224))
     recipe = Recipe(model=model, image_size=224, preprocessing="imagenet")
     network = recipe.build(1000, for_inference=True)
-    if folder is None:
+    if not exported:
         forward = tf.function(lambda images: network(images, training=False))
         return lambda: forward(images)
-    write_saved_model(network, [str(number) for number in range(1000)], recipe, folder)
-    serve = tf.saved_model.load(folder).signatures["serving_default"]
-    return lambda: serve(images=images)
+    with tempfile.TemporaryDirectory() as folder:
+        write_saved_model(network, [str(number) for number in range(1000)], recipe, folder)
+        loaded = tf.saved_model.load(folder)
+    return lambda: loaded.signatures["serving_default"](images=images)
 
 
 def keras_inference(model, batch_size):

@@ -172,18 +172,12 @@ def input_groups(files):
         yield Group(name, tuple(variants), tuple(ratios), images=BATCHES * 32, repeated=False)
 
 
-def predict_groups(folder):
-    """Yield the groups of forward passes; the folder is for SavedModels."""
+def predict_groups():
+    """Yield the groups of forward passes."""
     for model, batch_size in itertools.product(("ResNet50", "EfficientNetB0", "DenseNet121"), (1, 8)):
         arguments = {"model": model, "batch_size": batch_size}
-        network = with_and_without_onednn("ours", ours.inference, **arguments)
-        export = with_and_without_onednn("our export", ours.inference, **arguments)
-        export = {
-            setting: dataclasses.replace(
-                variant, arguments=arguments | {"folder": f"{folder}/{model}-{batch_size}-{setting}"}
-            )
-            for setting, variant in export.items()
-        }
+        network = with_and_without_onednn("ours", ours.inference, **arguments, exported=False)
+        export = with_and_without_onednn("our export", ours.inference, **arguments, exported=True)
         others = (
             Variant("keras.applications", ours.keras_inference, arguments, needs=TENSORFLOW),
             Variant("torch", peers.torch_inference, arguments, needs=TORCH),
@@ -272,8 +266,7 @@ def input_(settings):
 
 
 def predict(settings):
-    with tempfile.TemporaryDirectory() as folder:
-        yield from measured(predict_groups(folder), settings)
+    yield from measured(predict_groups(), settings)
 
 
 def start(settings):
