@@ -146,6 +146,9 @@ def test_a_missed_target_is_the_exit_code(monkeypatch, capsys, tmp_path):
     assert all(f"\n## {name}\n" in shown for name in benchmarks.PARTS)
     assert "torch, timm: not installed; pip install torch timm" in shown
 
+    assert main(["benchmark", "--json", str(tmp_path)]) == 2  # before anything is measured
+    assert not capsys.readouterr().out
+
     measured[:] = [result(failed={"killed": "its process was killed"})]
     assert main(["benchmark", "all"]) == 1
     assert "failed: sleep, killed: its process was killed" in capsys.readouterr().out

@@ -14,7 +14,7 @@ import psutil
 from training.benchmarks import PARTS
 from training.benchmarks.frame import DISTURBED
 from training.benchmarks.parts import FUNCTIONS
-from training.files import atomic
+from training.files import atomic, check_replaceable
 
 LIBRARIES = ("tensorflow", "keras", "torch", "torchvision", "timm", "onnxruntime", "openvino")
 FEATURES = ("avx2", "avx512f", "avx512_vnni", "amx_tile")  # of CPUs, which decide about kernels
@@ -31,6 +31,8 @@ def benchmark(names, settings, file=None):
     Returns:
         0; 1 if a target was not reached or a variant failed.
     """
+    if file:
+        check_replaceable(file, ())
     report = {"machine": machine(), "rounds": settings.rounds, "seconds": settings.seconds, "parts": {}}
     print(f"{report['machine']}; rounds: {settings.rounds}", flush=True)
     results = {}
@@ -42,10 +44,9 @@ def benchmark(names, settings, file=None):
     fell = [line for result in everything for line in fallen(result)]
     packages = {module: None for r in everything for modules in r.missing.values() for module in modules}
     report |= {"failed": failed, "fell": fell, "missing": list(packages)}
-    print()
-    if packages:
-        print(f"{', '.join(packages)}: not installed; pip install {' '.join(packages)}")
-    print(*[f"failed: {line}" for line in failed], *[f"target missed: {line}" for line in fell], sep="\n")
+    absent = [f"{', '.join(packages)}: not installed; pip install {' '.join(packages)}"] if packages else []
+    for line in (*absent, *(f"failed: {line}" for line in failed), *(f"target missed: {line}" for line in fell)):
+        print(f"\n{line}")
     if file:
         with atomic(file) as temporary:
             temporary.write_text(json.dumps(report, indent=2) + "\n")
@@ -59,19 +60,19 @@ def print_part(name, results):
     print("| --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
     done = []
     for result in results:
-        print(*map(row, variant_rows(result)), sep="\n", flush=True)
+        for cells in variant_rows(result):
+            print(row(cells), flush=True)
         done.append(result)
         yield result
     if any(result.group.comparisons for result in done):
         print("\n| what | ratio of speed, or seconds | median | least | greatest | target |  |")
         print("| --- | --- | --- | --- | --- | --- | --- |")
         print(*[row(cells) for result in done for cells in comparison_rows(result)], sep="\n")
-    print(*[f"\n{note}" for result in done for note in result.notes], sep="\n")
+    lines = [note for result in done for note in result.notes]
     if disturbed := [text for result in done if (text := disturbance(result))]:
-        print(
-            f"Other processes used more than {DISTURBED:g} cores, in repeated rounds too: {', '.join(disturbed)}",
-            flush=True,
-        )
+        lines.append(f"Others used more than {DISTURBED:g} cores, in repeated rounds too: {', '.join(disturbed)}")
+    for line in lines:
+        print(f"\n{line}", flush=True)
 
 
 def row(cells):
@@ -86,13 +87,9 @@ def figures(group, seconds):
 
 
 def spread(values):
-    """Return median, minimum and maximum as texts of three digits."""
-    return [f"{value:.3g}" if value < 1000 else f"{value:.0f}" for value in middle_and_ends(values)]
-
-
-def middle_and_ends(values):
-    """Return median, minimum and maximum."""
-    return statistics.median(values), min(values), max(values)
+    """Return median, minimum and maximum as texts of three digits or whole numbers."""
+    three = statistics.median(values), min(values), max(values)
+    return [f"{value:.3g}" if value < 1000 else f"{value:.0f}" for value in three]
 
 
 def variant_rows(result):
