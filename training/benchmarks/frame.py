@@ -23,6 +23,8 @@ import psutil
 from training.command_line import hidden_stderr
 from training.measure import process_memory
 
+# The CPU is measured: networks of other libraries are not placed on a GPU by themselves, ours are.
+CPU = {"CUDA_VISIBLE_DEVICES": "-1"}
 WARM_UP = 2  # steps before the first round: the first traces and compiles
 DISTURBED = 0.15  # cores that others may use during a turn
 
@@ -200,8 +202,7 @@ class Process:
         context = multiprocessing.get_context("spawn")
         self.connection, other = context.Pipe()
         self.process = context.Process(target=serve, args=(variant, other))
-        # The CPU is measured: networks of other libraries are not placed on a GPU by themselves, ours are.
-        with changed_environment(variant.environment | {"CUDA_VISIBLE_DEVICES": "-1"}):
+        with changed_environment(variant.environment | CPU):
             self.process.start()
         other.close()
 

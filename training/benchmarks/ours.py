@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from training.command_line import import_tensorflow
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -248,8 +250,6 @@ def python(words, code=0):
 
 def fit_to_step_0(recipe):
     """Do what `fit` does until its first step begins, and end the process."""
-    from training.command_line import import_tensorflow
-
     import_tensorflow(())
     import keras
 
@@ -271,6 +271,7 @@ def measure_dashboards(recipe, steps, pairs):
         A list of (seconds per step without, seconds per step with); the mean seconds per step spent in the callbacks;
         {dashboard: seconds} at the end of the second epoch, after everything is compiled; the steps per epoch.
     """
+    import_tensorflow(())
     import keras
 
     from training import dashboards

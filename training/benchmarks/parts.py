@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from training.benchmarks import ours, peers
-from training.benchmarks.frame import Group, Limit, Ratio, Result, Variant, measure
+from training.benchmarks.frame import CPU, Group, Limit, Ratio, Result, Variant, changed_environment, measure
 from training.measure import alone
 from training.recipe import Recipe
 from training.recipes import DIGITS, RECIPES
@@ -289,8 +289,9 @@ def run(settings):
 def dashboards(settings):
     for title, (recipe, steps) in WATCHED.items():
         if settings.only in title:
-            pairs, inside, ends, in_epoch = alone(ours.measure_dashboards, recipe, steps, 2 * settings.rounds)
-            yield dashboards_result(title, recipe.batch_size, pairs, inside, ends, in_epoch)
+            with changed_environment(CPU | ONEDNN[best_onednn(recipe)]):
+                measures = alone(ours.measure_dashboards, recipe, steps, 2 * settings.rounds)
+            yield dashboards_result(title, recipe.batch_size, *measures)
 
 
 def dashboards_result(title, batch_size, pairs, inside, ends, steps, every=5):
