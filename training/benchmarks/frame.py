@@ -21,6 +21,7 @@ from multiprocessing import resource_tracker
 import psutil
 
 from training.command_line import hidden_stderr
+from training.launch import ending_with_parent
 from training.measure import process_memory
 
 # The CPU is measured: networks of other libraries are not placed on a GPU by themselves, ours are.
@@ -242,6 +243,8 @@ class Process:
 def serve(variant, connection):
     """Build a variant, warm it up, and do its step whenever the connection asks for it: the program of a process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the benchmark, which ends its processes
+    if end_with_parent := ending_with_parent():  # even if it is killed
+        end_with_parent()
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 1), os.dup2(nothing, 2)
     try:
