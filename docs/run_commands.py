@@ -23,7 +23,7 @@ NOT_RUN = {
     r"source .venv/bin/activate": "changes the shell",
     r"pip install ": "needs a package index",
     r"python -m training convert ": "needs torch and a published file",
-    r"python -m training benchmark ": "takes many minutes; tests/test_benchmark.py has short runs",
+    r"python -m training benchmark": "takes many minutes; tests/test_benchmark.py has short runs",
     r"export |.*/shared/|srun ": "needs several machines",
 }
 

@@ -361,8 +361,7 @@ def numbers(program):
         for action in options._actions:
             kind = getattr(action, "_typehint", None) or action.type
             number = isinstance(kind, type) and issubclass(kind, int | float) and kind is not bool
-            field = command != "benchmark" and action.dest in Recipe.__dataclass_fields__
-            if number and action.option_strings and not field:
+            if number and action.option_strings and action.dest not in Recipe.__dataclass_fields__:
                 yield command, action.option_strings[-1]
 
 
@@ -371,7 +370,6 @@ ZERO_IS_FINE = {"--picture_epochs", "--profile_steps", "--phi", "--workers", "--
 REST = {
     "fit": ["resnet18_digits"],
     "launch": ["fit", "resnet18_digits"],
-    "benchmark": ["step"],
     "scale": ["--coefficients", "nothing.json"],
     "recipe": ["--space", "rate"],
 }
@@ -394,7 +392,8 @@ def test_every_number_is_tried():
         ("fit", "--picture_epochs"),
         ("fit", "--profile_steps"),
         ("launch", "--workers"),
-        ("benchmark", "--batch_size"),
+        ("benchmark", "--rounds"),
+        ("benchmark", "--seconds"),
         *((command, "--phi") for command in ("scale", "dimensions")),
         *(("compound", option) for option in ("--budget", "--tolerance", "--step")),
         *(

@@ -60,6 +60,12 @@ TESTED_IN = {
     "keras_cnns/layers/recomputation.py": "test_densenet.py",
     "training/__main__.py": "test_cli.py",
     "training/batches.py": "test_data.py",
+    "training/benchmarks/__init__.py": "test_benchmark.py",
+    "training/benchmarks/frame.py": "test_benchmark.py",
+    "training/benchmarks/ours.py": "test_benchmark.py",
+    "training/benchmarks/parts.py": "test_benchmark.py",
+    "training/benchmarks/peers.py": "test_benchmark.py",
+    "training/benchmarks/report.py": "test_benchmark.py",
     "training/dashboards/__init__.py": "test_dashboards.py",
     "training/dashboards/hparams.py": "test_dashboards.py",
     "training/dashboards/log.py": "test_dashboards.py",
@@ -83,14 +89,18 @@ TESTED_IN = {
 
 # The modules of training, floor by floor from the ground: a module may import those on lower floors only.
 FLOORS = (
-    ("digits", "errors", "forward", "interruption", "optimization", "pixels"),
+    ("benchmarks", "digits", "errors", "forward", "interruption", "optimization", "pixels"),
     ("augment", "devices", "files", "image_file", "launch", "measure", "recipe", "scaling", "state", "step"),
     ("batches", "checkpoint", "command_line", "convert", "dashboards.log", "data_record", "export"),
     ("dashboards.graph", "dashboards.hparams", "dashboards.pictures", "dashboards.probes", "dashboards.profiling"),
-    ("dashboards.scalars", "evaluation", "image_folder", "run_folder"),
+    ("benchmarks.frame", "dashboards.scalars", "evaluation", "image_folder", "run_folder"),
     ("dashboards", "data", "finetuning", "loop", "recipes"),
     ("check_data", "datasets", "inference", "machine"),
-    ("benchmark", "compare", "run"),
+    ("compare", "run"),
+    ("benchmarks.ours",),
+    ("benchmarks.peers",),
+    ("benchmarks.parts",),
+    ("benchmarks.report",),
     ("__main__",),
 )
 

@@ -14,10 +14,11 @@ import csv
 import dataclasses
 import itertools
 import sys
-from typing import get_args, get_type_hints
+from typing import Literal, get_args, get_type_hints
 
 # TensorFlow takes seconds to import. Only the commands that need it import it: help, `recipes` and errors appear at
 # once.
+from training.benchmarks import PARTS
 from training.command_line import carry_out, import_tensorflow, parsed, parsed_with_recipe
 from training.errors import DataError, UserError
 from training.files import atomic, check_replaceable
@@ -113,11 +114,16 @@ def parser(defaults=None):
     check.add_argument("--all", action="store_true", help="list all paths, not only the first twenty of a kind")
 
     benchmark = ArgumentParser(
-        description="Measure on this machine: input, images per second from JPEGs to batches; step, images per second "
-        "and memory of a training step of each family; dashboards, the time that TensorBoard's callbacks add to a step."
+        description="Measure on this machine, beside the libraries of requirements-benchmark.txt that are installed. "
+        "The exit code is 1 if a target of speed is not reached."
     )
-    benchmark.add_argument("what", choices=("input", "step", "dashboards"))
-    benchmark.add_argument("--batch_size", type=PositiveInt, default=8, help="images per step")
+    described = "; ".join(f"{name}, {text}" for name, text in PARTS.items())
+    names = Literal["all", *PARTS]
+    benchmark.add_argument("what", nargs="*", type=names, default=["all"], help=f"by default all of them: {described}")
+    benchmark.add_argument("--rounds", type=PositiveInt, default=5, help="rounds in which each variant has a turn")
+    benchmark.add_argument("--seconds", type=PositiveInt, default=3, help="length of a turn")
+    benchmark.add_argument("--only", default="", help="measure only what has this text in its name, such as ResNet50")
+    benchmark.add_argument("--json", help="write the figures to this file too")
 
     commands = ArgumentParser(prog="python -m training", description=__doc__, exit_on_error=False, allow_abbrev=False)
     commands.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -166,7 +172,7 @@ def main(arguments):
 
 def run_command(arguments):
     options = parse(arguments)
-    if options.subcommand != "recipes":
+    if options.subcommand not in ("recipes", "benchmark"):  # a benchmark's processes import it
         import_tensorflow(arguments)
     return COMMANDS[options.subcommand](options[options.subcommand])
 
@@ -289,20 +295,11 @@ def check_data(options):
 
 
 def benchmark(options):
-    from training import benchmark as measures
-    from training.measure import alone
+    from training.benchmarks import report
+    from training.benchmarks.frame import Settings
 
-    if options.what == "input":
-        print(measures.table(measures.measure_input(), "images/s, from JPEGs of 300x400 to 224 pixels"))
-    elif options.what == "step":
-        for name in measures.STEPS:
-            figures, memory = alone(measures.measure_step, name, options.batch_size)
-            batch = measures.STEPS[name].get("batch_size", options.batch_size)
-            unit = f"images/s in steps of {batch}; {memory:,.0f} MiB"
-            print(measures.table({f"{name:<18}": figures}, unit), flush=True)
-    else:
-        for name, watched in measures.WATCHED.items():
-            print(name, measures.dashboards_text(*measures.measure_dashboards(*watched)), sep="\n", flush=True)
+    names = [] if "all" in options.what else options.what
+    return report.benchmark(names, Settings(options.rounds, options.seconds, options.only), options.json)
 
 
 COMMANDS = {

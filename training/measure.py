@@ -9,24 +9,32 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-import tensorflow as tf
-
+# TensorFlow is imported when it is used: processes that measure other libraries do without it.
 from training.errors import ResourceError
 
 
 def device():
     """Return the name of the device that computes."""
+    import tensorflow as tf
+
     return "GPU:0" if tf.config.list_logical_devices("GPU") else "CPU:0"
 
 
 def memory():
     """Return {name: MiB} with the peak memory so far: of the GPU, or of the process if there is none."""
     if device().startswith("GPU"):
+        import tensorflow as tf
+
         return {"device_memory_mib": tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**20}
+    return {"process_memory_mib": process_memory()}
+
+
+def process_memory():
+    """Return the peak memory of this process so far in MiB."""
     status = Path("/proc/self/status")
     if status.exists():  # Linux; there getrusage would start from the peak of the parent process
-        return {"process_memory_mib": int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) / 2**10}
-    return {"process_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}  # macOS counts bytes
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # macOS counts bytes
 
 
 def peak_memory():
@@ -51,6 +59,8 @@ def peak_flops(device, dtype):
 
     Measured once per process.
     """
+    import tensorflow as tf
+
     size, products = (4096, 20) if device.startswith("GPU") else (1024, 2)
     with tf.device(device):
         matrix = tf.cast(tf.fill((size, size), 1 / size), dtype)  # its powers are itself
