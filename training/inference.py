@@ -14,13 +14,12 @@ import tensorflow as tf
 import keras_cnns
 from training.data import first_broken_file, load_data
 from training.data_record import DataRecord
-from training.errors import DataError, ImageError, StateError, UserError
+from training.errors import DataError, ImageError, StateError
 from training.evaluation import make_evaluation
 from training.export import write_saved_model
 from training.files import locked
 from training.forward import probabilities
-from training.image_file import FORMATS, SUFFIXES, decode_reason, read_header
-from training.image_folder import find_images
+from training.image_file import FORMATS, decode_reason, read_header
 from training.pixels import decode, resize
 from training.run_folder import FIX
 
@@ -122,23 +121,6 @@ def data_error(data, error):
     return DataError(
         f"The images cannot be read: {decode_reason(error)}. `python -m training check-data` lists the broken ones."
     )
-
-
-def image_files(paths):
-    """Return the files among paths and all images below the folders among them, in order.
-
-    Raises:
-        UserError: A path does not exist, or a folder has no images.
-    """
-    files = []
-    for path in map(str, paths):
-        found = find_images(path) if Path(path).is_dir() else [path]
-        if not found:
-            raise UserError(f"{path} has no images. Pass a folder of files with the suffix {', '.join(SUFFIXES)}.")
-        if not os.path.lexists(path):
-            raise UserError(f"{path}: there is no such file.")
-        files += found
-    return files
 
 
 def predict(run, files, top=5):
