@@ -48,12 +48,22 @@ def trained_network(run):
     """
     run.check_best()
     keras.mixed_precision.set_global_policy("float32")
-    network = run.recipe.build(len(run.class_names), for_inference=True)
+    with tf.variable_creator_scope(with_zeros):
+        network = run.recipe.build(len(run.class_names), for_inference=True)
     try:
         keras_cnns.load_weights(network, run.best)
     except ValueError as error:
         raise StateError(f"{error} {FIX}") from error
     return network
+
+
+def with_zeros(create, initial_value, **options):
+    """Create a variable with zeros instead of its initial value, whose random numbers need not be drawn."""
+    if callable(initial_value):
+        with tf.Graph().as_default():
+            drawn = initial_value()
+        initial_value = tf.zeros(drawn.shape, drawn.dtype)
+    return create(initial_value=initial_value, **options)
 
 
 def evaluate(run, split="test", *, data=None):
@@ -137,7 +147,7 @@ def predict(run, files, top=5):
     """
     network, names, size = trained_network(run), run.class_names, run.recipe.image_size
 
-    @tf.function(input_signature=[tf.TensorSpec((None, size, size, 3))])
+    @tf.function(input_signature=[tf.TensorSpec((None, size, size, 3))], autograph=False)
     def classify(images):
         return probabilities(network, images, run.recipe.preprocessing)
 
