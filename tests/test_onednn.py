@@ -65,7 +65,7 @@ SMALL_DEPTHWISE = Recipe(model="EfficientNetB0", image_size=32)
         (OFF, None, None, "0"),
         (AUTO, OFF, "1", "0"),
         (AUTO, ON, None, "1"),
-        (ON, OFF, None, "1"),  # `fit` refuses it then
+        (ON, OFF, None, "1"),
         (AUTO, AUTO, None, None),
         (AUTO, AUTO, "0", "0"),
     ],
@@ -82,6 +82,26 @@ def test_nothing_is_set_once_tensorflow_is_imported(environment, monkeypatch):
     assert VARIABLE not in environment
 
 
+@pytest.fixture
+def chosen(environment, monkeypatch, tmp_path):
+    """A function (program, words) -> the variable when TensorFlow would be imported."""
+
+    class Imported(Exception):
+        pass
+
+    def import_tensorflow(arguments):
+        raise Imported
+
+    def run(program, words):
+        monkeypatch.setattr(program, "import_tensorflow", import_tensorflow)
+        with pytest.raises(Imported):
+            program.main(words)
+        return environment.pop(VARIABLE)
+
+    monkeypatch.chdir(tmp_path)
+    return run
+
+
 @pytest.mark.parametrize(
     ("program", "words", "setting"),
     [
@@ -93,17 +113,17 @@ def test_nothing_is_set_once_tensorflow_is_imported(environment, monkeypatch):
         (tuning, ["recipe", "--space", "rate", "googlenet_digits", "--onednn=off"], "0"),
     ],
 )
-def test_both_programs_choose_before_the_import(environment, monkeypatch, tmp_path, program, words, setting):
-    class Imported(Exception):
-        pass
+def test_both_programs_choose_before_the_import(chosen, program, words, setting):
+    assert chosen(program, words) == setting
 
-    def import_tensorflow(arguments):
-        raise Imported(environment[VARIABLE])
 
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(program, "import_tensorflow", import_tensorflow)
-    with pytest.raises(Imported, match=setting):
-        program.main(words)
+def test_a_resumed_run_keeps_the_kernels_it_was_begun_with(chosen, tmp_path):
+    (tmp_path / "recipe.json").write_text(OFF.to_json())
+    (tmp_path / "environment.json").write_text("{}")
+    words = ["fit", "googlenet_digits", "--run", str(tmp_path)]
+    assert chosen(training, words) == "0"
+    assert chosen(training, [*words, "--onednn", "on"]) == "1"  # which `fit` refuses
+    assert chosen(training, [*words, "--overwrite"]) == "1"
 
 
 def test_auto_becomes_what_the_process_has_and_another_setting_is_refused(monkeypatch):

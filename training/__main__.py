@@ -43,7 +43,7 @@ def parser(defaults=None):
     fit.add_argument("--run", help="the run folder; by default runs/NAME-DIGEST")
     fit.add_argument("--download", action="store_true", help="let TFDS download what is missing")
     fit.add_argument("--overwrite", action="store_true", help="replace the run in the folder")
-    fit.add_argument("--force", action="store_true", help="resume although versions, devices or images differ")
+    fit.add_argument("--force", action="store_true", help="resume although versions, devices, kernels or images differ")
     fit.add_argument("--coefficients", help="coefficients.json of `python -m tuning compound`, to scale the network")
     fit.add_argument("--phi", type=float, help="exponent of the coefficients; by default 1")
     fit.add_argument("--save_steps", type=PositiveInt, default=500, help="steps between two saved states")

@@ -64,7 +64,7 @@ class FitOptions:
     Args:
         download: Whether TFDS may download the data.
         overwrite: Whether to replace the run in the folder, if there is one.
-        force: Whether to resume although versions, devices or images have changed.
+        force: Whether to resume although versions, devices, kernels or images have changed.
         save_steps: Steps between two saved states; one is saved at least every five minutes and at the end of an epoch.
         picture_epochs: Epochs between two rounds of pictures and histograms in TensorBoard; 0 for none.
         profile_steps: Steps of the first epoch that the profiler records.
