@@ -11,6 +11,7 @@ import typing
 # cores are faster with one thread each.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # otherwise each run that is started chooses for itself
 
 import keras
 import numpy as np

@@ -62,7 +62,7 @@ def test_the_exit_code_of_a_command_is_returned():
     ("program", "commands", "words"),
     [
         (training, training.COMMANDS, ["recipes"]),
-        (tuning, tuning.STUDIES, ["scale", "--coefficients", "c.json"]),
+        (tuning, tuning.STUDIES, ["recipe", "--space", "rate"]),
     ],
     ids=["training", "tuning"],
 )
@@ -81,8 +81,16 @@ def test_both_programs_suggest_a_fix_when_memory_is_exhausted(capsys, monkeypatc
         ("training", ["fit", "googlenet_digit"], 2),
         ("training", ["fit", "googlenet_digits", "--epochs", "0"], 2),
         ("training", ["fit", "googlenet_digits", "--lr", "1"], 2),
+        ("training", ["fit", "googlenet_digits", "--model", "GoogNet"], 2),
+        ("training", ["fit", "googlenet_digits", "--data", "folder:nothing"], 2),
+        ("training", ["fit", "googlenet_digits", "--coefficients", "nothing.json"], 2),
+        ("training", ["evaluate", "nothing"], 2),
+        ("training", ["predict", "nothing", "image.png"], 2),
+        ("training", ["compare", "nothing"], 2),
+        ("training", ["convert", "nothing.pth", "weights.safetensors", "--model", "ResNet50"], 2),
         ("tuning", ["compound", "--help"], 0),
         ("tuning", ["compound", "--list", "--triples", "1.2/1.1"], 2),
+        ("tuning", ["scale", "--coefficients", "nothing.json"], 2),
     ],
 )
 def test_help_and_errors_do_not_wait_for_tensorflow(program, words, code):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from sklearn.datasets import load_digits
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from training.inference import predict, trained_network
 from training.run_folder import Run
@@ -118,3 +119,11 @@ def test_the_export_has_the_main_networks_weights_once(digits_run):
     saved = tf.train.list_variables(str(digits_run / "export" / "variables" / "variables"))
     network = trained_network(Run.open(digits_run))
     assert sum(int(np.prod(shape)) for _, shape in saved if shape) == network.count_params() < 6_000_000
+
+
+def test_no_kernel_is_exported_that_tensorflow_would_merge_with_a_convolution(photo_run):
+    """For one image oneDNN's convolution with a merged batch normalization is many times slower than the two."""
+    model = SavedModel.FromString((photo_run / "export" / "saved_model.pb").read_bytes())
+    functions = [function for graph in model.meta_graphs for function in graph.graph_def.library.function]
+    ops = {node.op for function in functions for node in function.node_def}
+    assert "Conv2D" in ops and "FusedBatchNormV3" not in ops

@@ -90,7 +90,7 @@ TESTED_IN = {
 # The modules of training, floor by floor from the ground: a module may import those on lower floors only.
 FLOORS = (
     ("benchmarks", "digits", "errors", "forward", "interruption", "optimization", "pixels"),
-    ("augment", "devices", "files", "image_file", "launch", "measure", "recipe", "scaling", "state", "step"),
+    ("augment", "devices", "files", "image_file", "launch", "measure", "onednn", "recipe", "scaling", "state", "step"),
     ("batches", "checkpoint", "command_line", "convert", "dashboards.log", "data_record", "export"),
     ("dashboards.graph", "dashboards.hparams", "dashboards.pictures", "dashboards.probes", "dashboards.profiling"),
     ("benchmarks.frame", "dashboards.scalars", "evaluation", "image_folder", "run_folder"),

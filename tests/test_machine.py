@@ -21,6 +21,7 @@ def test_resolving_decides_every_auto_and_nothing_else():
         "deterministic",
         "distribution",
         "preprocessing",
+        "onednn",
     }
     assert resolve(recipe) == recipe
 

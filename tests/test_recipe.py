@@ -8,9 +8,10 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
+import keras_cnns
 from training.__main__ import parse
 from training.errors import UserError
-from training.recipe import Recipe
+from training.recipe import Recipe, networks
 from training.recipes import RECIPES, recipe_from
 from tuning.__main__ import parse as parse_tuning
 
@@ -42,7 +43,7 @@ from tuning.__main__ import parse as parse_tuning
 )
 def test_a_wrong_value_is_refused_with_its_name_and_a_fix(values, words):
     with pytest.raises(UserError, match=words.replace("(", r"\(")):
-        Recipe(**values).with_known_network()
+        Recipe(**values).check_model_args()
 
 
 def test_json_round_trip_keeps_the_identity():
@@ -50,7 +51,11 @@ def test_json_round_trip_keeps_the_identity():
     same = Recipe.from_json(recipe.to_json(), "recipe.json")
     assert same == recipe
     assert same.digest == recipe.digest
-    assert same.with_known_network().model == "ResNet50"
+    assert same.model == "ResNet50"
+
+
+def test_the_names_of_the_networks_are_those_of_keras_cnns():
+    assert networks() == keras_cnns.list_models()
 
 
 @pytest.mark.parametrize("text", ["{", '{"epochs": 0}', '{"epoch": 3}', "[]"])
@@ -88,6 +93,7 @@ def test_every_field_changes_the_identity():
         "precision": "float32",
         "jit": True,
         "deterministic": True,
+        "onednn": "off",
     }
     digests = {base.digest}
     for field in dataclasses.fields(Recipe):
@@ -223,7 +229,7 @@ def test_every_number_has_its_range_tested():
 )
 def test_an_argument_of_the_wrong_type_is_refused_before_the_network_is_built(model, arguments):
     with pytest.raises(UserError, match="model_args"):
-        Recipe(model=model, model_args=arguments).with_known_network()
+        Recipe(model=model, model_args=arguments).check_model_args()
 
 
 def test_integers_and_equal_floats_give_the_same_run():

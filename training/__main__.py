@@ -14,6 +14,7 @@ import csv
 import dataclasses
 import itertools
 import sys
+from pathlib import Path
 from typing import Literal, get_args, get_type_hints
 
 # TensorFlow takes seconds to import. Only the commands that need it import it: help, `recipes` and errors appear at
@@ -21,11 +22,13 @@ from typing import Literal, get_args, get_type_hints
 from training.benchmarks import PARTS
 from training.command_line import carry_out, import_tensorflow, parsed, parsed_with_recipe
 from training.errors import DataError, UserError
-from training.files import atomic, check_replaceable
+from training.files import atomic, check_exists, check_replaceable
 from training.image_file import FORMATS
-from training.recipe import JSON, Recipe
+from training.image_folder import image_files, part_folders
+from training.onednn import choose
+from training.recipe import JSON, Recipe, known_network
 from training.recipes import RECIPES, find_recipe, recipe_from
-from training.run_folder import Run
+from training.run_folder import Run, begun_run
 
 
 def parser(defaults=None):
@@ -41,7 +44,7 @@ def parser(defaults=None):
     fit.add_argument("--run", help="the run folder; by default runs/NAME-DIGEST")
     fit.add_argument("--download", action="store_true", help="let TFDS download what is missing")
     fit.add_argument("--overwrite", action="store_true", help="replace the run in the folder")
-    fit.add_argument("--force", action="store_true", help="resume although versions, devices or images differ")
+    fit.add_argument("--force", action="store_true", help="resume although versions, devices, kernels or images differ")
     fit.add_argument("--coefficients", help="coefficients.json of `python -m tuning compound`, to scale the network")
     fit.add_argument("--phi", type=float, help="exponent of the coefficients; by default 1")
     fit.add_argument("--save_steps", type=PositiveInt, default=500, help="steps between two saved states")
@@ -172,15 +175,54 @@ def main(arguments):
 
 def run_command(arguments):
     options = parse(arguments)
+    command = options[options.subcommand]
+    CHECKS.get(options.subcommand, lambda _: None)(command)
     if options.subcommand not in ("recipes", "benchmark"):  # a benchmark's processes import it
         import_tensorflow(arguments)
-    return COMMANDS[options.subcommand](options[options.subcommand])
+    return COMMANDS[options.subcommand](command)
+
+
+def prepare_fit(options):
+    """Raise the errors of `fit` that can be found without TensorFlow, and choose the kernels that it will use."""
+    if options.phi is not None and not options.coefficients:
+        raise UserError(f"--phi {options.phi:g} needs coefficients. Pass --coefficients with their file.")
+    recipe, folder = options.recipe, options.run
+    if options.coefficients:
+        check_exists(options.coefficients)
+    else:
+        folder = folder or f"runs/{recipe.run_name}"
+    # The default folder of a scaled network is known only after Keras has been imported.
+    begun = begun_run(Path(folder), options.overwrite) if folder else None
+    kind, _, path = recipe.data.partition(":")
+    if kind == "folder" and folder and not begun:
+        part_folders(path)
+    choose(recipe, begun and begun.recipe)
+
+
+def check_predict(options):
+    Run.open(options.run)
+    image_files(options.images)
+
+
+def check_convert(options):
+    known_network(options.model)
+    check_exists(options.source)
+
+
+# Errors that can be found before TensorFlow is imported, {command: function (options)}.
+CHECKS = {
+    "fit": prepare_fit,
+    "evaluate": lambda options: Run.open(options.run),
+    "predict": check_predict,
+    "export": lambda options: Run.open(options.run),
+    "compare": lambda options: [check_exists(run) for run in options.runs],
+    "profile": lambda options: Run.open(options.run),
+    "convert": check_convert,
+}
 
 
 def fit(options):
     recipe = options.recipe
-    if options.phi is not None and not options.coefficients:
-        raise UserError(f"--phi {options.phi:g} needs coefficients. Pass --coefficients with their file.")
     from training.run import FitOptions, summary
     from training.run import fit as fit_recipe
 
@@ -221,7 +263,7 @@ def evaluate(options):
 def predict(options):
     from training import inference
 
-    run, files = Run.open(options.run), inference.image_files(options.images)
+    run, files = Run.open(options.run), image_files(options.images)
     if options.csv:
         check_replaceable(options.csv, files)
     show, bad = print_classes, []

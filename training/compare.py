@@ -117,7 +117,7 @@ def measure(folder, repetitions=10):
     before = peak_memory()
     run = Run.open(folder)
     network, size = trained_network(run), run.recipe.image_size
-    forward = tf.function(lambda images: network(images, training=False))
+    forward = tf.function(lambda images: network(images, training=False), autograph=False)
     images = tf.zeros((BATCH, size, size, 3))
     seconds = seconds_per_call(lambda: forward(images).numpy(), repetitions)
     return 1000 * statistics.median(seconds) / BATCH, peak_memory() - before

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import keras_cnns
 from training.errors import DataError, UserError
-from training.files import atomic, check_replaceable
+from training.files import atomic, check_exists, check_replaceable
 
 
 def convert(source, file, model, *, model_args=None, preprocessing=None):
@@ -38,8 +38,7 @@ def convert(source, file, model, *, model_args=None, preprocessing=None):
     if preprocessing is None:
         modes = {"EfficientNetLite": "lite", "InceptionV1": "tf"}
         preprocessing = next((modes[name] for name in modes if builder.__name__.startswith(name)), "imagenet")
-    if not Path(source).is_file():
-        raise UserError(f"{source}: there is no such file.")
+    check_exists(source)
     check_replaceable(file, [source])
     state = read_safetensors(source) if Path(source).suffix == ".safetensors" else read_torch(source)
     try:

@@ -160,6 +160,12 @@ def free_bytes(path):
     return shutil.disk_usage(next(folder for folder in (path, *path.parents) if folder.is_dir())).free
 
 
+def check_exists(path):
+    """Raise a UserError unless there is something at a path."""
+    if not os.path.lexists(path):
+        raise UserError(f"{path}: there is no such file.")
+
+
 def check_replaceable(path, inputs):
     """Raise a UserError unless `path` is free, or a regular file that is not among the inputs."""
     path = Path(path)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from training.data_record import first
 from training.errors import DataError, UserError
+from training.files import check_exists
 from training.image_file import SUFFIXES
 
 # Lower-case names of the folders of a data set's parts.
@@ -115,3 +116,19 @@ def suffix(file):
 def hidden(file, root):
     """Return whether the path of a file relative to a folder has a part that begins with a dot."""
     return any(part[0] == "." for part in Path(file).relative_to(root).parts)
+
+
+def image_files(paths):
+    """Return the files among paths and all images below the folders among them, in order.
+
+    Raises:
+        UserError: A path does not exist, or a folder has no images.
+    """
+    files = []
+    for path in map(str, paths):
+        found = find_images(path) if Path(path).is_dir() else [path]
+        if not found:
+            raise UserError(f"{path} has no images. Pass a folder of files with the suffix {', '.join(SUFFIXES)}.")
+        check_exists(path)
+        files += found
+    return files

@@ -14,13 +14,12 @@ import tensorflow as tf
 import keras_cnns
 from training.data import first_broken_file, load_data
 from training.data_record import DataRecord
-from training.errors import DataError, ImageError, StateError, UserError
+from training.errors import DataError, ImageError, StateError
 from training.evaluation import make_evaluation
 from training.export import write_saved_model
 from training.files import locked
 from training.forward import probabilities
-from training.image_file import FORMATS, SUFFIXES, decode_reason, read_header
-from training.image_folder import find_images
+from training.image_file import FORMATS, decode_reason, read_header
 from training.pixels import decode, resize
 from training.run_folder import FIX
 
@@ -49,12 +48,22 @@ def trained_network(run):
     """
     run.check_best()
     keras.mixed_precision.set_global_policy("float32")
-    network = run.recipe.build(len(run.class_names), for_inference=True)
+    with tf.variable_creator_scope(with_zeros):
+        network = run.recipe.build(len(run.class_names), for_inference=True)
     try:
         keras_cnns.load_weights(network, run.best)
     except ValueError as error:
         raise StateError(f"{error} {FIX}") from error
     return network
+
+
+def with_zeros(create, initial_value, **options):
+    """Create a variable with zeros instead of its initial value, whose random numbers need not be drawn."""
+    if callable(initial_value):
+        with tf.Graph().as_default():
+            drawn = initial_value()
+        initial_value = tf.zeros(drawn.shape, drawn.dtype)
+    return create(initial_value=initial_value, **options)
 
 
 def evaluate(run, split="test", *, data=None):
@@ -124,23 +133,6 @@ def data_error(data, error):
     )
 
 
-def image_files(paths):
-    """Return the files among paths and all images below the folders among them, in order.
-
-    Raises:
-        UserError: A path does not exist, or a folder has no images.
-    """
-    files = []
-    for path in map(str, paths):
-        found = find_images(path) if Path(path).is_dir() else [path]
-        if not found:
-            raise UserError(f"{path} has no images. Pass a folder of files with the suffix {', '.join(SUFFIXES)}.")
-        if not os.path.lexists(path):
-            raise UserError(f"{path}: there is no such file.")
-        files += found
-    return files
-
-
 def predict(run, files, top=5):
     """Classify image files in batches, each image decoded and resized as in evaluation.
 
@@ -155,7 +147,7 @@ def predict(run, files, top=5):
     """
     network, names, size = trained_network(run), run.class_names, run.recipe.image_size
 
-    @tf.function(input_signature=[tf.TensorSpec((None, size, size, 3))])
+    @tf.function(input_signature=[tf.TensorSpec((None, size, size, 3))], autograph=False)
     def classify(images):
         return probabilities(network, images, run.recipe.preprocessing)
 

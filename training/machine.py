@@ -4,13 +4,15 @@ import dataclasses
 
 import keras
 import tensorflow as tf
+from tensorflow.python.util import _pywrap_util_port
 
 from training.devices import found_distribution
 from training.errors import UserError
 from training.finetuning import initial_preprocessing
+from training.onednn import VARIABLE
 
 # The meaning of "auto" in these fields depends on the machine, or on a file that may be gone when a run is resumed.
-DECIDED_ONCE = ("precision", "jit", "deterministic", "distribution", "preprocessing")
+DECIDED_ONCE = ("precision", "jit", "deterministic", "distribution", "preprocessing", "onednn")
 
 
 def resolve(recipe, begun=None):
@@ -21,8 +23,15 @@ def resolve(recipe, begun=None):
         begun: The recipe of the run that is resumed, perhaps on another machine; None for a new run.
 
     Raises:
-        UserError: The network, its arguments, or what `init` or `freeze` names do not exist.
+        UserError: The network, its arguments, or what `init` or `freeze` names do not exist; or the recipe asks for
+            another `onednn` than TensorFlow was imported with.
     """
+    onednn = onednn_of_process()
+    if recipe.onednn not in ("auto", onednn):
+        raise UserError(
+            f"onednn={recipe.onednn!r}: TensorFlow was imported with oneDNN {onednn}. Set {VARIABLE} to "
+            f"{int(recipe.onednn == 'on')} before TensorFlow is imported, or pass onednn='auto'."
+        )
     if begun:
         decided = {name: getattr(begun, name) for name in DECIDED_ONCE if getattr(recipe, name) == "auto"}
         if found_distribution() == "multiworker":  # these processes cannot train separately
@@ -35,14 +44,21 @@ def resolve(recipe, begun=None):
     preprocessing = recipe.preprocessing
     if preprocessing == "auto":
         preprocessing = initial_preprocessing(recipe.init) if recipe.init else "imagenet"
+    recipe.check_model_args()
     return dataclasses.replace(
-        recipe.with_known_network(),
+        recipe,
         precision=best_precision(gpus) if recipe.precision == "auto" else recipe.precision,
         distribution=distribution,
         preprocessing=preprocessing,
         jit=bool(gpus) and distribution == "none" if recipe.jit == "auto" else recipe.jit,
         deterministic=not gpus if recipe.deterministic == "auto" else recipe.deterministic,
+        onednn=recipe.onednn if begun else onednn,
     )
+
+
+def onednn_of_process():
+    """Return whether TensorFlow uses oneDNN in this process, "on" or "off": it was decided when it was imported."""
+    return "on" if _pywrap_util_port.IsMklEnabled() else "off"
 
 
 def best_precision(gpus):

@@ -1,13 +1,17 @@
 """The recipe: everything that decides the outcome of a run, in one flat record of plain JSON values."""
 
+import ast
 import contextlib
 import dataclasses
+import difflib
 import functools
 import hashlib
+import importlib.util
 import inspect
 import json
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, get_type_hints
 
 # TensorFlow is not imported before a network is built, so that help and errors appear at once.
@@ -99,6 +103,8 @@ class Recipe:
         precision: Data type of the computation; auto is half precision on GPUs with tensor cores.
         jit: Whether to compile the step with XLA; auto does so on a single GPU.
         deterministic: Whether equal runs give equal bits; auto does so on CPUs.
+        onednn: Whether TensorFlow uses the kernels of oneDNN on CPUs; auto is on, except for networks with depthwise
+            convolutions on small images, and follows TF_ENABLE_ONEDNN_OPTS if that is set.
     """
 
     name: str = "recipe"
@@ -148,10 +154,12 @@ class Recipe:
     precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = "auto"
     jit: bool | Literal["auto"] = "auto"
     deterministic: bool | Literal["auto"] = "auto"
+    onednn: Literal["auto", "on", "off"] = "auto"
 
     def __post_init__(self):
         for name, validate in validators().items():
             object.__setattr__(self, name, validate(getattr(self, name)))
+        object.__setattr__(self, "model", known_network(self.model))
         check = self._check
         check("image_size", self.image_size >= 1, "must be at least 1 pixel")
         check("image_size", self.image_size <= MAX_SIZE, f"must be at most {MAX_SIZE} pixels")
@@ -185,18 +193,11 @@ class Recipe:
         if not fits:
             raise UserError(f"{name}={getattr(self, name)!r}: it {must}.")
 
-    def with_known_network(self):
-        """Return the recipe with the network's name spelled as in keras_cnns.
-
-        Raises:
-            UserError: There is no such network, or `model_args` are not valid for it.
-        """
+    def check_model_args(self):
+        """Raise a UserError if `model_args` are not valid for the network."""
         import keras_cnns
 
-        try:
-            builder = keras_cnns.builder(self.model)
-        except ValueError as error:
-            raise UserError(f"model={self.model!r}: {error}") from None
+        builder = keras_cnns.builder(self.model)
         own = {
             name: parameter.default
             for name, parameter in inspect.signature(builder).parameters.items()
@@ -212,7 +213,6 @@ class Recipe:
                     f"--model_args '{{\"{argument}\": null}}'."
                 )
             check_argument(argument, value, own[argument])
-        return dataclasses.replace(self, model=builder.__name__)
 
     def to_json(self):
         """Return the recipe as JSON text, the same text for equal recipes."""
@@ -252,7 +252,8 @@ class Recipe:
         """
         import keras_cnns
 
-        builder, arguments = keras_cnns.builder(self.with_known_network().model), dict(self.model_args)
+        self.check_model_args()
+        builder, arguments = keras_cnns.builder(self.model), dict(self.model_args)
         if for_inference:
             arguments.pop("aux_heads", None)
 
@@ -266,6 +267,28 @@ class Recipe:
             return at(self.image_size)
         except (ValueError, TypeError, OverflowError) as error:
             raise UserError(f"{self.model} with model_args={self.model_args!r} cannot be built: {error}") from error
+
+
+@functools.cache
+def networks():
+    """Return the names in `keras_cnns.list_models()`, read from the source: importing it imports Keras."""
+    source = Path(importlib.util.find_spec("keras_cnns").origin).with_name("catalogue.py").read_text()
+    (builders,) = (
+        node.value
+        for node in ast.parse(source).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets) == "BUILDERS"
+    )
+    return [builder.id for builder in builders.elts]
+
+
+def known_network(name):
+    """Return a network's name as keras_cnns spells it; raise a UserError if there is no such network."""
+    spelled = {known.lower(): known for known in networks()}
+    if name.lower() not in spelled:
+        near = [spelled[word] for word in difflib.get_close_matches(name.lower(), spelled)]
+        hint = f"Did you mean {', '.join(near)}?" if near else f"There are {', '.join(spelled.values())}."
+        raise UserError(f"model={name!r}: there is no such network. {hint}")
+    return spelled[name.lower()]
 
 
 @functools.cache

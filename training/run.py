@@ -32,7 +32,7 @@ from training.evaluation import make_evaluation
 from training.finetuning import freeze, initialize, trained_on, weights_file, weights_source
 from training.inference import export_network, image_errors, trained_network
 from training.loop import train
-from training.machine import prepare, resolve
+from training.machine import onednn_of_process, prepare, resolve
 from training.recipe import Recipe
 from training.recipes import find_recipe
 from training.run_folder import (
@@ -41,6 +41,7 @@ from training.run_folder import (
     INIT_FILE,
     RECIPE_FILE,
     Run,
+    begun_run,
     check_folder,
     differences,
     holds_run,
@@ -63,7 +64,7 @@ class FitOptions:
     Args:
         download: Whether TFDS may download the data.
         overwrite: Whether to replace the run in the folder, if there is one.
-        force: Whether to resume although versions, devices or images have changed.
+        force: Whether to resume although versions, devices, kernels or images have changed.
         save_steps: Steps between two saved states; one is saved at least every five minutes and at the end of an epoch.
         picture_epochs: Epochs between two rounds of pictures and histograms in TensorBoard; 0 for none.
         profile_steps: Steps of the first epoch that the profiler records.
@@ -114,12 +115,11 @@ def fit(
     recipe = find_recipe(recipe) if isinstance(recipe, str) else recipe
     if not isinstance(recipe, Recipe):
         raise UserError(f"recipe={recipe!r}: it must be a Recipe, or the name of one.")
-    recipe = recipe.with_known_network()
+    recipe.check_model_args()
     if data is not None:
         recipe = dataclasses.replace(recipe, data=CUSTOM)
     folder = Path(folder or f"runs/{recipe.run_name}")
-    check_folder(folder, options.overwrite)
-    begun = Run.open(folder) if holds_run(folder) and not options.overwrite else None
+    begun = begun_run(folder, options.overwrite)
     recipe = resolve(recipe, begun and begun.recipe)
     if options.overwrite:
         check_init_survives(recipe, folder)
@@ -418,6 +418,7 @@ def environment():
         "keras": keras.__version__,
         "tensorflow": tf.__version__,
         "devices": gpus or [f"CPU, {os.cpu_count()} cores"],
+        "onednn": onednn_of_process(),
     }
 
 

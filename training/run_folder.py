@@ -237,6 +237,16 @@ def holds_run(folder):
     return (Path(folder) / RECIPE_FILE).exists()
 
 
+def begun_run(folder, overwrite=False):
+    """Return the run in a folder that `fit` resumes; None if it begins a new one there.
+
+    Raises:
+        UserError, StateError: As `check_folder` and `Run.open` do.
+    """
+    check_folder(folder, overwrite)
+    return Run.open(folder) if holds_run(folder) and not overwrite else None
+
+
 def check_folder(folder, overwrite):
     """Raise an error unless a run can be begun, resumed or, with `overwrite`, replaced in a folder.
 

@@ -55,7 +55,7 @@ def scale(recipe, alpha, beta, gamma, phi=1):
     import keras_cnns
 
     check_growth(alpha, beta, gamma, phi)
-    recipe = recipe.with_known_network()
+    recipe.check_model_args()
     if recipe.model not in FAMILIES:
         raise UserError(
             f"model={recipe.model!r} cannot be scaled in depth, width and resolution. Pass --model with one of "

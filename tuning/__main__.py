@@ -17,9 +17,12 @@ from pathlib import Path
 # line do not wait for it.
 from training.command_line import carry_out, import_tensorflow, parsed_with_recipe
 from training.errors import UserError
+from training.files import check_exists
+from training.onednn import choose
 from training.recipe import Recipe
 from training.recipes import DIGITS, RECIPES, find_recipe, recipe_from
 from training.scaling import MAX_GROWTH, MAX_PHI, read_coefficients
+from tuning.folder import read_baseline
 from tuning.spaces import SPACES
 from tuning.workers import join, supervise
 
@@ -177,36 +180,36 @@ def compound_study(options):
     from tuning import compound
 
     names = ("rule", "budget", "tolerance", "step", "triples", "oracle", "max_trials")
-    return study_of(compound, options, options.baseline, **{name: options[name] for name in names})
+    return study_of(compound, options, **{name: options[name] for name in names})
 
 
 def scale_study(options):
     from tuning import scale
 
-    triple, baseline = read_coefficients(options.coefficients), scale.read_baseline(options.coefficients)
-    return study_of(scale, options, baseline, triple=triple, phis=options.phi)
+    triple = read_coefficients(options.coefficients)
+    return study_of(scale, options, triple=triple, phis=options.phi)
 
 
 def dimensions_study(options):
     from tuning import dimensions
 
     triple = read_coefficients(options.coefficients) if options.coefficients else dimensions.PAPER_TRIPLE
-    return study_of(dimensions, options, options.baseline, triple=triple, phis=options.phi)
+    return study_of(dimensions, options, triple=triple, phis=options.phi)
 
 
 def recipe_study(options):
     from tuning import recipe_search
 
     names = ("space", "oracle", "max_trials")
-    return study_of(recipe_search, options, options.baseline, **{name: options[name] for name in names})
+    return study_of(recipe_search, options, **{name: options[name] for name in names})
 
 
-def study_of(module, options, baseline, **arguments):
-    """Return the study that a module makes of a baseline, which is checked first, and its function that reports."""
+def study_of(module, options, **arguments):
+    """Return the study that a module makes of the baseline, which is checked first, and its function that reports."""
     from tuning.search import check_baseline
 
-    classes = check_baseline(baseline, seeds=options.seeds, download=options.download)
-    return module.study(baseline, classes, **arguments), module.report
+    classes = check_baseline(options.baseline, seeds=options.seeds, download=options.download)
+    return module.study(options.baseline, classes, **arguments), module.report
 
 
 # {command: function (options) -> (study, function that reports on it)}
@@ -225,10 +228,15 @@ def main(arguments):
 
 def run_command(arguments):
     command, options = parse(arguments)
+    if options.get("coefficients"):
+        check_exists(options.coefficients)
+    if command == "scale":
+        options.baseline = read_baseline(options.coefficients)
     if options.workers:
         return supervise(without_workers(arguments), options.workers)
     if options.role != "alone":
         join(options.role, options.chief, options.worker, options.i_trust_this_network)
+    choose(options.baseline)  # all trials use the same kernels
     import_tensorflow(arguments)
     study, make_report = STUDIES[command](options)
     from tuning.compound import listing

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from training.errors import StateError, UserError
 from training.files import atomic
+from training.recipe import Recipe
 from training.run_folder import differences
 
 # Patterns of everything that a search writes. A folder that contains anything else is never replaced.
@@ -105,6 +106,23 @@ def read_json(path):
         return json.loads(Path(path).read_text())
     except (OSError, ValueError, RecursionError):
         return None
+
+
+def read_baseline(file):
+    """Return the baseline recipe in a coefficients.json.
+
+    Raises:
+        UserError: The file has no baseline, or a wrong one.
+    """
+    try:
+        return Recipe(**read_json(file)["baseline"])
+    except UserError as error:
+        raise UserError(f"{file}: the baseline is wrong: {error}") from error
+    except (KeyError, TypeError):
+        raise UserError(
+            f"{file} has no baseline. Write it with `python -m tuning compound`, or train a recipe of your own with "
+            "`python -m training fit RECIPE --coefficients`."
+        ) from None
 
 
 def write_text(path, text):

@@ -21,7 +21,7 @@ def study(baseline, classes, *, space, oracle, max_trials):
         UserError: The space does not suit the baseline's network.
     """
     hyperparameters = keras_tuner.HyperParameters()
-    SPACES[space](hyperparameters, baseline).with_known_network()  # registers the names and ranges
+    SPACES[space](hyperparameters, baseline).check_model_args()  # registers the names and ranges
 
     def candidate(values):
         drawn = keras_tuner.HyperParameters.from_config(hyperparameters.get_config())

@@ -1,28 +1,8 @@
 """`scale`: train the baseline of a finished `compound` search, scaled with the coefficients that it found."""
 
-from training.errors import UserError
-from training.recipe import Recipe
 from training.scaling import scale
-from tuning.folder import read_json
 from tuning.report import OUTCOME, Report, cost, table
 from tuning.study import Candidate, Study, list_space
-
-
-def read_baseline(file):
-    """Return the baseline recipe in a coefficients.json.
-
-    Raises:
-        UserError: The file has no baseline, or a wrong one.
-    """
-    try:
-        return Recipe(**read_json(file)["baseline"])
-    except UserError as error:
-        raise UserError(f"{file}: the baseline is wrong: {error}") from error
-    except (KeyError, TypeError):
-        raise UserError(
-            f"{file} has no baseline. Write it with `python -m tuning compound`, or train a recipe of your own with "
-            "`python -m training fit RECIPE --coefficients`."
-        ) from None
 
 
 def study(baseline, classes, *, triple, phis):

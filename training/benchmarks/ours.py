@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from training.command_line import import_tensorflow
+from training.onednn import choose
 
 ROOT = Path(__file__).parents[2]
 
@@ -250,6 +251,7 @@ def python(words, code=0):
 
 def fit_to_step_0(recipe):
     """Do what `fit` does until its first step begins, and end the process."""
+    choose(recipe)
     import_tensorflow(())
     import keras
 

@@ -11,12 +11,13 @@ from PIL import Image
 from training.benchmarks import ours, peers
 from training.benchmarks.frame import CPU, Group, Limit, Ratio, Result, Variant, changed_environment, measure
 from training.measure import alone
+from training.onednn import VARIABLE, best_setting
 from training.recipe import Recipe
 from training.recipes import DIGITS, RECIPES
 
 TENSORFLOW = ("tensorflow", "keras_cnns")
 TORCH = ("torch", "torchvision", "timm")
-ONEDNN = {setting: {"TF_ENABLE_ONEDNN_OPTS": str(int(setting == "on"))} for setting in ("off", "on")}
+ONEDNN = {setting: {VARIABLE: str(int(setting == "on"))} for setting in ("off", "on")}
 
 # The least ratios of speed, on two cores. A target that is not reached stands here all the same.
 
@@ -85,11 +86,6 @@ WATCHED = {
 LEAST = dataclasses.replace(DIGITS, name="least", model="ResNetCIFAR", model_args={"depth": 8})
 
 
-def best_onednn(recipe):
-    """Return whether oneDNN is "on" or "off" in a run of a recipe."""
-    return "off" if recipe.model.startswith("EfficientNet") and recipe.image_size < 128 else "on"
-
-
 def with_and_without_onednn(what, build, **arguments):
     """Return two variants of this project, {setting of oneDNN: Variant}."""
     return {
@@ -112,7 +108,7 @@ def small_steps():
         shape = {"image_size": recipe.image_size, "batch_size": recipe.batch_size, "optimizer": recipe.optimizer}
         heads = {"heads": "aux_heads" in recipe.model_args}
         torch = Variant("torch", peers.torch_training_step, {"model": recipe.model} | shape | heads, needs=TORCH)
-        ratios = against(mine, best_onednn(recipe), torch, target)
+        ratios = against(mine, best_setting(recipe), torch, target)
         yield Group(f"{name}, 32 px, batch 32", (*mine.values(), torch), tuple(ratios), images=recipe.batch_size)
 
 
@@ -121,7 +117,7 @@ def large_steps():
     for model, (target, keras_target) in LARGE_STEPS.items():
         recipe = Recipe(model=model, data="synthetic", image_size=224, batch_size=8, learning_rate=0.01)
         mine = with_and_without_onednn("ours", ours.training_steps, recipe=recipe)
-        best, shape = best_onednn(recipe), {"model": model, "image_size": 224, "batch_size": 8}
+        best, shape = best_setting(recipe), {"model": model, "image_size": 224, "batch_size": 8}
         torch = Variant("torch", peers.torch_training_step, shape | {"optimizer": "sgd"}, needs=TORCH)
         variants, ratios = [*mine.values(), torch], against(mine, best, torch, target)
         if keras_target:
@@ -140,7 +136,7 @@ def other_steps():
             fields = {"data": "synthetic", "image_size": 224, "batch_size": 8, "learning_rate": 0.01} | fields
             recipe = Recipe(model=model, **fields)
             name = "ours, memory_efficient" if "memory_efficient" in recipe.model_args else "ours"
-            setting = best_onednn(recipe)
+            setting = best_setting(recipe)
             variants.append(with_and_without_onednn(name, ours.training_steps, recipe=recipe)[setting])
         size, batch = recipe.image_size, recipe.batch_size
         yield Group(f"{model}, {size} px, batch {batch}", tuple(variants), images=batch)
@@ -234,7 +230,7 @@ def run_groups(folder):
     """
     recipe, steps = dataclasses.replace(RECIPES["googlenet_digits"], epochs=1000), 40
     shared = {"recipe": recipe, "steps": steps}
-    environment = ONEDNN[best_onednn(recipe)]
+    environment = ONEDNN[best_setting(recipe)]
     bare = Variant("bare step", ours.training_steps, shared, environment, TENSORFLOW)
     runs = []
     for name, validate in (("run", False), ("run, with its validation", True)):
@@ -288,7 +284,7 @@ def run(settings):
 def dashboards(settings):
     for title, (recipe, steps) in WATCHED.items():
         if settings.only in title:
-            with changed_environment(CPU | ONEDNN[best_onednn(recipe)]):
+            with changed_environment(CPU | ONEDNN[best_setting(recipe)]):
                 measures = alone(ours.measure_dashboards, recipe, steps, 2 * settings.rounds)
             yield dashboards_result(title, recipe.batch_size, *measures)
 

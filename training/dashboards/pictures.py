@@ -142,7 +142,7 @@ def make_look(network, preprocessing, from_logits):
     dense = [layer for layer in network.layers if hasattr(layer, "kernel")][-1]
     inner = keras.Model(network.input, [dense.input, network.output])
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def look(images):
         features, outputs = forward(inner, images, preprocessing)
         probabilities = tf.nn.softmax(outputs) if from_logits else outputs
@@ -167,7 +167,7 @@ def make_grad_cam(network, size):
         return None
     inner = keras.Model(network.input, [last.output, tensor])
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def explain(images):
         with tf.GradientTape() as tape:
             tape.watch(images)

@@ -94,9 +94,8 @@ class Probes(Board):
         histograms |= {f"activations/{stage}": value for stage, value in stages.items()}
         histograms |= by_stage("gates", ((name, value.numpy()) for name, value in gates.items()))
         histograms |= {f"offsets/{name}": value for name, value in offsets.items()}
-        with self.log.at(epochs):
-            for tag, values in histograms.items():
-                tf.summary.histogram(tag, values)
+        for tag, values in histograms.items():
+            self.log.histogram(tag, np.asarray(values), epochs)
 
 
 @contextlib.contextmanager
@@ -129,7 +128,7 @@ def gradients_of(model, aux_weight, from_logits=True):
         found = tape.gradient(scaled, [v.value for v in model.trainable_variables], unconnected_gradients="zero")
         return [tf.cast(gradient, "float32") / scale for gradient in found]
 
-    @tf.function
+    @tf.function(autograph=False)
     def gradients(images, targets):  # every replica has the whole batch
         return [strategy.experimental_local_results(x)[0] for x in strategy.run(of_replica, (images, targets))]
 
@@ -150,7 +149,7 @@ def activations_of(model):
     inputs = {name: layer.input for name, layer in deformable.items()}
     inner = keras.Model(model.input, [ends, gates, inputs])
 
-    @tf.function
+    @tf.function(autograph=False)
     def look(images):
         stages, gate_values, maps = inner(images, training=False)
         offsets = {name: layer.offsets_and_mask(maps[name])[0] for name, layer in deformable.items()}

@@ -1,0 +1,36 @@
+"""oneDNN, the second set of kernels that TensorFlow has for CPUs: whether a run uses it.
+
+TensorFlow decides it when it is imported, by an environment variable; nothing here imports TensorFlow.
+"""
+
+import os
+import sys
+
+VARIABLE = "TF_ENABLE_ONEDNN_OPTS"
+
+DEPTHWISE = ("EfficientNet",)  # beginnings of the names of the networks with depthwise convolutions
+LEAST_SIZE = 128  # pixels; oneDNN is slower for depthwise convolutions on smaller images
+
+
+def best_setting(recipe):
+    """Return what is usually faster for a recipe, "on" or "off"; `python -m training benchmark` measures both."""
+    return "off" if recipe.model.startswith(DEPTHWISE) and recipe.image_size < LEAST_SIZE else "on"
+
+
+def choose(recipe, begun=None):
+    """Set the environment variable for the TensorFlow that is imported next.
+
+    It is, in this order, what the recipe says, what the resumed run was begun with, what the variable says already, and
+    what is faster.
+
+    Args:
+        recipe: The recipe.
+        begun: The recipe of the run that is resumed; None for a new run.
+    """
+    if "tensorflow" in sys.modules:
+        return
+    setting = begun.onednn if begun and recipe.onednn == "auto" else recipe.onednn
+    if setting != "auto":
+        os.environ[VARIABLE] = "1" if setting == "on" else "0"
+    elif not begun:  # earlier versions left it to TensorFlow
+        os.environ.setdefault(VARIABLE, "1" if best_setting(recipe) == "on" else "0")
