@@ -85,9 +85,10 @@ def fastest_forms(kernel, size, stride, padding, onednn):
         return ("taps", "taps") if not onednn or outputs <= 8 else ("tensorflow", "tensorflow")
     if onednn:
         filter_form = "taps" if outputs <= (3 if stride == 1 else 1) and not one_by_one else "tensorflow"
-        return "taps" if outputs <= 2 or (one_by_one and known) else "tensorflow", filter_form
+        few = outputs <= 2 or (stride == 2 and outputs <= 7 and (wide or one_by_one))
+        return "taps" if few else "tensorflow", filter_form
     if stride == 2:
-        return "taps" if known and (one_by_one or wide) else "tensorflow", "tensorflow"
+        return "taps" if outputs <= 14 and (wide or one_by_one) else "tensorflow", "tensorflow"
     symmetric = padding == "same" and height % 2 == width % 2 == 1
     return "convolution" if symmetric and (wide or outputs >= 12 or filters < 32) else "tensorflow", "tensorflow"
 

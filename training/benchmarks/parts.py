@@ -8,7 +8,7 @@ import tempfile
 import numpy as np
 from PIL import Image
 
-from training.benchmarks import ours, peers
+from training.benchmarks import convolutions, ours, peers
 from training.benchmarks.frame import CPU, Group, Limit, Ratio, Result, Variant, changed_environment, measure
 from training.measure import alone
 from training.onednn import VARIABLE, best_setting
@@ -39,6 +39,7 @@ LARGE_STEPS = {
     "DenseNet121": (1.15, 1.25),
     "EfficientNetB0": (1.1, 1.3),
 }
+FORM = 1.0  # of a gradient of convolutions, against TensorFlow's own kernel
 DEFORMABLE = {"forward": 2.5, "with backward": 6.0}  # against torchvision
 INPUT = 1.0  # against torchvision
 WHOLE_RUN = 0.95  # against the bare step
@@ -140,6 +141,16 @@ def other_steps():
             variants.append(with_and_without_onednn(name, ours.training_steps, recipe=recipe)[setting])
         size, batch = recipe.image_size, recipe.batch_size
         yield Group(f"{model}, {size} px, batch {batch}", tuple(variants), images=batch)
+
+
+def forms_result(setting, shape, gradient, seconds, chosen):
+    """Return the Result of one gradient of `measure_forms`; the form that Conv2D uses has the target."""
+    names = {form: f"{form}, used" if form == chosen else form for form in seconds}
+    others = [Ratio(names[chosen], names["tensorflow"], FORM)] if chosen != "tensorflow" else []
+    title = f"oneDNN {setting}, {convolutions.title(shape)}, gradient of the {gradient}"
+    return Result(
+        Group(title, (), tuple(others), unit="ms"), {names[form]: figures for form, figures in seconds.items()}
+    )
 
 
 def deformable_groups():
@@ -251,6 +262,15 @@ def step(settings):
     yield from measured(itertools.chain(small_steps(), large_steps(), other_steps()), settings)
 
 
+def layers(settings):
+    for setting, environment in ONEDNN.items():
+        shapes = [shape for shape in convolutions.SHAPES if settings.only in convolutions.title(shape)]
+        with changed_environment(CPU | environment):
+            measured_forms = alone(convolutions.measure_forms, shapes, settings.rounds, settings.seconds)
+        for figures in measured_forms:
+            yield forms_result(setting, *figures)
+
+
 def deformable(settings):
     yield from measured(deformable_groups(), settings)
 
@@ -307,6 +327,7 @@ def dashboards_result(title, batch_size, pairs, inside, ends, steps, every=5):
 # {part: a function (settings) -> Results}, in the order of `training.benchmarks.PARTS`.
 FUNCTIONS = {
     "step": step,
+    "layers": layers,
     "deformable": deformable,
     "input": input_,
     "predict": predict,
