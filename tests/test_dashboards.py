@@ -12,6 +12,7 @@ import tensorflow as tf
 from google.protobuf import text_format
 from tensorboard.plugins import projector
 from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.histogram.summary_v2 import histogram_pb
 from tensorboard.plugins.hparams import plugin_data_pb2
 from tensorboard.util import tensor_util
 
@@ -145,6 +146,16 @@ def test_histograms_are_by_stage(tiny):
         assert {f"{kind}/block", f"{kind}/head", f"{kind}/aux1"} <= set(reader.Tags()["tensors"])
     buckets = tensor_util.make_ndarray(reader.Tensors("weights/block")[0].tensor_proto)
     assert buckets[:, 2].sum() == 3 * 3 * 3 * 8 + 2 * 8  # the kernel, and gamma and beta
+
+
+def test_a_histogram_equals_that_of_tensorboard(tmp_path):
+    values = np.random.RandomState(0).normal(size=(50, 20)).astype("float32")
+    log = dashboards.Log(tmp_path / "tensorboard")
+    log.histogram("values", np.append(values, [np.nan, np.inf]), 0)
+    log.flush()
+    ours = tensor_util.make_ndarray(events(tmp_path, "train").Tensors("values")[0].tensor_proto)
+    theirs = tensor_util.make_ndarray(histogram_pb("values", values).value[0].tensor)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 
 
 def test_pictures_are_written_at_their_interval(tiny):

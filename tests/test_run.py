@@ -75,6 +75,12 @@ def test_unfinished_files_of_a_killed_process_are_removed(unfinished):
     assert sorted(path.name for path in (unfinished / "states").iterdir()) == before
 
 
+def test_weights_that_are_loaded_are_not_drawn_before(finished, monkeypatch):
+    monkeypatch.setattr(keras_cnns, "load_weights", lambda network, file: None)
+    weights = inference.trained_network(Run.open(finished)).weights
+    assert weights and not any(keras.ops.any(variable != 0) for variable in weights)
+
+
 def test_other_versions_are_refused_unless_forced(unfinished, capsys, fit):
     file = unfinished / "environment.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"keras": "3.0.0"}))

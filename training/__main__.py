@@ -29,6 +29,7 @@ from training.onednn import choose
 from training.recipe import JSON, Recipe, known_network
 from training.recipes import RECIPES, find_recipe, recipe_from
 from training.run_folder import Run, begun_run
+from training.scaling import check_file
 
 
 def parser(defaults=None):
@@ -188,7 +189,7 @@ def prepare_fit(options):
         raise UserError(f"--phi {options.phi:g} needs coefficients. Pass --coefficients with their file.")
     recipe, folder = options.recipe, options.run
     if options.coefficients:
-        check_exists(options.coefficients)
+        check_file(options.coefficients)
     else:
         folder = folder or f"runs/{recipe.run_name}"
     # The default folder of a scaled network is known only after Keras has been imported.

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import os
 from dataclasses import replace
 
 # Keras is imported in the functions that need it, since command lines import this module for its limits.
@@ -9,6 +10,12 @@ from training.errors import UserError
 
 MAX_GROWTH = 32.0  # times the baseline's depth, width or resolution; more is a mistake and takes hours to build
 MAX_PHI = 100.0
+
+
+def check_file(file):
+    """Raise a UserError if there is no file of coefficients; this needs no Keras."""
+    if not os.path.isfile(file):
+        raise UserError(f"{file} has no coefficients: there is no such file. `python -m tuning compound` writes one.")
 
 
 def read_coefficients(file):

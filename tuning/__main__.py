@@ -17,11 +17,10 @@ from pathlib import Path
 # line do not wait for it.
 from training.command_line import carry_out, import_tensorflow, parsed_with_recipe
 from training.errors import UserError
-from training.files import check_exists
 from training.onednn import choose
 from training.recipe import Recipe
 from training.recipes import DIGITS, RECIPES, find_recipe, recipe_from
-from training.scaling import MAX_GROWTH, MAX_PHI, read_coefficients
+from training.scaling import MAX_GROWTH, MAX_PHI, check_file, read_coefficients
 from tuning.folder import read_baseline
 from tuning.spaces import SPACES
 from tuning.workers import join, supervise
@@ -229,7 +228,7 @@ def main(arguments):
 def run_command(arguments):
     command, options = parse(arguments)
     if options.get("coefficients"):
-        check_exists(options.coefficients)
+        check_file(options.coefficients)
     if command == "scale":
         options.baseline = read_baseline(options.coefficients)
     if options.workers:
