@@ -14,7 +14,7 @@ import pytest
 
 from training import benchmarks
 from training.__main__ import main
-from training.benchmarks import frame, ours, parts, peers, report
+from training.benchmarks import convolutions, frame, ours, parts, peers, report
 from training.benchmarks.frame import Group, Limit, Ratio, Result, Settings, Variant
 from training.errors import UserError
 from training.recipe import Recipe
@@ -225,6 +225,25 @@ def test_a_network_and_its_export_are_called():
     logits, served = (ours.inference("ResNetCIFAR", 2, exported)() for exported in (False, True))
     assert logits.shape == (2, 1000)
     assert served["probabilities"].numpy().sum(axis=1) == pytest.approx([1, 1])
+
+
+def test_forms_of_convolutions_are_measured_and_the_used_one_is_compared(monkeypatch):
+    monkeypatch.setattr(parts, "alone", lambda function, *arguments: function(*arguments))
+    shapes = [(2, 3, 1, 1, 4, 4), (2, 1, 3, 1, 256, 256), (2, 4, 3, 2, 4, 4)]
+    monkeypatch.setattr(convolutions, "SHAPES", shapes)
+    results = list(parts.layers(Settings(rounds=2, seconds=0.01)))[: 2 * len(shapes)]  # without oneDNN
+    assert results[0].group.title == "oneDNN off, (2, 3, 3, 4), 1x1, stride 1, 4 filters, gradient of the input"
+    assert [sorted(result.seconds) for result in results] == [
+        ["product, used", "tensorflow"],
+        ["product, used", "tensorflow"],
+        ["product, used", "tensorflow"],
+        ["product, used", "tensorflow"],
+        ["taps", "tensorflow, used"],
+        ["taps", "tensorflow, used"],
+    ]
+    assert all(len(figures) == 2 for result in results for figures in result.seconds.values())
+    assert [str(ratio) for ratio in results[0].group.comparisons] == ["product, used / tensorflow"]
+    assert not results[4].group.comparisons
 
 
 def test_dashboards_are_measured_with_and_without(monkeypatch):

@@ -2,9 +2,10 @@
 
 TensorFlow's own kernels are slow where maps are small or channels many. The forms, for stride 1 or 2:
 
+- product: a 1x1 convolution is a product of matrices, and so are its gradients.
 - taps: one product of matrices per tap, that is position, of the kernel; the input's gradient is the sum of the moved
-  products, the filter's the products themselves. With 1x1 kernels this is a single product. With stride 2, even and odd
-  positions of the input meet different taps and are summed separately.
+  products, the filter's the products themselves. With stride 2, even and odd positions of the input meet different taps
+  and are summed separately.
 - convolution: the input's gradient for stride 1 is a convolution of the output's gradient with the kernel turned by 180
   degrees, input and output channels exchanged.
 """
@@ -39,6 +40,8 @@ def convolution(x, kernel, stride, padding):
     input_form, filter_form = fastest_forms(kernel.shape, size, stride, padding, onednn_is_on())
     if input_form == filter_form == "tensorflow":
         return tf.nn.conv2d(x, kernel, stride, padding.upper())
+    if input_form == filter_form == "product":  # needs no gradients of its own, which take time to trace
+        return product(x, kernel)
 
     @tf.custom_gradient
     def with_gradients(x, kernel):
@@ -53,6 +56,14 @@ def convolution(x, kernel, stride, padding):
     return with_gradients(x, kernel)
 
 
+def product(x, kernel):
+    """Return the convolution of maps (batch, height, width, channels) with a 1x1 kernel as a product of matrices."""
+    channels, filters = kernel.shape[2:]
+    y = tf.matmul(tf.reshape(x, (-1, channels)), tf.reshape(kernel, (channels, filters)))
+    sizes = x.shape[1:3]
+    return tf.reshape(y, (-1, *(sizes if None not in sizes else tf.unstack(tf.shape(x)[1:3])), filters))
+
+
 def without_outer_taps(kernel, size):
     """Return the part of an odd kernel that meets a map of this size, such as the center of 3x3 on a single pixel."""
     reach = [taps // 2 for taps in kernel.shape[:2]]
@@ -64,7 +75,7 @@ def without_outer_taps(kernel, size):
 
 
 def fastest_forms(kernel, size, stride, padding, onednn):
-    """Return the names of the fastest forms of the input's and of the filter's gradient.
+    """Return the names of the fastest forms of the input's and of the filter's gradient; "product" is always of both.
 
     The limits are those of `python -m training benchmark layers`.
 
@@ -82,7 +93,7 @@ def fastest_forms(kernel, size, stride, padding, onednn):
     )
     wide = channels * filters >= WIDE
     if one_by_one and stride == 1:
-        return ("taps", "taps") if not onednn or outputs <= 8 else ("tensorflow", "tensorflow")
+        return ("product", "product") if not onednn or outputs <= 8 else ("tensorflow", "tensorflow")
     if onednn:
         filter_form = "taps" if outputs <= (3 if stride == 1 else 1) and not one_by_one else "tensorflow"
         few = outputs <= 2 or (stride == 2 and outputs <= 7 and (wide or one_by_one))
@@ -121,16 +132,14 @@ def input_gradient_by_convolution(dy, kernel, shape, size, stride, padding):
 def input_gradient_by_taps(dy, kernel, shape, size, stride, padding):
     height, width, channels, filters = kernel.shape
     vectors = tf.reshape(dy, (-1, filters))
-    if (height, width, stride) == (1, 1, 1):  # for maps of unknown size too
-        return tf.reshape(tf.matmul(vectors, tf.reshape(kernel, (channels, filters)), transpose_b=True), shape)
 
-    def product(row, column):
+    def product_of(row, column):
         maps = tf.matmul(vectors, kernel[row, column], transpose_b=True)
         return tf.reshape(maps, (shape[0], *dy.shape[1:3], channels))
 
     before = [padded_before(*pair, stride, padding) for pair in zip(size, (height, width), strict=True)]
     columns = [
-        sum_of_moved([product(row, column) for row in range(height)], 1, stride, before[0], size[0])
+        sum_of_moved([product_of(row, column) for row in range(height)], 1, stride, before[0], size[0])
         for column in range(width)
     ]
     return sum_of_moved(columns, 2, stride, before[1], size[1])
@@ -183,10 +192,6 @@ def filter_gradient_by_tensorflow(x, dy, shape, stride, padding):
 
 def filter_gradient_by_taps(x, dy, shape, stride, padding):
     height, width, channels, filters = shape
-    if (height, width, stride) == (1, 1, 1):
-        return tf.reshape(
-            tf.matmul(tf.reshape(x, (-1, channels)), tf.reshape(dy, (-1, filters)), transpose_a=True), shape
-        )
     borders = [[0, 0]]
     for pixels, taps in zip(x.shape[1:3], (height, width), strict=True):
         before = padded_before(pixels, taps, stride, padding)

@@ -78,13 +78,15 @@ def forms_of(shape):
     def weights(form):
         return kernel if form == "tensorflow" else used  # TensorFlow's own knows nothing of taps outside the map
 
+    single = stride == 1 and used.shape[:2] == (1, 1)
+    names = {"taps": "product"} if single else {}  # a single tap is a product of matrices
     of_input = {
-        form: compiled(gradient, dy, weights(form), tf.shape(x), size, stride, padding)
+        names.get(form, form): compiled(gradient, dy, weights(form), tf.shape(x), size, stride, padding)
         for form, gradient in gradients.INPUT_GRADIENTS.items()
-        if form != "convolution" or (stride == 1 and taps > 1)
+        if form != "convolution" or (stride == 1 and not single)
     }
     of_filter = {
-        form: compiled(gradient, x, dy, weights(form).shape, stride, padding)
+        names.get(form, form): compiled(gradient, x, dy, weights(form).shape, stride, padding)
         for form, gradient in gradients.FILTER_GRADIENTS.items()
     }
     return {"input": (of_input, chosen[0]), "filter": (of_filter, chosen[1])}
