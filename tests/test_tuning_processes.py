@@ -20,6 +20,7 @@ from tensorboard import program
 from tests.forked import Forked
 from tests.tiny import TINY, TRIPLES
 from training import run as runs
+from training.interruption import leave_at_once
 from training.run_folder import Run
 from tuning import workers
 from tuning.__main__ import main
@@ -40,11 +41,26 @@ def content(folder):
     return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
 
 
-def start(command, *, env, start_new_session):
-    """Start the chief or a worker in a forked process, in place of subprocess.Popen."""
-    assert command[:3] == [sys.executable, "-m", "tuning"]
-    assert start_new_session  # so that a terminal's Ctrl-C reaches it only through the first process
-    return Forked(main, command[3:], env=env, stdout=sys.stdout.fileno(), stderr=sys.stderr.fileno())
+class Starter:
+    """Starts the chief and the two workers in forked processes, in place of subprocess.Popen."""
+
+    def __init__(self):
+        self.starts = 0
+
+    def __call__(self, command, *, env, start_new_session):
+        assert command[:3] == [sys.executable, "-m", "tuning"]
+        assert start_new_session  # so that a terminal's Ctrl-C reaches it only through the first process
+        self.starts += 1
+        program = main if self.starts <= 3 else late_main
+        return Forked(program, command[3:], env=env, stdout=sys.stdout.fileno(), stderr=sys.stderr.fileno())
+
+
+def late_main(arguments):
+    """Run the program of a worker that is started again after the seconds that a new process takes to import
+    TensorFlow, so that its trial ends after the other one."""
+    leave_at_once()
+    time.sleep(4)
+    return main(arguments)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +87,7 @@ def interrupted_search(tmp_path_factory):
         return running.parent, killed_before_its_end, first.parent
 
     with open(log, "a") as file, ThreadPoolExecutor() as thread, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(workers, "subprocess", SimpleNamespace(Popen=start))
+        patch.setattr(workers, "subprocess", SimpleNamespace(Popen=Starter()))
         user = thread.submit(interfere)
         try:
             with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
