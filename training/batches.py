@@ -63,7 +63,7 @@ def training_batches(data, recipe, epoch, start=0, context=None):
     batches = batches.map(mixed, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     if replicas > workers:
         batches = batches.rebatch(recipe.batch_size // replicas, drop_remainder=True)
-    return batches.prefetch(tf.data.AUTOTUNE)
+    return prefetched(batches)
 
 
 @tf.autograph.experimental.do_not_convert
@@ -76,4 +76,14 @@ def evaluation_batches(split, recipe, context=None):
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )
-    return images.batch(max(1, recipe.batch_size // context.num_replicas_in_sync)).prefetch(tf.data.AUTOTUNE)
+    return prefetched(images.batch(max(1, recipe.batch_size // context.num_replicas_in_sync)))
+
+
+def prefetched(batches):
+    """Return batches that are prepared ahead, with as many parallel calls from the beginning as there will be.
+
+    tf.data's tuner would change their number meanwhile, and the end of an epoch can wait five seconds for its thread.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
