@@ -197,12 +197,9 @@ def test_recipes_and_run_folders_need_neither_tensorflow_nor_networks(module):
 @pytest.mark.parametrize("path", sources("keras_cnns"))
 def test_keras_cnns_needs_only_keras_numpy_and_safetensors(path):
     roots = {name.split(".")[0] for name in imports(at_import(ast.parse(path.read_text())))}
-    ours = {"keras_cnns", "keras", "numpy", "safetensors"} | sys.stdlib_module_names
-    # A module for TensorFlow alone is imported in functions only, as TensorFlow is.
-    assert roots <= ours | ({"tensorflow"} if path.stem == "convolution_gradients" else set())
+    assert roots <= {"keras_cnns", "keras", "numpy", "safetensors"} | sys.stdlib_module_names
     anywhere = {name.split(".")[0] for name in imports(everywhere(path))}
-    assert anywhere <= roots | {"keras_cnns", "tensorflow"} | sys.stdlib_module_names
-    assert "keras_cnns.layers.convolution_gradients.convolution" not in imports(at_import(ast.parse(path.read_text())))
+    assert anywhere <= roots | {"tensorflow"} | sys.stdlib_module_names
 
 
 @pytest.mark.parametrize("path", sources("training", "tuning"))
@@ -217,7 +214,6 @@ def test_only_public_names_are_used_in_other_folders(path):
     }
     public = {"keras_cnns"} | {f"keras_cnns.{name}" for name in keras_cnns.__all__}
     public |= {f"keras_cnns.layers.{name}" for name in keras_cnns.layers.__all__}
-    public.add("keras_cnns.layers.convolution_gradients")  # whose forms are measured
     assert {name for name in used if name.startswith("keras_cnns")} <= public
     assert not [name for name in used if "._" in name]
 

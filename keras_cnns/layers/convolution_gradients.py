@@ -13,15 +13,13 @@ TensorFlow's own kernels are slow where maps are small or channels many. The for
 import functools
 import math
 
-import tensorflow as tf
-from tensorflow.python.util import _pywrap_util_port
-
 WIDE = 2**14  # channels times filters from which TensorFlow's gradient of the input is slow without oneDNN
 
 
-@functools.cache
 def onednn_is_on():
     """Return whether TensorFlow computes with oneDNN in this process."""
+    from tensorflow.python.util import _pywrap_util_port
+
     return _pywrap_util_port.IsMklEnabled()
 
 
@@ -34,10 +32,9 @@ def convolution(x, kernel, stride, padding):
         stride: 1 or 2, in both directions.
         padding: "same" or "valid".
     """
-    size, kernel = tuple(x.shape[1:3]), tf.convert_to_tensor(kernel)
-    if stride == 1 and padding == "same":
-        kernel = without_outer_taps(kernel, size)
-    input_form, filter_form = fastest_forms(kernel.shape, size, stride, padding, onednn_is_on())
+    import tensorflow as tf
+
+    size, kernel, (input_form, filter_form) = choose(x, tf.convert_to_tensor(kernel), stride, padding)
     if input_form == filter_form == "tensorflow":
         return tf.nn.conv2d(x, kernel, stride, padding.upper())
     if input_form == filter_form == "product":  # needs no gradients of its own, which take time to trace
@@ -56,8 +53,51 @@ def convolution(x, kernel, stride, padding):
     return with_gradients(x, kernel)
 
 
+def choose(x, kernel, stride, padding):
+    """Return the size of the map, the part of the kernel that is needed, and the forms of the gradients."""
+    size = tuple(x.shape[1:3])
+    if stride == 1 and padding == "same":
+        kernel = without_outer_taps(kernel, size)
+    return size, kernel, fastest_forms(kernel.shape, size, stride, padding, onednn_is_on())
+
+
+def gradient_forms(x, kernel, stride, padding):
+    """Return {"input" or "filter": ({form: function (gradient of the output) -> gradient}, the form that is used)}.
+
+    Args:
+        x, kernel, stride, padding: As for `convolution`; sizes are known.
+    """
+    import tensorflow as tf
+
+    size, needed, used = choose(x, kernel, stride, padding)
+    single = stride == 1 and tuple(needed.shape[:2]) == (1, 1)
+
+    def forms(gradients, compute):
+        """A single tap is a product of matrices. TensorFlow's own forms know nothing of taps outside the map."""
+        return {
+            "product" if single and form == "taps" else form: functools.partial(
+                compute, gradient, kernel if form == "tensorflow" else needed
+            )
+            for form, gradient in gradients.items()
+            if form != "convolution" or (stride == 1 and not single)
+        }
+
+    def of_input(gradient, kernel, dy):
+        return gradient(dy, kernel, tf.shape(x), size, stride, padding)
+
+    def of_filter(gradient, kernel, dy):
+        return gradient(x, dy, kernel.shape, stride, padding)
+
+    return {
+        "input": (forms(INPUT_GRADIENTS, of_input), used[0]),
+        "filter": (forms(FILTER_GRADIENTS, of_filter), used[1]),
+    }
+
+
 def product(x, kernel):
     """Return the convolution of maps (batch, height, width, channels) with a 1x1 kernel as a product of matrices."""
+    import tensorflow as tf
+
     channels, filters = kernel.shape[2:]
     y = tf.matmul(tf.reshape(x, (-1, channels)), tf.reshape(kernel, (channels, filters)))
     sizes = x.shape[1:3]
@@ -87,10 +127,9 @@ def fastest_forms(kernel, size, stride, padding, onednn):
         onednn: Whether TensorFlow computes with oneDNN.
     """
     height, width, channels, filters = kernel
-    known, one_by_one = None not in size, (height, width) == (1, 1)
-    outputs = (
-        max(output_size(*pair, stride, padding) for pair in zip(size, kernel, strict=False)) if known else math.inf
-    )
+    one_by_one, outputs = (height, width) == (1, 1), math.inf
+    if None not in size:
+        outputs = max(output_size(*pair, stride, padding) for pair in zip(size, (height, width), strict=True))
     wide = channels * filters >= WIDE
     if one_by_one and stride == 1:
         return ("product", "product") if not onednn or outputs <= 8 else ("tensorflow", "tensorflow")
@@ -116,12 +155,16 @@ def padded_before(pixels, taps, stride, padding):
 
 
 def input_gradient_by_tensorflow(dy, kernel, shape, size, stride, padding):
+    import tensorflow as tf
+
     return tf.raw_ops.Conv2DBackpropInput(
         input_sizes=shape, filter=kernel, out_backprop=dy, strides=[1, stride, stride, 1], padding=padding.upper()
     )
 
 
 def input_gradient_by_convolution(dy, kernel, shape, size, stride, padding):
+    import tensorflow as tf
+
     height, width, channels, filters = kernel.shape
     # TensorFlow transposes three axes several times as fast as four.
     turned = tf.reverse(tf.reshape(kernel, (height * width, channels, filters)), [0])
@@ -130,6 +173,8 @@ def input_gradient_by_convolution(dy, kernel, shape, size, stride, padding):
 
 
 def input_gradient_by_taps(dy, kernel, shape, size, stride, padding):
+    import tensorflow as tf
+
     height, width, channels, filters = kernel.shape
     vectors = tf.reshape(dy, (-1, filters))
 
@@ -156,6 +201,8 @@ def sum_of_moved(parts, axis, stride, before, size):
         before: Zeros that were added before the first position.
         size: Number of positions in the input.
     """
+    import tensorflow as tf
+
     length = -(-size // stride)
     phases = []
     for phase in range(stride):
@@ -173,6 +220,8 @@ def sum_of_moved(parts, axis, stride, before, size):
 
 def move(x, axis, distance, length):
     """Move a map along an axis, zeros where nothing comes, and return `length` positions of it."""
+    import tensorflow as tf
+
     pixels = x.shape[axis]
     begin = max(0, -distance)
     end = max(begin, min(pixels, length - distance))
@@ -185,12 +234,16 @@ def move(x, axis, distance, length):
 
 
 def filter_gradient_by_tensorflow(x, dy, shape, stride, padding):
+    import tensorflow as tf
+
     return tf.raw_ops.Conv2DBackpropFilter(
         input=x, filter_sizes=shape, out_backprop=dy, strides=[1, stride, stride, 1], padding=padding.upper()
     )
 
 
 def filter_gradient_by_taps(x, dy, shape, stride, padding):
+    import tensorflow as tf
+
     height, width, channels, filters = shape
     borders = [[0, 0]]
     for pixels, taps in zip(x.shape[1:3], (height, width), strict=True):

@@ -1,6 +1,6 @@
 """The forms of the gradients of convolutions at shapes that networks have: what `Conv2D` chooses among."""
 
-import time
+from training.benchmarks.frame import seconds_per_step
 
 # Batch, pixels of the map, kernel, stride, channels, filters; with stride 2 the map is padded by half the kernel.
 SHAPES = (
@@ -64,56 +64,35 @@ def forms_of(shape):
     import numpy as np
     import tensorflow as tf
 
-    from keras_cnns.layers import convolution_gradients as gradients
+    import keras_cnns
 
     batch, pixels, taps, stride, channels, filters = shape
     padding, pixels = ("same", pixels) if stride == 1 else ("valid", pixels + 2 * (taps // 2))
-    random, size = np.random.RandomState(0), (pixels, pixels)
-    x = tf.constant(random.normal(size=(batch, *size, channels)), tf.float32)
+    random = np.random.RandomState(0)
+    x = tf.constant(random.normal(size=(batch, pixels, pixels, channels)), tf.float32)
     kernel = tf.constant(random.normal(size=(taps, taps, channels, filters)), tf.float32)
     dy = tf.nn.conv2d(x, kernel, stride, padding.upper())
-    used = gradients.without_outer_taps(kernel, size) if stride == 1 else kernel
-    chosen = gradients.fastest_forms(used.shape, size, stride, padding, gradients.onednn_is_on())
-
-    def weights(form):
-        return kernel if form == "tensorflow" else used  # TensorFlow's own knows nothing of taps outside the map
-
-    single = stride == 1 and used.shape[:2] == (1, 1)
-    names = {"taps": "product"} if single else {}  # a single tap is a product of matrices
-    of_input = {
-        names.get(form, form): compiled(gradient, dy, weights(form), tf.shape(x), size, stride, padding)
-        for form, gradient in gradients.INPUT_GRADIENTS.items()
-        if form != "convolution" or (stride == 1 and not single)
+    return {
+        gradient: ({form: compiled(function, dy) for form, function in forms.items()}, used)
+        for gradient, (forms, used) in keras_cnns.layers.Conv2D.gradient_forms(x, kernel, stride, padding).items()
     }
-    of_filter = {
-        names.get(form, form): compiled(gradient, x, dy, weights(form).shape, stride, padding)
-        for form, gradient in gradients.FILTER_GRADIENTS.items()
-    }
-    return {"input": (of_input, chosen[0]), "filter": (of_filter, chosen[1])}
 
 
-def compiled(function, tensor, *others):
-    """Return a function without arguments that computes a function of a tensor, and of others, in a graph."""
+def compiled(function, tensor):
+    """Return a function without arguments that computes a function of a tensor in a graph."""
     import tensorflow as tf
 
     signature = [tf.TensorSpec(tensor.shape, tensor.dtype)]
-    graph = tf.function(lambda tensor: function(tensor, *others), autograph=False, input_signature=signature)
+    graph = tf.function(lambda tensor: function(tensor), autograph=False, input_signature=signature)
     concrete = graph.get_concrete_function()
     return lambda: concrete(tensor)
 
 
 def turns(functions, rounds, seconds):
     """Return {name: seconds per call in each round} of functions that have turns, every other round in reverse."""
-    for function in functions.values():
-        function()
-    figures = {name: [] for name in functions}
-    names = list(functions)
+    figures, names = {name: [] for name in functions}, list(functions)
     for _ in range(rounds):
         for name in names:
-            count, started = 0, time.perf_counter()
-            while (taken := time.perf_counter() - started) < seconds / (rounds * len(names)) or not count:
-                functions[name]()
-                count += 1
-            figures[name].append(taken / count)
+            figures[name].append(seconds_per_step(functions[name], seconds / (rounds * len(names))))
         names.reverse()
     return figures
