@@ -200,9 +200,13 @@ def prepare_fit(options):
     choose(recipe, begun and begun.recipe)
 
 
-def check_predict(options):
-    Run.open(options.run)
-    image_files(options.images)
+def open_run(options):
+    options.run = Run.open(options.run)
+
+
+def open_run_and_images(options):
+    open_run(options)
+    options.images = image_files(options.images)
 
 
 def check_convert(options):
@@ -210,14 +214,14 @@ def check_convert(options):
     check_exists(options.source)
 
 
-# Errors that can be found before TensorFlow is imported, {command: function (options)}.
+# {command: function (options)}: what is read and checked before TensorFlow is imported, so that errors appear at once.
 CHECKS = {
     "fit": prepare_fit,
-    "evaluate": lambda options: Run.open(options.run),
-    "predict": check_predict,
-    "export": lambda options: Run.open(options.run),
+    "evaluate": open_run,
+    "predict": open_run_and_images,
+    "export": open_run,
     "compare": lambda options: [check_exists(run) for run in options.runs],
-    "profile": lambda options: Run.open(options.run),
+    "profile": open_run,
     "convert": check_convert,
 }
 
@@ -252,9 +256,8 @@ def recipes(options):
 def evaluate(options):
     from training import inference
 
-    run = Run.open(options.run)
-    evaluation = inference.evaluate(run, options.split)
-    print(evaluation.table(run.class_names))
+    evaluation = inference.evaluate(options.run, options.split)
+    print(evaluation.table(options.run.class_names))
     print(
         f"{evaluation.images} {options.split} images: accuracy {evaluation.accuracy:.2%}, "
         f"top-5 {evaluation.top5:.2%}, loss {evaluation.loss:.4f}"
@@ -264,7 +267,7 @@ def evaluate(options):
 def predict(options):
     from training import inference
 
-    run, files = Run.open(options.run), image_files(options.images)
+    run, files = options.run, options.images
     if options.csv:
         check_replaceable(options.csv, files)
     show, bad = print_classes, []
@@ -297,9 +300,8 @@ def print_classes(row):
 def export(options):
     from training import inference
 
-    run = Run.open(options.run)
-    inference.export(run)
-    print(run.export)
+    inference.export(options.run)
+    print(options.run.export)
 
 
 def compare(options):
@@ -313,7 +315,7 @@ def compare(options):
 def profile(options):
     from training.dashboards import profiling
 
-    print(profiling.table(profiling.top_operations(Run.open(options.run).folder)))
+    print(profiling.table(profiling.top_operations(options.run.folder)))
 
 
 def convert(options):
