@@ -5,6 +5,7 @@ import pytest
 from keras import layers
 
 import keras_cnns
+from tests.structure import structure
 
 
 # Layer, input shape, (parameters, multiply-adds, activations) for one image, by hand.
@@ -95,5 +96,59 @@ def test_complexity_needs_an_input_shape_if_the_size_is_none():
 def test_complexity_prints_a_row_per_stage():
     text = str(keras_cnns.complexity(classifier(backbone((8, 8, 3)), (8, 8, 3))))
     lines = [" ".join(line.split()) for line in text.splitlines()]
-    assert "conv 4 x 4 x 4 112 1,728 64" in lines
-    assert lines[-1] == "all 137 1,748 69"
+    assert "conv 4 x 4 x 4 112 1,728 64 3 x 3" in lines
+    assert lines[-1] == "all 137 1,748 69 3 x 3"
+
+
+# Araujo, Norris, Sim 2019, the table of section "Receptive fields of well-known networks": TF-Slim's networks, whose
+# ResNets have the strides of version 1.
+@pytest.mark.parametrize(
+    ("name", "arguments", "pixels"),
+    [
+        ("AlexNet", {}, 195),
+        ("VGG16", {}, 212),
+        ("ResNet50", {"version": "1"}, 483),
+        ("ResNet101", {"version": "1"}, 1027),
+        ("ResNet152", {"version": "1"}, 1507),
+    ],
+)
+def test_receptive_fields_are_those_of_araujo_et_al(name, arguments, pixels):
+    model = structure(name, include_top=False, input_shape=(224, 224, 3), **arguments)
+    assert keras_cnns.complexity(model).receptive_field == (pixels, pixels)
+
+
+def chain(*parts, size=32):
+    image = x = keras.Input((size, size, 3))
+    for part in parts:
+        x = part(x)
+    return keras.Model(image, x)
+
+
+# By hand: each kernel adds (size - 1) * dilation * stride so far.
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ([layers.Conv2D(2, 3), layers.Conv2D(2, 3)], (5, 5)),
+        ([layers.Conv2D(2, 3, strides=2), layers.Conv2D(2, 3)], (7, 7)),
+        ([layers.Conv2D(2, (1, 7)), layers.Conv2D(2, (7, 1))], (7, 7)),
+        ([layers.Conv2D(2, 3, dilation_rate=4)], (9, 9)),
+        ([layers.MaxPooling2D(2), layers.DepthwiseConv2D(3), layers.Conv2D(2, 1)], (6, 6)),
+        ([layers.Conv2D(2, 3), layers.GlobalAveragePooling2D(), layers.Dense(3)], (3, 3)),
+        ([layers.AveragePooling2D(4), layers.UpSampling2D(2), layers.Conv2D(2, 3)], (8, 8)),
+        ([layers.AveragePooling2D(4), layers.Conv2DTranspose(2, 4, 2), layers.Conv2D(2, 3)], (12, 12)),
+        ([backbone((32, 32, 3)), layers.Conv2D(2, 3)], (7, 7)),
+        ([keras_cnns.layers.DeformableConv2D(2, 3, dilation_rate=2)], (5, 5)),
+    ],
+)
+def test_receptive_fields_follow_kernels_and_strides(parts, expected):
+    assert keras_cnns.complexity(chain(*parts)).receptive_field == expected
+
+
+def test_the_longest_path_counts_and_global_pools_do_not():
+    image = keras.Input((32, 32, 3))
+    short, long = layers.Conv2D(4, 1)(image), layers.Conv2D(4, 5, padding="same")(image)
+    gate = layers.Dense(4)(layers.GlobalAveragePooling2D(keepdims=True)(long))
+    model = keras.Model(image, layers.Multiply()([layers.Add()([short, long]), gate]))
+    cost = keras_cnns.complexity(model)
+    assert cost.receptive_field == cost.layers[-1].receptive_field == (5, 5)
+    assert [layer.receptive_field for layer in cost.layers if layer.output_shape == (1, 1, 4)] == [None, None]
