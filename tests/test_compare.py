@@ -38,8 +38,9 @@ def test_a_row_holds_what_the_files_of_the_run_hold(run, tmp_path):
     assert compare.find_runs([run, run.parent]) == [run]
 
 
-def row_of(run, model="ResNet18", accuracy=0.9, cost=1e8):
-    return compare.Row(run, model, 32, accuracy, int(cost / 10), int(cost), 1.0, 1.0, 1.0, cost / 1e8)
+def row_of(run, model="ResNet18", accuracy=0.9, cost=1e8, accuracies=None):
+    accuracies = accuracies or {0: accuracy}
+    return compare.Row(run, model, 32, accuracies, int(cost / 10), int(cost), 1.0, 1.0, 1.0, cost / 1e8)
 
 
 @pytest.mark.parametrize("count", [3, 10, 30])
@@ -60,6 +61,23 @@ def test_runs_with_the_same_name_get_different_labels():
     rows = [row_of("photos-aa", "ResNet18"), row_of("photos-bb", "VGG11"), row_of("digits-cc"), row_of("digits-dd")]
     assert compare.short_names(rows) == ["photos ResNet18", "photos VGG11", "digits-cc", "digits-dd"]
     assert compare.short_names([row_of("mine"), row_of("photos-aa")]) == ["mine", "photos"]
+
+
+def test_rows_whose_paired_interval_holds_zero_are_not_called_different():
+    """Pairs matter: the seeds differ by a point, and the better recipe is better with each of them."""
+    worse = row_of("worse", accuracies={0: 0.90, 1: 0.91, 2: 0.92})
+    better = row_of("better", accuracies={0: 0.905, 1: 0.914, 2: 0.926})
+    same = row_of("same", accuracies={0: 0.91, 1: 0.90, 2: 0.925})
+    assert not compare.undecided(better, worse)
+    assert compare.undecided(same, worse) and compare.undecided(worse, same)
+    lines = compare.markdown([better, worse, same, row_of("single")]).splitlines()[2:]
+    equal = [line.split(" | ")[-1].rstrip(" |") for line in lines]
+    assert equal == ["same, single", "same, single", "better, worse, single", "not known: one seed"]
+
+
+def test_runs_that_differ_in_more_than_the_seed_are_rows_of_their_own(run, tmp_path):
+    other = shutil.copytree(run, tmp_path / "other")
+    assert [row.accuracies.keys() for row in compare.describe([run, other]).values()] == [{0}, {0}]
 
 
 def test_a_comparison_that_fails_changes_no_file(run, tmp_path):

@@ -1,4 +1,7 @@
-"""Compare finished runs: test accuracy against what each network costs, counted and measured."""
+"""Compare finished runs: test accuracy against what each network costs, counted and measured.
+
+Runs whose recipes differ in nothing but the seed are one row: their mean, least and greatest accuracy.
+"""
 
 import collections
 import contextlib
@@ -22,8 +25,9 @@ from training.dashboards.log import Log, new_figure, png
 from training.errors import StateError, UserError
 from training.files import atomic, disk_errors
 from training.inference import trained_network
+from training.intervals import interval
 from training.measure import alone, device, peak_memory, seconds_per_call
-from training.run_folder import METRICS_FILE, RECIPE_FILE, Run, holds_run
+from training.run_folder import METRICS_FILE, RECIPE_FILE, SEED, Run, holds_run
 
 BATCH = 8  # images per forward pass that is measured
 FILES = ("compare.png", "compare.md", "compare.csv")
@@ -31,13 +35,14 @@ FILES = ("compare.png", "compare.md", "compare.csv")
 
 @dataclass(frozen=True)
 class Row:
-    """One run.
+    """One run, or several of the same recipe with different seeds.
 
     Attributes:
-        run: The name of its folder, or the folder's path if several have that name.
+        run: The name of its folder, or the folder's path if several have that name; of several runs, that of the folder
+            that they are all in, or else of the first.
         model: The name of the network.
         pixels: Height and width of the images.
-        accuracy: Share of the test images that are classified correctly.
+        accuracies: {seed: share of the test images that are classified correctly}.
         parameters, multiply_adds: Of the network without auxiliary heads, for one image.
         parameter_mib: Memory of the parameters in float32.
         activation_mib: Memory of all layers' outputs for one image in float32, as training keeps them.
@@ -49,7 +54,7 @@ class Row:
     run: str
     model: str
     pixels: int
-    accuracy: float
+    accuracies: dict[int, float]
     parameters: int
     multiply_adds: int
     parameter_mib: float
@@ -57,16 +62,31 @@ class Row:
     peak_mib: float = math.nan
     milliseconds: float = math.nan
 
+    @property
+    def accuracy(self):
+        """The mean over the seeds."""
+        return statistics.mean(self.accuracies.values())
+
+    @property
+    def least(self):
+        return min(self.accuracies.values())
+
+    @property
+    def greatest(self):
+        return max(self.accuracies.values())
+
 
 def find_runs(paths):
-    """Return the folders of the finished runs among some folders and directly inside them, each once.
+    """Return the folders of the finished runs among some folders, inside them, and inside the groups of runs with
+    several seeds inside them, each once.
 
     Raises:
         UserError: A path does not exist or holds no finished run.
     """
     found = {}
     for path in map(Path, paths):
-        here = [path] if holds_run(path) else sorted(file.parent for file in path.glob(f"*/{RECIPE_FILE}"))
+        inside = (file.parent for form in ("*", f"*/{SEED}*") for file in path.glob(f"{form}/{RECIPE_FILE}"))
+        here = [path] if holds_run(path) else sorted(inside)
         here = [folder for folder in here if (folder / METRICS_FILE).exists()]
         if not here:
             raise UserError(f"{path} holds no finished run. `python -m training fit` makes one, or resumes it.")
@@ -89,27 +109,49 @@ def accuracy_of(run):
 
 
 def describe(folders):
-    """Return a Row for each run, without the measured figures."""
-    runs = [Run.open(folder) for folder in folders]
-    accuracies = [accuracy_of(run) for run in runs]  # before the first network is built, which takes long
-    names = [folder.resolve().name for folder in folders]
-    rows = []
-    for run, name, accuracy in zip(runs, names, accuracies, strict=True):
-        size = run.recipe.image_size
+    """Return {folder of a run: Row}, without the measured figures, for the first run of each recipe."""
+    groups, times = {}, collections.Counter()
+    for run in map(Run.open, folders):
+        times[run.recipe.to_json()] += 1  # a recipe that was run twice with the same seed is two rows
+        group = dataclasses.replace(run.recipe, seed=0).to_json(), times[run.recipe.to_json()]
+        groups.setdefault(group, []).append(run)
+    # All results are read before the first network is built, which takes long.
+    accuracies = [{run.recipe.seed: accuracy_of(run) for run in runs} for runs in groups.values()]
+    firsts = [runs[0] for runs in groups.values()]
+    places = [folder_of(runs).resolve() for runs in groups.values()]
+    names = [place.name for place in places]
+    rows = {}
+    for run, place, by_seed in zip(firsts, places, accuracies, strict=True):
+        size, name = run.recipe.image_size, place.name
         cost = keras_cnns.complexity(trained_network(run), (size, size, 3))
-        rows.append(
-            Row(
-                run=name if names.count(name) == 1 else str(run.folder),
-                model=run.recipe.model,
-                pixels=size,
-                accuracy=accuracy,
-                parameters=cost.parameters,
-                multiply_adds=cost.multiply_adds,
-                parameter_mib=cost.parameters * 4 / 2**20,
-                activation_mib=sum(layer.activations for layer in cost.layers) * 4 / 2**20,
-            )
+        rows[run.folder] = Row(
+            run=name if names.count(name) == 1 else str(run.folder),
+            model=run.recipe.model,
+            pixels=size,
+            accuracies=by_seed,
+            parameters=cost.parameters,
+            multiply_adds=cost.multiply_adds,
+            parameter_mib=cost.parameters * 4 / 2**20,
+            activation_mib=sum(layer.activations for layer in cost.layers) * 4 / 2**20,
         )
     return rows
+
+
+def folder_of(runs):
+    """Return the folder of a run, or that of `fit --seeds` which several runs are in."""
+    parents = {run.folder.resolve().parent for run in runs}
+    grouped = len(runs) > 1 and len(parents) == 1 and all(run.folder.name.startswith(SEED) for run in runs)
+    return parents.pop() if grouped else runs[0].folder
+
+
+def undecided(row, other):
+    """Return whether two rows may be equally accurate: the interval of the mean difference, in pairs of runs with the
+    same seed, contains zero, or there are not two such pairs."""
+    seeds = row.accuracies.keys() & other.accuracies.keys()
+    if not seeds:
+        return True
+    low, high = interval([row.accuracies[seed] - other.accuracies[seed] for seed in sorted(seeds)])
+    return low <= 0 <= high
 
 
 def measure(folder, repetitions=10):
@@ -151,7 +193,7 @@ def compare(paths, output, measure=measure_alone):
     check_output(output)
     folders = find_runs(paths)
     rows = []
-    for folder, row in zip(folders, describe(folders), strict=True):
+    for folder, row in describe(folders).items():
         milliseconds, mib = measure(folder)
         rows.append(dataclasses.replace(row, milliseconds=milliseconds, peak_mib=mib))
     rows.sort(key=lambda row: -row.accuracy)
@@ -190,7 +232,8 @@ def short_names(rows):
 
 
 def figure(rows):
-    """Draw accuracy against multiply-adds and against time per image; a circle's area shows the parameters."""
+    """Draw accuracy against multiply-adds and against time per image; a circle's area shows the parameters, a line
+    through it the least and the greatest accuracy over the seeds."""
     picture = new_figure(13, max(5, 0.25 * len(rows)))
     largest = max(row.parameters for row in rows)
     for place, (name, label) in enumerate(
@@ -199,19 +242,8 @@ def figure(rows):
         axes = picture.add_subplot(1, 2, place + 1)
         for row, text in zip(rows, short_names(rows), strict=True):
             at = getattr(row, name), 100 * row.accuracy
-            axes.scatter(*at, s=1500 * row.parameters / largest, alpha=0.5)
-            axes.annotate(
-                text,
-                at,
-                (0, 0),
-                textcoords="offset points",
-                fontsize=8,
-                ha="center",
-                va="center",
-                in_layout=False,
-                parse_math=False,
-                arrowprops={"arrowstyle": "-", "color": "grey", "linewidth": 0.5},
-            )
+            draw_circle(axes, at, 1500 * row.parameters / largest, text)
+            axes.plot([at[0]] * 2, [100 * row.least, 100 * row.greatest], color="grey", linewidth=1)
         axes.set_xscale("log")
         axes.set_xlabel(label)
         axes.set_ylabel("test accuracy, %")
@@ -221,6 +253,31 @@ def figure(rows):
     for axes in picture.axes:
         place_labels(axes)
     return picture
+
+
+def draw_circle(axes, at, area, text, **style):
+    """Draw a circle with a label, which `place_labels` will move.
+
+    Args:
+        axes: Where to draw.
+        at: Its centre (x, y).
+        area: Its area in square points.
+        text: The label.
+        style: Arguments of matplotlib's `scatter`.
+    """
+    axes.scatter(*at, s=area, alpha=0.5, **style)
+    axes.annotate(
+        text,
+        at,
+        (0, 0),
+        textcoords="offset points",
+        fontsize=8,
+        ha="center",
+        va="center",
+        in_layout=False,
+        parse_math=False,
+        arrowprops={"arrowstyle": "-", "color": "grey", "linewidth": 0.5},
+    )
 
 
 def place_labels(axes):
@@ -253,22 +310,31 @@ def place_labels(axes):
 def markdown(rows):
     """Return the rows as a Markdown table."""
     lines = [
-        "| run | network | pixels | test accuracy | parameters | multiply-adds | parameters, MiB | activations of one "
-        f"image, MiB | measured peak of {BATCH} images, MiB | ms per image |",
-        "| --- | --- " + "| ---: " * 8 + "|",
+        "| run | network | pixels | test accuracy | least to greatest | seeds | parameters | multiply-adds | "
+        f"parameters, MiB | activations of one image, MiB | measured peak of {BATCH} images, MiB | ms per image | "
+        "perhaps equally accurate |",
+        "| --- | --- " + "| ---: " * 10 + "| --- |",
     ]
-    lines += [
-        f"| {row.run} | {row.model} | {row.pixels} | {row.accuracy:.2%} | {row.parameters:,} | {row.multiply_adds:,} | "
-        f"{row.parameter_mib:.1f} | {row.activation_mib:.1f} | {row.peak_mib:.1f} | {row.milliseconds:.2f} |"
-        for row in rows
-    ]
+    for row in rows:
+        spread, equal = "", "not known: one seed"
+        if len(row.accuracies) > 1:
+            spread = f"{row.least:.2%} to {row.greatest:.2%}"
+            equal = ", ".join(other.run for other in rows if other is not row and undecided(row, other))
+        lines.append(
+            f"| {row.run} | {row.model} | {row.pixels} | {row.accuracy:.2%} | {spread} | {len(row.accuracies)} | "
+            f"{row.parameters:,} | {row.multiply_adds:,} | {row.parameter_mib:.1f} | {row.activation_mib:.1f} | "
+            f"{row.peak_mib:.1f} | {row.milliseconds:.2f} | {equal} |"
+        )
     return "\n".join(lines) + "\n"
 
 
 def comma_separated(rows):
-    """Return the rows as CSV."""
+    """Return the rows as CSV, with a line for each seed."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(Row.__dataclass_fields__), lineterminator="\n")
+    columns = [name for name in Row.__dataclass_fields__ if name != "accuracies"]
+    writer = csv.DictWriter(text, [*columns[:3], "seed", "accuracy", *columns[3:]], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(map(dataclasses.asdict, rows))
+    for row in rows:
+        values = {name: getattr(row, name) for name in columns}
+        writer.writerows(values | {"seed": seed, "accuracy": value} for seed, value in sorted(row.accuracies.items()))
     return text.getvalue()

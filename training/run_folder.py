@@ -34,6 +34,8 @@ TENSORBOARD = "tensorboard"
 EXPORT = "export"
 EXPORT_DIGESTS_FILE = "export.json"
 
+SEED = "seed"  # the names of the run folders of `fit --seeds` begin with it
+
 # The files that a run begins with; the last one makes a folder a run. Then those that training adds.
 FIRST = (INIT_FILE, IMAGES_FILE, DATA_FILE, CLASSES_FILE, ENVIRONMENT_FILE, RECIPE_FILE)
 LATER = (BEST_FILE, STATES, METRICS_FILE, TENSORBOARD, EXPORT, EXPORT_DIGESTS_FILE)
