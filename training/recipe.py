@@ -48,8 +48,8 @@ class Recipe:
         name: Name of the recipe; run folders begin with it.
         model: Name of the network, from keras_cnns.list_models().
         model_args: Arguments of the network's builder beyond those that every builder has, such as {"version": "1"}.
-        data: digits, the name of a TFDS data set, folder:PATH, or synthetic; custom in runs whose data were passed in
-            Python.
+        data: digits, mnist5k, the name of a TFDS data set, folder:PATH, or synthetic; custom in runs whose data were
+            passed in Python.
         data_dir: Folder of prepared TFDS data sets; null for TFDS's own default.
         image_size: Height and width of the training images, in pixels.
         batch_size: Images per step.
