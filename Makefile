@@ -1,8 +1,9 @@
 # make train      trains GoogLeNet with its heads on the embedded digits, evaluates it, exports it
 # make tune       searches the best of three ways to double a small EfficientNet, on the digits
+# make gallery    measures the statements of the lecture, in an hour, and writes docs/lecture.md
 # make test       runs the tests;  make test-all  the slow ones too;  make lint  checks the style
 # make tensorboard   shows the runs
-.PHONY: train tune test test-all lint tensorboard clean
+.PHONY: train tune gallery test test-all lint tensorboard clean
 SHELL := /bin/sh
 VENV := .venv
 # The first Python of a version that TensorFlow supports.
@@ -15,6 +16,10 @@ train: $(VENV)/installed
 # The paper's triple, width alone, and resolution alone.
 tune: $(VENV)/installed
 	$(VENV)/bin/python -m tuning compound --triples 1.2/1.1/1.15 1/1.4/1 1/1/1.4 --seeds 2
+
+gallery: $(VENV)/installed-studies
+	$(VENV)/bin/python -m training study all
+	$(VENV)/bin/python -m docs.gallery
 
 test: $(VENV)/installed-test
 	$(VENV)/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow"
@@ -30,8 +35,9 @@ tensorboard: $(VENV)/installed
 	$(VENV)/bin/tensorboard --logdir runs
 
 $(VENV)/installed: requirements.txt
-$(VENV)/installed-test: requirements-test.txt requirements.txt
-$(VENV)/installed $(VENV)/installed-test: | $(VENV)/bin/python
+$(VENV)/installed-studies: requirements-studies.txt requirements.txt
+$(VENV)/installed-test: requirements-test.txt requirements-studies.txt requirements.txt
+$(VENV)/installed $(VENV)/installed-studies $(VENV)/installed-test: | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 

@@ -31,6 +31,7 @@ NOT_RUN = {
 SHORT = {
     "training fit": "--epochs 1 --warmup_epochs 0 --image_size 32 --picture_epochs 0",
     "training launch": "--epochs 1 --warmup_epochs 0 --image_size 32 --picture_epochs 0",
+    "training study": "--quick --seeds 1",
     "tuning compound": "--triples 1/1.4/1 --epochs 1 --warmup_epochs 0",
     "tuning dimensions": "--phi 0 1 --epochs 1 --warmup_epochs 0",
     "tuning recipe": "--max_trials 1 --epochs 1 --warmup_epochs 0",

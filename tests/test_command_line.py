@@ -78,6 +78,8 @@ def test_both_programs_suggest_a_fix_when_memory_is_exhausted(capsys, monkeypatc
         ("training", ["--help"], 0),
         ("training", ["fit", "googlenet_digits", "--help"], 0),
         ("training", ["recipes"], 0),
+        ("training", ["study", "list"], 0),
+        ("training", ["study", "gradient"], 2),
         ("training", ["fit", "googlenet_digit"], 2),
         ("training", ["fit", "googlenet_digits", "--epochs", "0"], 2),
         ("training", ["fit", "googlenet_digits", "--lr", "1"], 2),

@@ -28,8 +28,9 @@ from training.image_folder import image_files, part_folders
 from training.onednn import choose
 from training.recipe import JSON, Recipe, known_network
 from training.recipes import RECIPES, find_recipe, recipe_from
-from training.run_folder import Run, begun_run
+from training.run_folder import SEED, Run, begun_run
 from training.scaling import check_file
+from training.studies import STATEMENTS, STUDIES
 
 
 def parser(defaults=None):
@@ -55,6 +56,7 @@ def parser(defaults=None):
         default=5,
         help="epochs between two rounds of pictures and histograms in TensorBoard; 0 for none",
     )
+    fit.add_argument("--seeds", type=PositiveInt, default=1, help="runs, with this many seeds from --seed on")
     fit.add_argument("--profile_steps", type=NonNegativeInt, default=0, help="steps that the profiler records")
     fit.add_class_arguments(Recipe)
     if defaults:
@@ -129,6 +131,14 @@ def parser(defaults=None):
     benchmark.add_argument("--only", default="", help="measure only what has this text in its name, such as ResNet50")
     benchmark.add_argument("--json", help="write the figures to this file too")
 
+    study = ArgumentParser(
+        description="Measure statements of the lecture on convolutional networks. The same command resumes a study."
+    )
+    study.add_argument("name", type=Literal["list", "all", *STUDIES], help="a study, `all` of them, or `list`")
+    study.add_argument("--seeds", type=PositiveInt, default=3, help="runs of each recipe that is trained")
+    study.add_argument("--quick", action="store_true", help="show in seconds that it runs; the verdicts mean nothing")
+    study.add_argument("--output", help="folder of the studies; by default runs/studies, or runs/studies_quick")
+
     commands = ArgumentParser(prog="python -m training", description=__doc__, exit_on_error=False, allow_abbrev=False)
     commands.add_argument("--debug", action="store_true", help="show the traceback of an error")
     subcommands = commands.add_subcommands()
@@ -144,6 +154,7 @@ def parser(defaults=None):
         ("convert", convert),
         ("benchmark", benchmark),
         ("check-data", check),
+        ("study", study),
     ):
         subcommands.add_subcommand(name, command, help=command.description)
     return commands
@@ -178,7 +189,8 @@ def run_command(arguments):
     options = parse(arguments)
     command = options[options.subcommand]
     CHECKS.get(options.subcommand, lambda _: None)(command)
-    if options.subcommand not in ("recipes", "benchmark"):  # a benchmark's processes import it
+    # A benchmark's processes import it.
+    if options.subcommand not in ("recipes", "benchmark") and command.get("name") != "list":
         import_tensorflow(arguments)
     return COMMANDS[options.subcommand](command)
 
@@ -191,7 +203,9 @@ def prepare_fit(options):
     if options.coefficients:
         check_file(options.coefficients)
     else:
-        folder = folder or f"runs/{recipe.run_name}"
+        folder = folder or f"runs/{recipe.run_name}{'-seeds' if options.seeds > 1 else ''}"
+    if folder and options.seeds > 1:
+        folder = f"{folder}/{SEED}{recipe.seed}"
     # The default folder of a scaled network is known only after Keras has been imported.
     begun = begun_run(Path(folder), options.overwrite) if folder else None
     kind, _, path = recipe.data.partition(":")
@@ -236,7 +250,12 @@ def fit(options):
 
         recipe = scale(recipe, *read_coefficients(options.coefficients), 1.0 if options.phi is None else options.phi)
     named = {field.name: options[field.name] for field in dataclasses.fields(FitOptions) if field.name in options}
-    print(summary(fit_recipe(recipe, options.run, options=FitOptions(**named))))
+    if options.seeds > 1:
+        from training.group import fit_seeds, group_summary
+
+        print(group_summary(fit_seeds(recipe, options.run, options.seeds, FitOptions(**named))))
+    else:
+        print(summary(fit_recipe(recipe, options.run, options=FitOptions(**named))))
 
 
 def launch(options):
@@ -347,6 +366,20 @@ def benchmark(options):
     return report.benchmark(names, Settings(options.rounds, options.seconds, options.only), options.json)
 
 
+def study(options):
+    if options.name == "list":
+        for name, statements in STUDIES.items():
+            print(name, *(f"  {number} {STATEMENTS[number]}" for number in statements), sep="\n")
+        return
+    from training.studies.frame import carry_out
+
+    folder = options.output or ("runs/studies_quick" if options.quick else "runs/studies")
+    for name in STUDIES if options.name == "all" else [options.name]:
+        print(f"study        {name}", flush=True)
+        print(*carry_out(name, folder, options.seeds, options.quick), sep="\n")
+        print(f"figure       {folder}/{name}/{name}.png", flush=True)
+
+
 COMMANDS = {
     "fit": fit,
     "launch": launch,
@@ -359,6 +392,7 @@ COMMANDS = {
     "convert": convert,
     "check-data": check_data,
     "benchmark": benchmark,
+    "study": study,
 }
 
 

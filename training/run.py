@@ -69,6 +69,7 @@ class FitOptions:
         picture_epochs: Epochs between two rounds of pictures and histograms in TensorBoard; 0 for none.
         profile_steps: Steps of the first epoch that the profiler records.
         hparams_row: Whether the run is a row of TensorBoard's HParams tab.
+        export: Whether to write the SavedModel; `python -m training export` can do so later.
     """
 
     download: bool = False
@@ -78,6 +79,7 @@ class FitOptions:
     picture_epochs: int = 5
     profile_steps: int = 0
     hparams_row: bool = True
+    export: bool = True
 
     def __post_init__(self):
         for name, least in (("save_steps", 1), ("picture_epochs", 0), ("profile_steps", 0)):
@@ -157,7 +159,7 @@ def prepare_and_train(run, begun, data, strategy, callbacks, options):
             if begun:
                 check_same_recipe(begun, run.recipe)
                 if run.metrics.exists():
-                    check_finished(run)
+                    check_finished(run, options.export)
                     return
                 check_same_environment(begun, options.force)
             prepare(run.recipe)
@@ -207,7 +209,8 @@ def train_and_finish(run, begun, model, data, strategy, callbacks, options):
     log.scalars(progress.epoch, scalars, "test")
     if options.hparams_row:
         write_result(log, progress.epoch, test.accuracy)
-    export_network(run, network)
+    if options.export:
+        export_network(run, network)
     run.write_results({"test": test.to_json(), "best_epoch": progress.best_epoch, "history": progress.history})
 
 
@@ -345,14 +348,18 @@ def check_same_environment(begun, force):
         )
 
 
-def check_finished(run):
+def check_finished(run, export=True):
     """Check the files of a finished run, and write its export again if that alone is missing or damaged.
+
+    Args:
+        run: The run.
+        export: Whether it is to have an export.
 
     Raises:
         StateError: Another file is missing, damaged or of another run.
     """
     run.check_finished()
-    if run.chief and not run.has_whole_export():
+    if run.chief and export and not run.has_whole_export():
         print(f"{run.export} is missing or damaged, and is written again")
         export_network(run, trained_network(run))
 

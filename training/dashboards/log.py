@@ -145,8 +145,8 @@ def grid(images, titles=None, columns=4, colours=None):
     return figure
 
 
-def png(figure):
-    """Return a figure as the bytes of a PNG file."""
+def png(figure, metadata=None):
+    """Return a figure as the bytes of a PNG file, with texts {key: text} in its metadata."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    figure.savefig(buffer, format="png", metadata=metadata)
     return buffer.getvalue()
