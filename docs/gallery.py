@@ -26,8 +26,9 @@ and writes this page.
 
 The predictions were written down, with their sources, before anything was measured (`tests/claims.py`). A prediction
 is *reproduced* if the whole 95 % interval of the mean over the seeds is in the predicted range, *contradicted* if all
-of it is outside, and *not reproduced* if the seeds do not decide it. What is counted has no seeds and no interval. The
-data are small, digits of 8 or 28 pixels, and so are most networks: what is seen here is seen here, not on ImageNet.
+of it is outside, and *not reproduced* if the seeds do not decide it. What is counted or timed has no seeds and no
+interval. The data are small, digits of 8 or 28 pixels, and so are most networks: what is seen here is seen here, not on
+ImageNet.
 """
 
 # What is said differently today, or was a slip.
@@ -87,7 +88,7 @@ def section(name, number, rows, verdicts, first):
             interval = f"{found.low:.3g} to {found.high:.3g}" if found.seeds else ""
             table.append(
                 f"| {found.claim.text} {wanted(found.claim)} | {found.claim.source} | {found.mean:.4g} | {interval} | "
-                f"{found.seeds or 'counted'} | {found.outcome} |"
+                f"{found.seeds or '-'} | {found.outcome} |"
             )
     if not first:
         return [f"With the study `{name}`, whose figure is above.", "\n".join(table)]

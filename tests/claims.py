@@ -272,6 +272,13 @@ CLAIMS = {
             inf,
             "Huang et al. 2017, section 5",
         ),
+        (
+            "L17",
+            "rise of the test error without the connections that skip a layer, points",
+            5,
+            inf,
+            "Huang et al. 2017, section 5",
+        ),
     ],
     "gates": [
         (
