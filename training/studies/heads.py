@@ -56,8 +56,9 @@ CLAIMS = (
 
 READING = """
 The norm of the gradient that each head alone sends to each layer, from the input (left) to the last module. A head's
-curve ends at the module that it is attached to. Without batch normalization, above, the heads reach the lower layers
-with as much gradient as the main head before training; with it, below, the main head has the most.
+curve ends at the module that it is attached to. Without batch normalization, above, the first head sends more gradient
+to the lower layers than the main head before training, and less after an epoch; with it, below, the main head has the
+most from the beginning.
 """
 
 
