@@ -35,8 +35,10 @@ CLAIMS = (
 )
 
 READING = """
-Left and middle: what each branch has of a module's channels and multiply-adds, and what it carries of the output times
-its gradient, from the first module to the last. Right: the test error when one branch of all modules is silent.
+What each branch has of a module's channels and multiply-adds, what it carries of the output times its gradient, from
+the first module to the last, and the test error when one branch of all modules is silent. The large filters work where
+there is something to see: at 32 pixels the maps of modules 5a and 5b have a single position, so that 3x3 and 5x5 meet
+nothing but padding beside it, and the 1x1 branch carries the most. The 5x5 branch is missed least.
 """
 
 

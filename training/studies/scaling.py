@@ -50,8 +50,8 @@ CLAIMS = (
 READING = """
 Accuracy by counted multiply-adds for each way of scaling the same small network. The images have detail that their 10
 pixels do not show, so that resolution can help, and the baseline is below what the data allow. The second doubling
-gains less than the first in every dimension. Scaling all three is not better here than depth, or the dimension that
-happens to be the best: the differences are a few of 1,000 test images.
+gains less than the first, most clearly in depth. Scaling all three is not better here than width alone: the differences
+are a few of 1,000 test images.
 """
 
 
