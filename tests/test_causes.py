@@ -391,6 +391,8 @@ def test_every_number_is_tried():
         ("fit", "--phi"),
         ("fit", "--picture_epochs"),
         ("fit", "--profile_steps"),
+        ("fit", "--seeds"),
+        ("study", "--seeds"),
         ("launch", "--workers"),
         ("benchmark", "--rounds"),
         ("benchmark", "--seconds"),

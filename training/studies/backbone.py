@@ -2,7 +2,7 @@
 
 Sources: Girshick et al. 2014 and Long et al. 2015 for detection and segmentation on AlexNet and VGG; Yosinski et al.
 2014, "How transferable are features in deep neural networks?": transferred features are better than random ones, even
-from a distant task. The task here: a digit anywhere on a canvas of 64 pixels; a network gives the ink's mask and the
+from a distant task. The task here: a digit anywhere on a canvas of 48 pixels; a network gives the ink's mask and the
 digit's centre. Its backbone is a ResNet for CIFAR, trained to classify the digits, whose weights are fixed; the same
 with random weights, fixed; or trained from scratch with the rest; each from few and from many images.
 """
@@ -21,7 +21,7 @@ from training.studies import drawing
 from training.studies.frame import Claim, Row, values
 from training.studies.probing import arrays
 
-CANVAS = 64  # pixels
+CANVAS = 48  # pixels
 OVERLAP, DISTANCE = "intersection over union of the ink, %", "distance of the centre, pixels"
 MAPS = "feature maps at the strides 4, 8, 16 and 32, {}"
 BACKBONES = ("trained, fixed", "random, fixed", "from scratch")
@@ -72,7 +72,7 @@ def recipe_of(seed, lab):
 
 
 def canvases(recipe, split, count, seed):
-    """Return images (count, 64, 64, 3), RGB 0..255, masks (count, 64, 64, 1) of 0 and 1, and centres (count, 2) from 0
+    """Return images (count, 48, 48, 3), RGB 0..255, masks (count, 48, 48, 1) of 0 and 1, and centres (count, 2) from 0
     to 1, each with a digit at a random place on a noisy ground."""
     digits, _ = arrays(recipe, split)
     random = np.random.RandomState(seed)
@@ -142,7 +142,7 @@ def measure(lab):
         yield Row(FEW, "", "", seed, trained[0][0] - scratch[0][0])
 
 
-def train(model, data, seed, steps, batch_size=32):
+def train(model, data, seed, steps, batch_size=16):
     """Train a network for a number of steps."""
     images, masks, centres = data
     model.compile(
@@ -168,7 +168,7 @@ def quality(model, images, masks, centres):
 
 def draw(rows):
     """Draw both measures as bars by number of images."""
-    picture, (plots,) = drawing.figure("A digit on a canvas of 64 pixels: its ink and its centre", columns=2)
+    picture, (plots,) = drawing.figure("A digit on a canvas of 48 pixels: its ink and its centre", columns=2)
     colours = dict(zip(BACKBONES, ("#0072B2", "#999999", "#E69F00"), strict=True))
     hatches = dict(zip(BACKBONES, ("", "..", "//"), strict=True))
     for axes, quantity in zip(plots, (OVERLAP, DISTANCE), strict=True):
