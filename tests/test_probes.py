@@ -8,15 +8,15 @@ import tensorflow as tf
 import keras_cnns
 from tests.dashboard_helpers import one_layer
 from tests.stripes import network
-from training.dashboards.probes import activations_of, gradients_of, unchanged
+from training.dashboards.probes import activations_of, gradients_of, restored
 
 
-def test_unchanged_restores_moving_statistics_and_seeds():
+def test_moving_statistics_and_seeds_are_restored():
     model = network()
     variables = model.non_trainable_variables
     assert {"moving_mean", "seed_generator_state"} <= {variable.path.rpartition("/")[2] for variable in variables}
     before = [variable.numpy() for variable in variables]
-    with unchanged(model):
+    with restored(model.non_trainable_variables):
         model(tf.random.stateless_normal((4, 8, 8, 3), (0, 0)), training=True)
         assert any((one != variable.numpy()).any() for one, variable in zip(before, variables, strict=True))
     assert all((one == variable.numpy()).all() for one, variable in zip(before, variables, strict=True))

@@ -70,7 +70,7 @@ class Probes(Board):
         """Write the probes after a number of epochs."""
         if not self.every:
             return
-        with unchanged(self.model):
+        with restored(self.model.non_trainable_variables):  # moving statistics, and the seeds of random layers
             gradients = [gradient.numpy() for gradient in self.gradients(self.images, self.targets)]
         self.epochs.append(epochs)
         self.norms.append([float(np.linalg.norm(gradients[place])) for place in self.kernels])
@@ -99,9 +99,9 @@ class Probes(Board):
 
 
 @contextlib.contextmanager
-def unchanged(model):
-    """Restore what a forward pass in training changes: moving statistics and the seeds of random layers."""
-    before = [(variable, keras.ops.convert_to_numpy(variable)) for variable in model.non_trainable_variables]
+def restored(variables):
+    """Give back their values to variables at the end."""
+    before = [(variable, keras.ops.convert_to_numpy(variable)) for variable in variables]
     try:
         yield
     finally:

@@ -15,14 +15,10 @@ import numpy as np
 import tensorflow as tf
 
 import keras_cnns
-from training.batches import training_batches
-from training.data import load_data
+from training.benchmarks.ours import training_steps
 from training.files import atomic
-from training.machine import prepare, resolve
 from training.measure import seconds_per_call
-from training.optimization import make_optimizer
 from training.recipes import DIGITS
-from training.step import make_train_step
 from training.studies import drawing
 from training.studies.frame import Claim, Row, values
 
@@ -143,14 +139,7 @@ def recipe_of(naive, epochs, seed):
 def step_seconds(recipe):
     """Return the median time of a recipe's training step."""
     keras.backend.clear_session()
-    recipe = resolve(recipe)
-    prepare(recipe)
-    model, data = recipe.build(10), load_data(recipe)
-    model.compile(optimizer=make_optimizer(recipe, 1, model.trainable_variables))
-    model.optimizer.build(model.trainable_variables)
-    images, targets, _ = next(iter(training_batches(data, recipe, 0)))
-    step = make_train_step(model, recipe)
-    return statistics.median(seconds_per_call(lambda: step(images, targets), 5))
+    return statistics.median(seconds_per_call(training_steps(recipe), 5))
 
 
 def draw(rows):

@@ -13,10 +13,11 @@ import numpy as np
 import tensorflow as tf
 
 import keras_cnns
+from training.dashboards.probes import restored
 from training.inference import trained_network
 from training.studies import drawing, heads
 from training.studies.frame import Claim, Row, values
-from training.studies.probing import arrays, error_of, restored
+from training.studies.probing import arrays, error_of
 
 CHANNELS = "share of the channels of a module, %"
 COST = "share of the multiply-adds of a module, %"

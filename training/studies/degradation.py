@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from training.recipes import DIGITS
 from training.studies import drawing
-from training.studies.frame import Claim, Row, values
+from training.studies.frame import Claim, Row, by_x
 from training.studies.probing import arrays, gradient_norms
 
 TRAINING, VALIDATION, TEST = "training error, %", "validation error, %", "test error, %"
@@ -128,13 +128,13 @@ def draw(rows):
     for axes, family in zip(errors, NETWORKS, strict=True):
         for depth, width in zip(DEPTHS, (1, 2.5), strict=True):
             for quantity, line in ((TRAINING, ":"), (VALIDATION, "-")):
-                found = {x: v for (_, x), v in values(rows, quantity, f"{family}-{depth}").items()}
+                found = by_x(rows, quantity, f"{family}-{depth}")
                 label = f"{depth} layers, {quantity.removesuffix(' error, %')}"
                 style = drawing.style(family, linestyle=line, marker="", linewidth=width, label=label)
                 drawing.curve(axes, found, **style)
         axes.set(title=family, xlabel="epoch", ylabel="error, %", ylim=(0, 100))
         axes.legend(fontsize=9)
-        found = {x: v for (_, x), v in values(rows, RATIO, f"{family}-56").items()}
+        found = by_x(rows, RATIO, f"{family}-56")
         drawing.curve(gradient, found, **drawing.style(family, label=f"{family}-56"))
     gradient.axhline(0, color="grey", linewidth=1)
     gradient.set(title="gradient", xlabel="epoch", ylabel="log10 of the norm, first layer over last")

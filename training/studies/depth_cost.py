@@ -14,7 +14,7 @@ import keras_cnns
 from training.inference import with_zeros
 from training.measure import seconds_per_call
 from training.studies import drawing
-from training.studies.frame import Claim, Row, values
+from training.studies.frame import Claim, Row, by_x
 
 COUNTS = {
     "multiply_adds": "multiply-adds, G",
@@ -83,7 +83,7 @@ def draw(rows):
     picture, (plots,) = drawing.figure("What depth costs: ResNets", columns=4, width=4)
     for axes, quantity in zip(plots, (*COUNTS.values(), TIME), strict=True):
         for series, line in (("ImageNet, 224 pixels", "-"), ("CIFAR, 32 pixels", "--")):
-            found = {x: v for (_, x), v in values(rows, quantity, series).items()}
+            found = by_x(rows, quantity, series)
             if found:
                 drawing.curve(axes, found, **drawing.style("residual", linestyle=line, label=series))
         axes.set(xlabel="layers", ylabel=quantity)

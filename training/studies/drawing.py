@@ -17,7 +17,6 @@ FAMILIES = {
     "DenseNet": ("#009E73", "P", "-"),
     "SENet": ("#56B4E9", "X", "--"),
     "EfficientNet": ("#E69F00", "*", "-"),
-    "deformable": ("#F0E442", "h", "-."),
 }
 
 

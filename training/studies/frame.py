@@ -282,3 +282,8 @@ def values(rows, quantity, series=None):
         if row.quantity == quantity and series in (None, row.series):
             found.setdefault((row.series, row.x), []).append(row.value)
     return found
+
+
+def by_x(rows, quantity, series=None):
+    """Return {x: the values of a quantity over the seeds} of one series, as `values` does for all."""
+    return {x: found for (_, x), found in values(rows, quantity, series).items()}

@@ -14,11 +14,12 @@ import keras
 import numpy as np
 
 import keras_cnns
+from training.dashboards.probes import restored
 from training.inference import trained_network
 from training.recipes import RECIPES
 from training.studies import drawing
 from training.studies.frame import Claim, Row, values
-from training.studies.probing import arrays, error_of, restored
+from training.studies.probing import arrays, error_of
 
 GATE = "mean gate of a channel, {}"
 SHARE = "share of the gates' variance that is between classes"

@@ -16,7 +16,7 @@ import keras
 
 from training.recipes import DIGITS
 from training.studies import drawing
-from training.studies.frame import Claim, Row, values
+from training.studies.frame import Claim, Row, by_x
 from training.studies.probing import arrays, gradient_norms
 
 NORM = "norm of the gradient by the kernel of a layer"
@@ -112,7 +112,7 @@ def draw(rows):
     settings |= {f"{GLOROT}, batch norm": ("Glorot, batch norm", "--"), f"{HE}, batch norm": ("He, batch norm", "-")}
     for axes, family in zip(plots[0], NETWORKS, strict=True):
         for (setting, (label, line)), width in zip(settings.items(), (1, 1, 2, 2), strict=True):
-            norms = {x: found for (_, x), found in values(rows, NORM, f"{family}, {setting}").items()}
+            norms = by_x(rows, NORM, f"{family}, {setting}")
             style = drawing.style(family, linestyle=line, marker="", linewidth=width, label=label)
             drawing.curve(axes, norms, **style)
         axes.set(

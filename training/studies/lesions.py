@@ -21,10 +21,11 @@ import numpy as np
 import tensorflow as tf
 
 import keras_cnns
+from training.dashboards.probes import restored
 from training.inference import trained_network
 from training.studies import degradation, drawing
-from training.studies.frame import Claim, Row, values
-from training.studies.probing import arrays, error_of, restored
+from training.studies.frame import Claim, Row, by_x, values
+from training.studies.probing import arrays, error_of
 
 ONE = "test error after deleting one block, %"
 MANY = "test error after deleting several blocks, %"
@@ -233,11 +234,11 @@ def draw(rows):
     picture, ((one, many, length),) = drawing.figure("Lesions of trained networks of 56 layers", columns=3)
     for family in degradation.NETWORKS:
         for axes, quantity in ((one, ONE), (many, MANY)):
-            found = {x: v for (_, x), v in values(rows, quantity, family).items()}
+            found = by_x(rows, quantity, family)
             drawing.curve(axes, found, **drawing.style(family, label=f"{family}, deleted"))
         whole = statistics.mean(values(rows, WHOLE, family)[family, ""])
         one.axhline(whole, color=drawing.FAMILIES[family][0], linewidth=0.8)
-    swapped = {x: v for (_, x), v in values(rows, SWAPPED).items()}
+    swapped = by_x(rows, SWAPPED)
     if swapped:
         drawing.curve(many, swapped, **drawing.style("SENet", label="residual, pairs swapped"))
     one.set(title="one block deleted", xlabel="block, from the input; lines: the whole network", ylabel="test error, %")

@@ -19,7 +19,7 @@ import scipy.ndimage
 import keras_cnns
 from training.recipe import Recipe
 from training.studies import drawing
-from training.studies.frame import Claim, Row, values
+from training.studies.frame import Claim, Row, by_x, values
 from training.studies.probing import arrays
 
 ACCURACY = "test accuracy on scaled digits, %"
@@ -216,7 +216,7 @@ def draw(rows):
     arrows.grid(False)
     layers = sorted({row.quantity[-1] for row in rows if row.quantity.startswith(DISTANCE[:-2])})
     for layer, family in zip(layers, ("plain", "residual", "EfficientNet"), strict=False):
-        found = {x: v for (_, x), v in values(rows, DISTANCE.format(layer)).items()}
+        found = by_x(rows, DISTANCE.format(layer))
         drawing.curve(spread, found, **drawing.style(family, label=f"layer {layer}"))
     spread.axhline(statistics.mean([0, 1, 1, 1, 1, *[2**0.5] * 4]), color="grey", linewidth=1, label="without offsets")
     spread.set(xlabel="scale of the digit", ylabel="mean distance of the points, pixels of the map")

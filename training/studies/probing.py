@@ -1,13 +1,11 @@
 """What several studies look at: errors on images in memory, and gradients by layer of a network in training."""
 
-import contextlib
-
-import keras
 import numpy as np
 import tensorflow as tf
 
 import keras_cnns
 from training.batches import evaluation_batches
+from training.dashboards.probes import restored
 from training.data import load_data
 from training.step import losses_by_head, outputs_by_head
 
@@ -41,17 +39,6 @@ def error_of(network, preprocessing, images, labels):
         return tf.reduce_mean(tf.cast(tf.argmax(network(images, training=False), axis=-1) != labels, "float32"))
 
     return lambda: 100 * float(wrong())
-
-
-@contextlib.contextmanager
-def restored(variables):
-    """Give back their values to variables at the end."""
-    before = [(variable, keras.ops.convert_to_numpy(variable)) for variable in variables]
-    try:
-        yield
-    finally:
-        for variable, value in before:
-            variable.assign(value)
 
 
 def gradient_norms(model, recipe, images, labels, head=None, weight=1.0):

@@ -13,11 +13,12 @@ from dataclasses import replace
 import keras
 import numpy as np
 
+from training.dashboards.probes import restored
 from training.inference import trained_network
 from training.recipes import RECIPES
 from training.studies import drawing
-from training.studies.frame import Claim, Row, values
-from training.studies.probing import arrays, error_of, restored
+from training.studies.frame import Claim, Row, by_x, values
+from training.studies.probing import arrays, error_of
 
 WEIGHT = "mean absolute weight, in units of the largest of its layer, block {}"
 EARLY = "weight of the first third of a block's layers, in units of the mean over all sources"
@@ -158,7 +159,7 @@ def draw(rows):
         axes.grid(False)
         axes.set_xticks(range(0, layers, 2), range(1, layers + 1, 2))
     picture.colorbar(image, ax=plots[:3], label="mean absolute weight, largest of the layer = 1", shrink=0.8)
-    found = {x: v for (_, x), v in values(rows, ERROR).items()}
+    found = by_x(rows, ERROR)
     drawing.curve(plots[3], found, **drawing.style("DenseNet"))
     plots[3].set(
         title="distant sources cut off", xlabel="sources that a layer sees, counted back", ylabel="test error, %"
