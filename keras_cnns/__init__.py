@@ -7,12 +7,12 @@ Some networks use layers of this package. `keras.models.load_model` reads their 
 from keras_cnns import layers
 from keras_cnns._model import FixedSizeError, labels_for, main_output
 from keras_cnns.alexnet import AlexNet, AlexNetOneTower
-from keras_cnns.catalogue import builder, list_models
+from keras_cnns.catalogue import builder, list_models, list_weights
 from keras_cnns.checkpoints import load_weights, read_weights, save_weights
 from keras_cnns.coefficients import read_coefficients
 from keras_cnns.complexity import complexity
 from keras_cnns.conversion import convert_weights
-from keras_cnns.decoding import decode_predictions
+from keras_cnns.decoding import decode_predictions, imagenet_classes
 from keras_cnns.deformable import DeformableResNet50, DeformableResNet101
 from keras_cnns.densenet import DenseNet121, DenseNet161, DenseNet169, DenseNet201, DenseNet264, DenseNetCIFAR
 from keras_cnns.efficientnet import (
@@ -37,7 +37,7 @@ from keras_cnns.efficientnet_lite import (
 from keras_cnns.features import features
 from keras_cnns.googlenet import GoogLeNet, InceptionV1
 from keras_cnns.layer_names import is_auxiliary, is_head, level_of, split_levels
-from keras_cnns.preprocessing import preprocess_input, preprocessing_modes
+from keras_cnns.preprocessing import ImageSize, preprocess_input, preprocessing_modes, resize_and_crop
 from keras_cnns.resnet import PlainNet18, PlainNet34, ResNet18, ResNet34, ResNet50, ResNet101, ResNet152
 from keras_cnns.resnet_cifar import (
     PlainNet20,
@@ -95,6 +95,7 @@ __all__ = [
     "EfficientNetLite4",
     "FixedSizeError",
     "GoogLeNet",
+    "ImageSize",
     "InceptionV1",
     "PlainNet18",
     "PlainNet20",
@@ -127,18 +128,21 @@ __all__ = [
     "convert_weights",
     "decode_predictions",
     "features",
+    "imagenet_classes",
     "is_auxiliary",
     "is_head",
     "labels_for",
     "layers",
     "level_of",
     "list_models",
+    "list_weights",
     "load_weights",
     "main_output",
     "preprocess_input",
     "preprocessing_modes",
     "read_coefficients",
     "read_weights",
+    "resize_and_crop",
     "save_weights",
     "split_levels",
     "squeeze_and_excitation",

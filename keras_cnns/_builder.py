@@ -11,6 +11,8 @@ import typing
 
 import keras
 
+from keras_cnns import published
+
 
 class SharedArguments(typing.TypedDict, total=False):
     """The arguments that every builder takes, spelled as in keras.applications."""
@@ -41,10 +43,11 @@ Args:
     name: Name of the model.
     include_top: Whether to end with the classifier. Without it the output is the last feature map, or that map pooled
         as `pooling` says.
-    weights: None for random initialisation, or the path of a safetensors file written by `keras_cnns.save_weights`.
-        Never changes the graph. Weights trained elsewhere may need other preprocessing than this package's: the file
-        names it, and `keras_cnns.preprocess_input(pixels, model)` follows it, while `preprocess_input(pixels)` does
-        not.
+    weights: None for random initialisation; "imagenet" for published weights, of the networks that
+        `keras_cnns.list_weights` lists, which are downloaded once; or the path of a safetensors file written by
+        `keras_cnns.save_weights`. Never changes the graph. Weights trained elsewhere may need other preprocessing than
+        this package's: the network then knows it, and `keras_cnns.resize_and_crop(image, model)` and
+        `keras_cnns.preprocess_input(pixels, model)` follow it, while `preprocess_input(pixels)` does not.
     input_tensor: A Keras tensor (batch, height, width, channels) to build on, instead of `input_shape`.
     input_shape: (height, width, channels) without the batch; height and width may be None where the network can take
         any size. By default the paper's size in RGB, or any size in RGB when `include_top` is False.
@@ -61,7 +64,9 @@ Returns:
     With `include_top` it returns (batch, classes), in float32 under every precision policy but float64.
 
 Raises:
-    ValueError: A size, shape, class count, pooling or weight file that the network cannot take.
+    ValueError: A size, shape, class count, pooling or weight file that the network cannot take, or published weights
+        that do not exist.
+    OSError: Published weights cannot be downloaded, or are not those that were published.
     TypeError: An argument that does not exist.
 """
 
@@ -110,7 +115,10 @@ def builder(function=None, *, family=None, **defaults):
                 f"{function.__name__} got {args!r} by position. Pass arguments by name, such as "
                 f"{function.__name__}(include_top=True, weights=None)."
             )
-        return function(*args, **({"_network": function.__name__} | defaults | arguments))
+        arguments = {"_network": function.__name__} | defaults | arguments
+        if isinstance(arguments["weights"], str) and arguments["weights"] == "imagenet":
+            arguments["weights"] = published.find(function.__name__, arguments, signature.parameters)
+        return function(*args, **arguments)
 
     build.__signature__ = signature
     build.__doc__ = _docstring(function, family, signature.parameters)

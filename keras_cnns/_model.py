@@ -5,7 +5,8 @@ from collections.abc import Iterable
 
 import keras
 
-from keras_cnns import checkpoints
+from keras_cnns import checkpoints, published
+from keras_cnns.preprocessing import keep_preprocessing
 
 # What replaces an activation, a function or a layer, that would be constant over one class.
 OF_ONE_CLASS = {
@@ -152,11 +153,14 @@ def classifier_head(x, shared, *, dropout=0.0, fully_connected=()):
 
 
 def finish(image, outputs, shared):
-    """Return the model from its input to its outputs, with the weights of the file if one is given."""
+    """Return the model from its input to its outputs, with the weights of the file, or the published ones, if given."""
     inputs = keras.utils.get_source_inputs(image)
     model = keras.Model(inputs[0] if len(inputs) == 1 else inputs, outputs, name=shared["name"])
-    if shared["weights"] is not None:
-        checkpoints.load_weights(model, shared["weights"])
+    weights = shared["weights"]
+    if isinstance(weights, published.Published):
+        published.load(model, weights)
+    elif weights is not None:
+        checkpoints.load_weights(model, weights)
     return model
 
 
@@ -178,7 +182,7 @@ def main_output(model):
     if not isinstance(model.output, dict):
         return model
     main = keras.Model(model.input, model.output["main"], name=model.name)
-    main.preprocessing = getattr(model, "preprocessing", "imagenet")
+    keep_preprocessing(model, main)
     return main
 
 

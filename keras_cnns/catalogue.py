@@ -25,6 +25,7 @@ from keras_cnns.efficientnet_lite import (
     EfficientNetLite4,
 )
 from keras_cnns.googlenet import GoogLeNet, InceptionV1
+from keras_cnns.published import PUBLISHED
 from keras_cnns.resnet import PlainNet18, PlainNet34, ResNet18, ResNet34, ResNet50, ResNet101, ResNet152
 from keras_cnns.resnet_cifar import (
     PlainNet20,
@@ -142,3 +143,25 @@ def builder(name):
         if candidate.__name__.lower() == str(name).lower():
             return candidate
     raise ValueError(f"There is no network {name!r}.{did_you_mean(str(name), list_models())}")
+
+
+def list_weights(name=None):
+    """Return the published ImageNet weights that `weights="imagenet"` loads.
+
+    Args:
+        name: Name of a network, ignoring case; None for all.
+
+    Returns:
+        A list of named tuples: network, arguments of its builder, repository on the hub, top1 and top5 in percent as
+        published, image_size, preprocessing, licence as stated, and the properties commit and sha256, where pinned.
+        Empty for a network that has none.
+
+    Raises:
+        ValueError: There is no such network.
+
+    Example:
+        >>> keras_cnns.list_weights("ResNet50")[0].repository
+        'timm/resnet50.tv_in1k'
+    """
+    network = None if name is None else builder(name).__name__
+    return [entry for entry in PUBLISHED if network in (None, entry.network)]

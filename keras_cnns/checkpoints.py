@@ -15,6 +15,7 @@ import safetensors.numpy
 from keras import ops
 
 from keras_cnns.layer_names import is_head, level_of
+from keras_cnns.preprocessing import ImageSize, check_image_size
 
 CHECKSUM = "sha256"  # the first key of the metadata
 BLANK = "0" * 64  # the placeholder for the SHA-256 while it is computed
@@ -25,6 +26,9 @@ DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat1
 KINDS = {"I": "int", "U": "uint", "F": "float", "C": "complex"}
 COUNTER = ".num_batches_tracked"  # torch's batch counters are integers, and no network computes with them
 NOT_WHOLE = "not a whole safetensors file ({}). Write it again."
+
+# {field of ImageSize: (its key in the metadata, its type)}
+IMAGE_SIZE_KEYS = {"size": ("image_size", int), "crop": ("center_crop", float), "interpolation": ("interpolation", str)}
 
 # Variables of deformable convolutions, which are plain convolutions as long as these are zero. Files of the plain
 # network, or of one without masks, lack them.
@@ -41,7 +45,8 @@ def save_weights(model, path, metadata=None):
         model: A Keras model.
         path: The file to write.
         metadata: {str: str} to store in the header of the file. The key "preprocessing" is the mode of
-            `keras_cnns.preprocess_input` that the weights were trained with, if it is not "imagenet".
+            `keras_cnns.preprocess_input` that the weights were trained with; by default that of the weights that were
+            loaded into the model, as for the `ImageSize`.
 
     Raises:
         ValueError: Two variables have the same path, or the metadata are not strings.
@@ -54,7 +59,7 @@ def save_weights(model, path, metadata=None):
     arrays = {variable.path: ops.convert_to_numpy(variable) for variable in model.weights}
     if len(arrays) != len(model.weights):
         raise ValueError(f"{model.name} has two variables with the same path; give its layers different names.")
-    metadata = metadata or {}
+    metadata = _metadata_of(model) | (metadata or {})
     try:
         "".join([*metadata, *metadata.values()]).encode()
     except (TypeError, UnicodeEncodeError) as error:
@@ -76,8 +81,8 @@ def load_weights(model, path, keep=()):
     Weights of auxiliary heads or of the classifier are skipped if the model was built without that head. The offsets
     or masks of deformable convolutions become zero if the file has none of them: weights of a plain ResNet fit.
 
-    `model.preprocessing` becomes the mode that the file names, or "imagenet". `preprocess_input(pixels, model)` then
-    normalizes images as in the training of these weights.
+    `model.preprocessing` becomes the mode that the file names, or "imagenet", and `model.image_size` the `ImageSize` in
+    it. `resize_and_crop(image, model)` and `preprocess_input(pixels, model)` then prepare images as these weights need.
 
     Args:
         model: A Keras model.
@@ -100,12 +105,18 @@ def load_weights(model, path, keep=()):
     """
     if path == "imagenet":
         raise ValueError(
-            'weights="imagenet": this package contains no published weights. Convert a file that you have with '
-            "`python -m training convert SOURCE FILE`, and pass the path of the safetensors file, or None."
+            'load_weights takes the path of a file. For published weights, pass weights="imagenet" to the builder of '
+            "the network."
         )
     if not os.path.isfile(path):
         raise ValueError(f"weights={str(path)!r}: there is no such file. Pass the path of a safetensors file, or None.")
     arrays, metadata = read_weights(path)
+    assign_weights(model, path, arrays, metadata, keep)
+    return metadata
+
+
+def assign_weights(model, source, arrays, metadata, keep=()):
+    """Do what `load_weights` does with the arrays and metadata of a file; `source` names it in errors."""
     keep = (keep,) if isinstance(keep, str) else tuple(keep)
     variables = {variable.path: variable for variable in model.weights if not variable.path.startswith(keep)}
     arrays = {key: array for key, array in arrays.items() if not key.startswith(keep)}
@@ -119,11 +130,33 @@ def load_weights(model, path, keep=()):
         }
         if not zeros.keys() & arrays.keys():
             arrays |= zeros
-    check_fit(model, path, variables, arrays)
+    check_fit(model, source, variables, arrays)
+    image_size = read_image_size(source, metadata)
     for key, variable in variables.items():
         variable.assign(arrays[key])
     model.preprocessing = metadata.get("preprocessing", "imagenet")
-    return metadata
+    model.image_size = image_size
+
+
+def _metadata_of(model):
+    """Return what a model knows about images from the weights that were loaded into it, as metadata of a file."""
+    if not hasattr(model, "image_size"):
+        return {}
+    return {"preprocessing": model.preprocessing} | image_size_metadata(model.image_size)
+
+
+def read_image_size(source, metadata):
+    """Return the ImageSize in the metadata of a file."""
+    try:
+        found = {name: kind(metadata[key]) for name, (key, kind) in IMAGE_SIZE_KEYS.items() if key in metadata}
+        return check_image_size(ImageSize(**found))
+    except ValueError as error:
+        raise ValueError(f"{source}: the image size in its metadata is not valid ({error}). Write it again.") from error
+
+
+def image_size_metadata(image_size):
+    """Return an ImageSize as metadata of a file, {str: str}."""
+    return {key: str(getattr(image_size, name)) for name, (key, _) in IMAGE_SIZE_KEYS.items()}
 
 
 def read_weights(path):

@@ -3,13 +3,17 @@
 import keras
 
 from keras_cnns._model import main_output
+from keras_cnns.layer_names import level_of
+from keras_cnns.preprocessing import keep_preprocessing
 
 
 def features(model, strides=(4, 8, 16, 32)):
     """Return the backbone of a network: a model whose outputs are the last feature maps at some strides.
 
     The stride of a map is the number of pixels of the image per pixel of the map, in each direction. The last map at a
-    stride is the output of the last block there, whose name ends in `_out`, or of the last layer if there is no block.
+    stride is the output of the last block there, whose name ends in `_out`, or of the last layer if there is no block;
+    of VGG it is the last convolution before the pool, such as conv5_3, and of DenseNet the last block's output after
+    the last normalization, as detectors take them.
 
     Args:
         model: A network of this package; the backbone shares its weights.
@@ -36,13 +40,13 @@ def features(model, strides=(4, 8, 16, 32)):
             f"Its strides are {', '.join(map(str, sorted(ends)))}."
         )
     maps = keras.Model(model.input, [ends[stride].output for stride in strides], name=f"{model.name}_features")
-    maps.preprocessing = getattr(model, "preprocessing", "imagenet")
+    keep_preprocessing(model, maps)
     return maps
 
 
 def _ends(model):
     """Return {stride: the layer whose output is the last feature map at it}."""
-    stride_of, ends = {}, {}
+    stride_of, ends, is_final = {}, {}, set()
     for layer in model.layers:  # in the order of computation
         before = max((stride_of.get(id(tensor), 1) for tensor in keras.tree.flatten(layer.input)), default=1)
         own = getattr(layer, "strides", 1)
@@ -53,7 +57,11 @@ def _ends(model):
             and not isinstance(layer.output, list)  # the unconcatenated maps of a memory-efficient DenseNet
             and len(layer.output.shape) == 4
         )
-        is_end = layer.name.endswith("_out")
-        if is_map and (is_end or stride not in ends or not ends[stride].name.endswith("_out")):
+        # The last layer of a block of VGG is the pool that leads to the next stride.
+        is_end = (layer.name.endswith("_out") and not isinstance(layer, keras.layers.MaxPooling2D)) or (
+            level_of(layer.name) == "final"
+        )
+        if is_map and (is_end or stride not in is_final):
             ends[stride] = layer
+            is_final |= {stride} if is_end else set()
     return ends

@@ -1,6 +1,11 @@
-"""Normalization of pixels: one rule for all networks of this package, and the rules of published weights."""
+"""From an image to what a network takes: its size, and the normalization of its pixels.
+
+One rule for all networks of this package, and the rules of published weights, which a network knows after they have
+been loaded into it.
+"""
 
 import warnings
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -19,6 +24,80 @@ MODES = {
     "caffe": (CAFFE_MEAN, (1.0,) * 3),
     "lite": ((127.0,) * 3, (128.0,) * 3),
 }
+
+INTERPOLATIONS = ("bilinear", "bicubic")
+
+
+class ImageSize(NamedTuple):
+    """How an image is brought to the size of a network: scaled, and the central square cut out.
+
+    Attributes:
+        size: Height and width of the square in pixels.
+        crop: The square's side, in units of the shorter side of the scaled image.
+        interpolation: "bilinear" or "bicubic", with antialiasing where the image shrinks.
+
+    Example:
+        >>> keras_cnns.ImageSize(224, crop=0.875)
+        ImageSize(size=224, crop=0.875, interpolation='bilinear')
+    """
+
+    size: int = 224
+    crop: float = 1.0
+    interpolation: str = "bilinear"
+
+    @property
+    def shorter_side(self):
+        """The shorter side of the scaled image, in pixels."""
+        return int(self.size / self.crop)
+
+
+def check_image_size(how):
+    """Return an ImageSize; raise a ValueError if a value of it is not valid."""
+    if how.size < 1 or not 0 < how.crop <= 1 or how.interpolation not in INTERPOLATIONS:
+        raise ValueError(
+            f"{how}: size is at least 1, crop above 0 and at most 1, interpolation one of {INTERPOLATIONS}"
+        )
+    return how
+
+
+def keep_preprocessing(model, other):
+    """Give a model that shares the weights of another one what these weights need of images."""
+    other.preprocessing = getattr(model, "preprocessing", "imagenet")
+    other.image_size = getattr(model, "image_size", ImageSize())
+
+
+def resize_and_crop(image, how):
+    """Bring an image to the size of a network: scale it, its aspect ratio kept, and cut out the central square.
+
+    Args:
+        image: RGB pixels from 0 to 255, (height, width, 3), of any size.
+        how: A model, for the rule that its weights were evaluated by, at the size that it takes; or an `ImageSize`.
+
+    Returns:
+        A float32 tensor (size, size, 3), with values from 0 to 255.
+
+    Raises:
+        ValueError: The image does not have this shape.
+
+    Example:
+        >>> model = keras_cnns.ResNet18()
+        >>> keras_cnns.resize_and_crop(numpy.zeros((300, 400, 3), "uint8"), model).shape
+        (224, 224, 3)
+    """
+    if isinstance(how, keras.Model):
+        size = how.inputs[0].shape[1]
+        how = getattr(how, "image_size", ImageSize())
+        how = how._replace(size=size or how.size)
+    if len(image.shape) != 3 or image.shape[-1] != 3:
+        raise ValueError(f"resize_and_crop got an image of shape {tuple(image.shape)}; it must be (height, width, 3).")
+    height, width = image.shape[:2]
+    shorter = how.shorter_side
+    scaled = [max(how.size, round(side * shorter / min(height, width))) for side in (height, width)]
+    image = ops.image.resize(
+        ops.cast(image, "float32"), scaled, how.interpolation, antialias=True, data_format="channels_last"
+    )
+    top, left = ((side - how.size) // 2 for side in scaled)
+    return ops.clip(image[top : top + how.size, left : left + how.size], 0, 255)
 
 
 def preprocessing_modes():

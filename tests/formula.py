@@ -12,6 +12,8 @@ import numpy as np
 
 # Shape (batch, height, width, channels) of the images of one training step.
 TRAINING_SHAPE = (4, 64, 64, 3)
+# And of the image whose feature maps are compared.
+FEATURES_SHAPE = (1, 96, 128, 3)
 
 
 def draw(name, shape, seed=0):

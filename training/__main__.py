@@ -95,9 +95,11 @@ def parser(defaults=None):
     profile.add_argument("run", help="a run folder")
 
     convert = ArgumentParser(
-        description="Write published torch weights as a safetensors file for weights=.", allow_abbrev=False
+        description="Write published weights of torch or Keras as a safetensors file for weights=.", allow_abbrev=False
     )
-    convert.add_argument("source", help="a .pth file with a state dict (read with torch), or its safetensors file")
+    convert.add_argument(
+        "source", help="a .pth file with a state dict (read with torch), its safetensors file, or a .h5 file of Keras"
+    )
     convert.add_argument("file", help="the safetensors file to write")
     convert.add_argument(
         "--model", required=True, help="the network that the weights are for, such as EfficientNetLite0"

@@ -63,9 +63,9 @@ def crop(image, recipe, key):
         draw = tf.random.stateless_uniform((), key, recipe.crop_min, recipe.crop_max)
         target = scaled_sides(image, tf.round(size * draw))
         return resize_window(image, target, random_position(draws, target - size), size)
-    image = resize(image, size)
     if recipe.crop == "center":
-        return image
+        return resize(image, *recipe.resizing)
+    image = resize(image, size)
     border = size // 8
     image = tf.pad(image, [[border, border], [border, border], [0, 0]])
     top, left = tf.unstack(random_position(draws, tf.shape(image)[:2] - size))

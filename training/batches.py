@@ -72,7 +72,7 @@ def evaluation_batches(split, recipe, context=None):
     and labels (batch,), int64; the last batch may be smaller."""
     context = context or tf.distribute.InputContext()
     images = split.load(None, first=context.input_pipeline_id, every=context.num_input_pipelines).map(
-        lambda image, label, example: (resize(decode(image), recipe.image_size), label),
+        lambda image, label, example: (resize(decode(image), *recipe.resizing), label),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )

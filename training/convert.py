@@ -1,11 +1,14 @@
-"""Convert a published file of torch weights to a safetensors file of this package.
+"""Convert a published file of weights, of torch or keras.applications, to a safetensors file of this package.
 
 A .pth file is a pickle, which can contain code. It is read by torch alone with `weights_only=True`, which refuses code.
+A .h5 file is read by Keras into the network of keras.applications that it is from.
 """
 
 import hashlib
 import pickle
 from pathlib import Path
+
+import keras
 
 import keras_cnns
 from training.errors import DataError, UserError
@@ -13,34 +16,39 @@ from training.files import atomic, check_exists, check_replaceable
 
 
 def convert(source, file, model, *, model_args=None, preprocessing=None):
-    """Write the weights of a torch state dict as a file for `weights=` and return its metadata.
+    """Write the weights of another package's network as a file for `weights=` and return its metadata.
 
     An existing file is replaced only after everything has been read and checked.
 
     Args:
-        source: A .pth file with a state dict, or a safetensors file with torch's names.
+        source: A .pth file with a state dict, a safetensors file with torch's names, or a .h5 or .weights.h5 file of
+            keras.applications, with or without the classifier.
         file: The safetensors file to write.
         model: Name of the network that the weights are for.
         model_args: Arguments of its builder, such as {"aux_heads": True} or {"classes": 10}.
         preprocessing: The mode of `keras_cnns.preprocess_input` that the weights were trained with. The default is
             the one of the published weights: "lite" for EfficientNet-Lite, "tf" for InceptionV1, which torchvision
-            converted from TensorFlow (transform_input=True there), and "imagenet" for the others.
+            converted from TensorFlow (transform_input=True there), "caffe" for the VGGs and ResNets of Keras, and
+            "imagenet" for the others.
 
     Raises:
         UserError: A path, name or argument is wrong, torch is missing, or the weights do not fit the network.
         DataError: The source is damaged or contains something other than weights.
     """
+    check_exists(source)
+    check_replaceable(file, [source])
+    kind = Path(source).suffix
     try:
         builder = keras_cnns.builder(model)
         network = builder(**(model_args or {}))
     except (ValueError, TypeError) as error:
         raise UserError(str(error)) from error
-    if preprocessing is None:
-        modes = {"EfficientNetLite": "lite", "InceptionV1": "tf"}
-        preprocessing = next((modes[name] for name in modes if builder.__name__.startswith(name)), "imagenet")
-    check_exists(source)
-    check_replaceable(file, [source])
-    state = read_safetensors(source) if Path(source).suffix == ".safetensors" else read_torch(source)
+    preprocessing = preprocessing or published_preprocessing(builder.__name__, kind)
+    if kind == ".h5":
+        state, include_top = read_keras(source, builder.__name__, model_args or {})
+        network = network if include_top else builder(**(model_args or {}) | {"include_top": False})
+    else:
+        state = read_safetensors(source) if kind == ".safetensors" else read_torch(source)
     try:
         arrays = keras_cnns.convert_weights(network, state)
     except ValueError as error:
@@ -58,6 +66,46 @@ def convert(source, file, model, *, model_args=None, preprocessing=None):
     with atomic(file) as temporary:
         keras_cnns.save_weights(network, temporary, metadata)
     return metadata
+
+
+def published_preprocessing(network, kind):
+    """Return the preprocessing mode of the published weights of a network, in a file with the suffix `kind`."""
+    modes = {"EfficientNetLite": "lite", "InceptionV1": "tf"}
+    modes |= {"VGG": "caffe", "ResNet": "caffe"} if kind == ".h5" else {}
+    return next((mode for name, mode in modes.items() if network.startswith(name)), "imagenet")
+
+
+def read_keras(source, network, arguments):
+    """Read weights of keras.applications.
+
+    Args:
+        source: A .h5 or .weights.h5 file.
+        network: Name of the network, there and here.
+        arguments: Arguments of our builder.
+
+    Returns:
+        ({path of a variable: array}, whether the classifier is in the file).
+    """
+    of_keras = getattr(keras.applications, network, None)
+    if of_keras is None:
+        raise UserError(f"{source}: keras.applications has no {network}, so that the file cannot be of that network.")
+    if network.startswith("ResNet") and arguments.get("version") != "1":
+        raise UserError(
+            f"{source}: the ResNets of keras.applications have their strides where the paper has them. Pass "
+            '--model_args \'{"version": "1"}\'.'
+        )
+    reasons = []
+    for include_top in (True, False):
+        peer = of_keras(weights=None, include_top=include_top, classes=arguments.get("classes", 1000))
+        try:
+            peer.load_weights(source)
+        except (ValueError, KeyError, OSError) as error:  # other layers or shapes, or not an HDF5 file
+            reasons.append(str(error).splitlines()[0])
+        else:
+            return {weight.path: keras.ops.convert_to_numpy(weight) for weight in peer.weights}, include_top
+    raise DataError(
+        f"{source} has no weights of keras.applications.{network} ({reasons[0]}). Pass another file or --model."
+    )
 
 
 def read_torch(source):

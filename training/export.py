@@ -20,17 +20,17 @@ def write_saved_model(network, class_names, recipe, folder):
     Args:
         network: A network whose only output is logits.
         class_names: Name of each class.
-        recipe: The recipe, for the image size of `serve_bytes` and the normalisation of the pixels.
+        recipe: The recipe, for what `serve_bytes` does with images and the normalisation of the pixels.
         folder: The folder of the SavedModel, which is created.
     """
-    names, image_size = tf.constant(class_names), recipe.image_size
+    names = tf.constant(class_names)
 
     def serve(images):
         images = tf.ensure_shape(images, shape)
         return {"probabilities": probabilities(network, images, recipe.preprocessing)}
 
     def serve_bytes(images):
-        result = probabilities(network, decode_batch(images, image_size), recipe.preprocessing)
+        result = probabilities(network, decode_batch(images, *recipe.resizing), recipe.preprocessing)
         top, indices = tf.math.top_k(result, k=min(5, len(class_names)))
         return {"probabilities": result, "top_classes": tf.gather(names, indices), "top_probabilities": top}
 
@@ -40,12 +40,13 @@ def write_saved_model(network, class_names, recipe, folder):
     archive.write_out(str(folder), verbose=False)
 
 
-def decode_batch(images, size):
+def decode_batch(images, size, crop=1.0, interpolation="bilinear"):
     """Decode and resize a batch of encoded images as evaluation does.
 
     Args:
         images: Strings (batch,).
         size: Height and width of the result.
+        crop, interpolation: See `training.pixels.resize`.
 
     Returns:
         (batch, size, size, 3), float32 RGB 0..255.
@@ -56,7 +57,9 @@ def decode_batch(images, size):
     count = tf.size(images, tf.int64)
     # A graph cannot catch an error, but a data set can skip elements that fail; one more element marks the end.
     decoded = tf.data.Dataset.from_tensor_slices(images).enumerate()
-    decoded = decoded.map(lambda index, image: (index, resize(decode(image), size)), tf.data.AUTOTUNE).ignore_errors()
+    decoded = decoded.map(
+        lambda index, image: (index, resize(decode(image), size, crop, interpolation)), tf.data.AUTOTUNE
+    ).ignore_errors()
     end = tf.data.Dataset.from_tensors((count, tf.zeros((size, size, 3))))
     indices, pixels = decoded.concatenate(end).batch(count + 1).get_single_element()
     missing = tf.argmin(tf.cast(indices == tf.range(tf.size(indices, tf.int64)), tf.int32))  # the first

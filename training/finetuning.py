@@ -3,6 +3,7 @@
 A level is the first part of a layer's name: `stage3` for `stage3_block1_conv2_conv`.
 """
 
+import inspect
 import json
 import sys
 from pathlib import Path
@@ -11,10 +12,30 @@ import keras
 import safetensors
 
 import keras_cnns
+from keras_cnns import published
+from keras_cnns.checkpoints import assign_weights, read_image_size
 from training.data_record import DataRecord, first
 from training.errors import UserError
 from training.files import file_digest
 from training.run_folder import BEST_FILE, Run, holds_run
+
+IMAGENET = "imagenet"  # the `init` that stands for published weights
+IN_BUILDER = 'weights="imagenet": '  # how errors of the Python API begin
+
+
+def initial_weights(recipe):
+    """Return what the `init` of a recipe names: its path, or the Published weights of its network; None if nothing.
+
+    Raises:
+        UserError: There are no published weights of the network, or not with its arguments.
+    """
+    if recipe.init != IMAGENET:
+        return recipe.init
+    parameters = inspect.signature(keras_cnns.builder(recipe.model)).parameters
+    try:
+        return published.find(recipe.model, recipe.model_args, parameters)
+    except ValueError as error:
+        raise UserError(f"init={IMAGENET!r}: {str(error).removeprefix(IN_BUILDER)}") from error
 
 
 def weights_file(init):
@@ -23,17 +44,19 @@ def weights_file(init):
     file = path / BEST_FILE if path.is_dir() else path
     if not file.is_file():
         raise UserError(
-            f"init={init!r}: there is no {file}. Pass a folder of a run that finished an epoch, or a safetensors file."
+            f"init={init!r}: there is no {file}. Pass a folder of a run that finished an epoch, a safetensors file, or "
+            f"{IMAGENET}."
         )
     return file
 
 
-def read_header(init):
-    """Return the metadata, {str: str}, and the shapes, {name: shape}, of the weights in a run folder or a file."""
+def read_metadata(init):
+    """Return the metadata, {str: str}, of initial weights."""
+    if isinstance(init, published.Published):
+        return init.metadata
     try:
         with safetensors.safe_open(weights_file(init), framework="numpy") as file:
-            names = file.keys()
-            return file.metadata() or {}, {name: tuple(file.get_slice(name).get_shape()) for name in names}
+            return file.metadata() or {}
     except safetensors.SafetensorError as error:
         raise UserError(
             f"init={init!r}: not a whole safetensors file ({error}). Pass another file; `python -m training convert` "
@@ -42,8 +65,8 @@ def read_header(init):
 
 
 def initial_preprocessing(init):
-    """Return the preprocessing mode in the metadata of the weights in a run folder or a file."""
-    mode, modes = read_header(init)[0].get("preprocessing", "imagenet"), keras_cnns.preprocessing_modes()
+    """Return the preprocessing mode in the metadata of initial weights."""
+    mode, modes = read_metadata(init).get("preprocessing", "imagenet"), keras_cnns.preprocessing_modes()
     if mode not in modes:
         raise UserError(
             f"init={init!r}: the file asks for the preprocessing mode {mode!r}, which does not exist. Pass "
@@ -52,10 +75,24 @@ def initial_preprocessing(init):
     return mode
 
 
-def weights_source(init):
-    """Return the path and the SHA-256 of the file of the weights, as JSON values."""
-    file = weights_file(init)
-    return {"file": str(file.absolute()), "sha256": file_digest(file)}
+def initial_image_size(init):
+    """Return the ImageSize in the metadata of initial weights."""
+    try:
+        return read_image_size(f"init={init!r}", read_metadata(init))
+    except ValueError as error:
+        raise UserError(f"{error} Or pass --center_crop and --interpolation.") from error
+
+
+def read_arrays(model, init):
+    """Return initial weights by our names, {path: array}, and where they are from, as JSON values."""
+    if not isinstance(init, published.Published):
+        file = weights_file(init)
+        return keras_cnns.read_weights(file)[0], {"file": str(file.absolute()), "sha256": file_digest(file)}
+    try:
+        arrays, digest = published.read(model, init)
+    except (OSError, ImportError) as error:
+        raise UserError(f"init={IMAGENET!r}: {str(error).removeprefix(IN_BUILDER)}") from error
+    return arrays, {"file": f"{init.repository} on the Hugging Face hub", "sha256": digest}
 
 
 def trained_on(init):
@@ -63,6 +100,8 @@ def trained_on(init):
 
     They are from the run's record of its data next to the weights; without one the set is empty.
     """
+    if isinstance(init, published.Published):
+        return frozenset()
     file = weights_file(init)
     folder = file.parent
     record, in_run = DataRecord.read(folder), holds_run(folder)
@@ -100,18 +139,24 @@ def initialize(model, init, class_names=None):
 
     Args:
         model: A network from `Recipe.build`.
-        init: A run folder or a safetensors file.
+        init: A run folder, a safetensors file, or Published weights.
         class_names: Names of the model's classes, in the order of its outputs; None to compare their number only.
 
     Returns:
-        A sentence that says what was loaded and what starts at random.
+        What init.json records: the file, its SHA-256, and a sentence that says what was loaded and what starts at
+        random.
 
     Raises:
-        UserError: The file is missing or belongs to another network; the model has not changed.
+        UserError: The file is missing, cannot be downloaded, or belongs to another network; the model has not changed.
     """
-    metadata, shapes = read_header(init)
+    metadata = read_metadata(init)
     names = class_names_of(metadata, init)
     renamed = names and class_names and names != list(class_names)
+    try:
+        arrays, source = read_arrays(model, init)
+    except ValueError as error:
+        raise _does_not_fit(init, error) from error
+    shapes = {name: array.shape for name, array in arrays.items()}
     classes = {variable.path: variable.shape[-1] for variable in model.weights if variable.path.endswith("/kernel")}
     random = {}  # {prefix of variable paths: why they start at random}
     for level in filter(keras_cnns.is_head, levels_of(model)):
@@ -127,18 +172,23 @@ def initialize(model, init, class_names=None):
                 f"{first(class_names, most=5)}"
             )
     try:
-        keras_cnns.load_weights(model, weights_file(init), keep=tuple(random))
+        assign_weights(model, source["file"], arrays, metadata, keep=tuple(random))
     except ValueError as error:
-        fact = str(error).rpartition(". ")[0]  # the last sentence is advice for users of the Python API
-        raise UserError(f"init={init!r}: {fact}. {_fix(init)}") from error
-    return f"{weights_file(init)}: " + "; ".join(
-        ["all weights were loaded except for these" if random else "all weights were loaded", *random.values()]
-    )
+        raise _does_not_fit(init, error) from error
+    done = ["all weights were loaded except for these" if random else "all weights were loaded", *random.values()]
+    return source | {"done": f"{source['file']}: {'; '.join(done)}"}
+
+
+def _does_not_fit(init, error):
+    """Return the UserError for weights that do not fit, whose reason is an error of the Python API."""
+    fact = str(error).rpartition(". ")[0]  # the last sentence is advice for its users
+    name = IMAGENET if isinstance(init, published.Published) else init
+    return UserError(f"init={name!r}: {fact}. {_fix(init)}")
 
 
 def _fix(init):
     """Return the advice that says which options fit the weights."""
-    if not holds_run(init):
+    if isinstance(init, published.Published) or not holds_run(init):
         return "Pass the --model, --model_args and --image_size of these weights, or pass other weights."
     recipe = Run.open(init).recipe
     return (

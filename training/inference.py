@@ -154,7 +154,7 @@ def predict(run, files, top=5):
     def load(file):
         try:
             read_header(file)
-            return resize(decode(tf.io.read_file(file)), size)
+            return resize(decode(tf.io.read_file(file)), *run.recipe.resizing)
         except DataError as error:
             return error
         except UNREADABLE as error:

@@ -6,13 +6,15 @@ import keras
 import tensorflow as tf
 from tensorflow.python.util import _pywrap_util_port
 
+import keras_cnns
 from training.devices import found_distribution
 from training.errors import UserError
-from training.finetuning import initial_preprocessing
+from training.finetuning import initial_image_size, initial_preprocessing, initial_weights
 from training.onednn import VARIABLE
 
 # The meaning of "auto" in these fields depends on the machine, or on a file that may be gone when a run is resumed.
 DECIDED_ONCE = ("precision", "jit", "deterministic", "distribution", "preprocessing", "onednn")
+DECIDED_ONCE += ("center_crop", "interpolation")
 
 
 def resolve(recipe, begun=None):
@@ -41,12 +43,20 @@ def resolve(recipe, begun=None):
         raise UserError(f"freeze={recipe.freeze!r}: it keeps initial weights fixed. Pass --init with some weights.")
     gpus = tf.config.list_physical_devices("GPU")
     distribution = found_distribution() if recipe.distribution == "auto" else recipe.distribution
+    recipe.check_model_args()
+    init = initial_weights(recipe)
     preprocessing = recipe.preprocessing
     if preprocessing == "auto":
-        preprocessing = initial_preprocessing(recipe.init) if recipe.init else "imagenet"
-    recipe.check_model_args()
+        preprocessing = initial_preprocessing(init) if init else "imagenet"
+    crop, interpolation = recipe.center_crop, recipe.interpolation
+    if "auto" in (crop, interpolation) and not begun:
+        found = initial_image_size(init) if init else keras_cnns.ImageSize()
+        crop = found.crop if crop == "auto" else crop
+        interpolation = found.interpolation if interpolation == "auto" else interpolation
     return dataclasses.replace(
         recipe,
+        center_crop=crop,
+        interpolation=interpolation,
         precision=best_precision(gpus) if recipe.precision == "auto" else recipe.precision,
         distribution=distribution,
         preprocessing=preprocessing,

@@ -24,13 +24,23 @@ def decode(image):
     return tf.ensure_shape(image, (None, None, 3))
 
 
-def resize(image, size):
-    """Scale an image until it covers a square, and cut out its center: (height, width, 3) -> (size, size, 3), float32.
+# ScaleAndTranslate's names of interpolations, and how far they reach, in pixels.
+KERNELS = {"bilinear": ("triangle", 1), "bicubic": ("keyscubic", 2)}
 
-    The aspect ratio is kept. Interpolation is bilinear, with antialiasing where the image shrinks.
+
+def resize(image, size, crop=1.0, interpolation="bilinear"):
+    """Scale an image and cut out its center: (height, width, 3) -> (size, size, 3), float32.
+
+    The aspect ratio is kept, and the image antialiased where it shrinks.
+
+    Args:
+        image: (height, width, 3), integers or floating point.
+        size: Side of the result in pixels.
+        crop: Side of the result, in units of the shorter side of the scaled image.
+        interpolation: "bilinear" or "bicubic".
     """
-    target = tf.maximum(scaled_sides(image, size), size)
-    return resize_window(image, target, (target - size) // 2, size)
+    target = tf.maximum(scaled_sides(image, int(size / crop)), size)
+    return resize_window(image, target, (target - size) // 2, size, interpolation)
 
 
 def scaled_sides(image, shorter):
@@ -39,7 +49,7 @@ def scaled_sides(image, shorter):
     return tf.cast(tf.round(sides * (tf.cast(shorter, tf.float32) / tf.reduce_min(sides))), tf.int64)
 
 
-def resize_window(image, target, corner, size):
+def resize_window(image, target, corner, size, interpolation="bilinear"):
     """Scale an image and cut a square out of the result; only the square is computed.
 
     The whole result of scaling a long, thin image could have a hundred thousand times as many pixels as the square.
@@ -49,13 +59,15 @@ def resize_window(image, target, corner, size):
         target: Height and width of the whole result in pixels, int64 (2,).
         corner: Top and left of the square in the result in pixels, int64 (2,).
         size: Side of the square in pixels.
+        interpolation: See `resize`.
 
     Returns:
-        (size, size, 3), float32; bilinear, with antialiasing where the image shrinks.
+        (size, size, 3), float32 RGB 0..255, antialiased where the image shrinks.
     """
+    kernel, width = KERNELS[interpolation]
     sides = tf.cast(tf.shape(image)[:2], tf.float64)
     scale, corner = tf.cast(target, tf.float64) / sides, tf.cast(corner, tf.float64)
-    reach = tf.maximum(1 / scale, 1) + 1  # of the kernel, in pixels of the image
+    reach = width * tf.maximum(1 / scale, 1) + 1  # of the kernel, in pixels of the image
     begin = tf.cast(tf.maximum(corner / scale - reach, 0), tf.int32)
     end = tf.cast(tf.minimum((corner + size) / scale + reach, sides), tf.int32)
     resized = tf.raw_ops.ScaleAndTranslate(
@@ -63,7 +75,9 @@ def resize_window(image, target, corner, size):
         size=[size, size],
         scale=tf.cast(scale, tf.float32),
         translation=tf.cast(tf.cast(begin, tf.float64) * scale - corner, tf.float32),
-        kernel_type="triangle",
+        kernel_type=kernel,
         antialias=True,
     )
+    if interpolation == "bicubic":  # it overshoots at edges
+        resized = tf.clip_by_value(resized, 0, 255)
     return tf.ensure_shape(resized[0], (size, size, 3))

@@ -56,6 +56,9 @@ class Recipe:
         epochs: Passes over the training images.
         preprocessing: Normalisation of the pixels, a mode of keras_cnns.preprocess_input; auto is the mode of the
             weights in init, or imagenet without init.
+        center_crop: Side of the central square that evaluation cuts out, in units of the shorter side of the scaled
+            image; auto is that of the weights in init, or 1 without init.
+        interpolation: How evaluation scales images; auto is as for the weights in init, or bilinear without init.
         crop: Square crop of a training image: center, as in evaluation; area, a random part of random aspect ratio, as
             for the Inception networks; scale, from an image of random size, as for VGG and ResNet; pad, from an image
             padded by an eighth of its size, as on CIFAR.
@@ -92,7 +95,8 @@ class Recipe:
         aux_weight: Weight of the loss of each auxiliary head; the main head has 1.
         ema: Decay of the moving average of weights and moving statistics, per step, that is evaluated and kept instead
             of the last weights; 0 is off.
-        init: A run folder or safetensors file with the initial weights; its head is left out if it is of other classes.
+        init: A run folder or safetensors file with the initial weights, or imagenet for the published ones of this
+            network, which are downloaded once; the head is left out if it is of other classes.
         freeze: Levels of the network that are not trained: one, such as stem, a range, such as stem..stage3, or
             backbone, all but the heads. A level is the first word of a layer's name.
         backbone_rate: Learning rate of everything but the heads, in units of learning_rate.
@@ -116,6 +120,8 @@ class Recipe:
     batch_size: int = 32
     epochs: int = 90
     preprocessing: Literal["auto", "imagenet", "tf", "caffe", "lite"] = "auto"
+    center_crop: float | Literal["auto"] = "auto"
+    interpolation: Literal["auto", "bilinear", "bicubic"] = "auto"
     crop: Literal["center", "area", "scale", "pad"] = "center"
     crop_min: float = 0.08
     crop_max: float = 1.0
@@ -168,6 +174,7 @@ class Recipe:
         check("crop_min", 0 < self.crop_min <= self.crop_max, f"must be above 0 and at most crop_max={self.crop_max}")
         check("crop_max", self.crop != "area" or self.crop_max <= 1, "must be at most 1, the whole image")
         check("crop_min", self.crop != "scale" or self.crop_min >= 1, "must be at least 1: the square is cut out of it")
+        check("center_crop", self.center_crop == "auto" or 0 < self.center_crop <= 1, "must be above 0 and at most 1")
         check("policy_layers", 1 <= self.policy_layers <= MAX_LAYERS, f"must be from 1 to {MAX_LAYERS}")
         check("policy_magnitude", 0 <= self.policy_magnitude <= 30, "must be from 0 to 30")
         for name in ("color_jitter", "random_erasing"):
@@ -228,6 +235,13 @@ class Recipe:
             raise UserError(f"{where}: {error}") from None
         except (ValueError, TypeError, RecursionError) as error:
             raise UserError(f"{where} is not a recipe: {error}. Write it with `python -m training fit`.") from None
+
+    @property
+    def resizing(self):
+        """How evaluation brings images to their size, the arguments of `pixels.resize`: size, crop, interpolation."""
+        # In runs of earlier versions these are not decided: they were 1 and bilinear.
+        crop = 1.0 if self.center_crop == "auto" else self.center_crop
+        return self.image_size, crop, "bilinear" if self.interpolation == "auto" else self.interpolation
 
     @property
     def digest(self):

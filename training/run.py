@@ -29,7 +29,7 @@ from training.devices import (
 )
 from training.errors import Interrupted, ResourceError, UserError, WorkerLostError
 from training.evaluation import make_evaluation
-from training.finetuning import freeze, initialize, trained_on, weights_file, weights_source
+from training.finetuning import IMAGENET, freeze, initial_weights, initialize, trained_on, weights_file
 from training.inference import export_network, image_errors, trained_network
 from training.loop import train
 from training.machine import onednn_of_process, prepare, resolve
@@ -259,8 +259,7 @@ def initialize_network(model, run, resumed, class_names):
     """
     init, lines = None, []
     if run.recipe.init and not resumed:
-        init = weights_source(run.recipe.init)
-        init["done"] = initialize(model, run.recipe.init, class_names)
+        init = initialize(model, initial_weights(run.recipe), class_names)
         lines.append(init["done"])
     if run.recipe.freeze:
         lines.append(freeze(model, run.recipe.freeze))
@@ -284,7 +283,7 @@ def load_run_data(run, begun=None, data=None, *, download=False, force=False):
         StateError: It is not known what they were.
     """
     record = DataRecord.read(run.folder) if begun else None
-    seen = trained_on(run.recipe.init) if run.recipe.init and not begun else frozenset()
+    seen = trained_on(initial_weights(run.recipe)) if run.recipe.init and not begun else frozenset()
     if data is None:
         data = load_data(run.recipe, download=download, record=record, seen=seen)
     else:
@@ -302,7 +301,7 @@ def load_run_data(run, begun=None, data=None, *, download=False, force=False):
 
 def check_init_survives(recipe, folder):
     """Raise a UserError if the initial weights are in the folder that is to be replaced."""
-    if recipe.init and weights_file(recipe.init).resolve().is_relative_to(folder.resolve()):
+    if recipe.init and recipe.init != IMAGENET and weights_file(recipe.init).resolve().is_relative_to(folder.resolve()):
         raise UserError(
             f"init={recipe.init!r} is in {folder}, which --overwrite would replace. Pass another --run, or copy the "
             "weights to another place first."

@@ -5,9 +5,12 @@
     python -m tests.golden.make_golden resnet18 resnet50    # only these
 
 No network of this package runs here. Weights are drawn with our names and in our layout (tests/formula.py) and copied
-to the peer: a table per family renames them, and transposition gives the peer's layout. A file holds float32 arrays,
-each with the name of its output and the size of its images, such as "main_2x224x224", and the versions of the packages
-that wrote it.
+to the peer: the tables of keras_cnns/conversion.py rename them, and transposition gives the peer's layout. A file holds
+float32 arrays, each with the name of its output and the size of its images, such as "main_2x224x224", and the versions
+of the packages that wrote it.
+
+The files of features hold the shape and the `summary` of the maps that timm gives detectors. state_dicts.json.gz has
+the names and shapes of the arrays in the published files that `weights="imagenet"` loads.
 
 The files for training hold float64 instead: the outputs of one training step, and for every variable the `summary` of
 its gradient or, for a moving statistic, of its new value. In float32 two implementations differ too much for a proof:
@@ -15,6 +18,8 @@ a value near zero that falls on the other side of a ReLU changes gradients visib
 """
 
 import functools
+import gzip
+import json
 import os
 import pathlib
 import sys
@@ -30,9 +35,11 @@ import torch
 import torchvision
 from torch import nn
 
-from keras_cnns.conversion import NAMES, rename
+from keras_cnns.conversion import NAMES, count_features, rename
+from keras_cnns.published import PUBLISHED
 from tests.formula import (
     DEFORMABLE,
+    FEATURES_SHAPE,
     GROUPED,
     TRAINING_SHAPE,
     deformable_arguments,
@@ -53,62 +60,7 @@ SIZES_OF |= dict.fromkeys(
     ("vgg11", "vgg11_batchnorm", "vgg16", "vgg16_batchnorm", "vgg16_keras"), ("2x224x224", "1x95x127")
 )
 
-# Both SENets of timm: one calls a gate `se`, the other `se_module` and its stem `layer0`.
-TIMM_SENET = (
-    *NAMES["torchvision resnet"],
-    (r"_se(_module)?\.fc1$", "_gate_reduce_conv"),
-    (r"_se(_module)?\.fc2$", "_gate_expand_conv"),
-    (r"^layer0\.(conv|bn)1$", r"stem_\1"),
-    (r"^last_linear$", "head_dense"),
-)
-TIMM_SENET154 = ((r"^layer0\.(conv|bn)(\d)$", r"stem_conv\2_\1"), *TIMM_SENET)  # three convolutions in its stem
-# From the layers of keras.applications to ours; the tables for torch are those of keras_cnns/conversion.py.
-KERAS_RESNET = (
-    (r"^conv1_(conv|bn)$", r"stem_\1"),
-    (r"^conv(\d)_block", lambda match: f"stage{int(match[1]) - 1}_block"),
-    (r"_0_(conv|bn)$", r"_shortcut_\1"),
-    (r"_(\d)_(conv|bn)$", r"_conv\1_\2"),
-    (r"^predictions$", "head_dense"),
-)
-KERAS_EFFICIENTNET = (
-    (r"^block(\d)([a-z])_", lambda match: f"stage{int(match[1]) + 1}_block{ord(match[2]) - ord('a') + 1}_"),
-    (r"_dwconv$", "_depthwise_conv"),
-    (r"^(stage\d_block\d+)_bn$", r"\1_depthwise_bn"),
-    (r"_se_(reduce|expand)$", r"_gate_\1_conv"),
-    (r"^predictions$", "head_dense"),
-)
-# torch counts the modules of a Sequential, pools and activations among them.
-TORCH_ALEXNET = (
-    (r"^features\.0$", "conv1_conv"),
-    (r"^features\.3$", "conv2_conv"),
-    (r"^features\.6$", "conv3_conv"),
-    (r"^features\.8$", "conv4_conv"),
-    (r"^features\.10$", "conv5_conv"),
-    (r"^classifier\.1$", "head_fc1"),
-    (r"^classifier\.4$", "head_fc2"),
-    (r"^classifier\.6$", "head_dense"),
-)
-TORCH_VGG_HEAD = (
-    (r"^classifier\.0$", "head_fc1"),
-    (r"^classifier\.3$", "head_fc2"),
-    (r"^classifier\.6$", "head_dense"),
-)
-KERAS_VGG = (
-    (r"^block(\d)_conv(\d)$", r"conv\1_\2_conv"),
-    (r"^fc(\d)$", r"head_fc\1"),
-    (r"^predictions$", "head_dense"),
-)
-KERAS_DENSENET = (
-    (r"^conv1_(conv|bn)$", r"stem_\1"),
-    (r"^bn$", "final_bn"),
-    (r"^conv(\d)_block(\d+)_", lambda match: f"dense{int(match[1]) - 1}_layer{match[2]}_"),
-    (r"_0_bn$", "_conv1_bn"),
-    (r"_1_conv$", "_conv1_conv"),
-    (r"_1_bn$", "_conv2_bn"),
-    (r"_2_conv$", "_conv2_conv"),
-    (r"^pool(\d)_(conv|bn)$", lambda match: f"transition{int(match[1]) - 1}_{match[2]}"),
-    (r"^predictions$", "head_dense"),
-)
+# The deformable convolutions of this script, in a ResNet of torchvision.
 TORCH_DEFORMABLE = ((r"\.(offset|mask)$", ""), *NAMES["torchvision resnet"])
 
 
@@ -185,20 +137,21 @@ def from_torch(name, value):
     return value
 
 
-def our_variable(peer, key, table):
-    """Return our path of a torch parameter or buffer."""
+def our_variable(peer, key, table, blocks=()):
+    """Return our path of a torch parameter or buffer; `blocks` has our names of the blocks of AlexNet and VGG."""
     layer, _, kind = key.rpartition(".")
-    return f"{rename(layer, table)}/{kinds(peer.get_submodule(layer))[kind]}"
+    counted = count_features(peer.state_dict()).get(layer, layer) if blocks else layer
+    return f"{rename(counted, table, blocks)}/{kinds(peer.get_submodule(layer))[kind]}"
 
 
-def set_torch_weights(peer, table, flattened=FLATTENED):
+def set_torch_weights(peer, table, flattened=FLATTENED, blocks=()):
     """Set every parameter and buffer of a torch module, each from a different variable of ours."""
     drawn, names = {}, set()
     for key, value in peer.state_dict().items():
         if key.endswith("num_batches_tracked"):  # a counter that is not used if the momentum is given
             drawn[key] = value
             continue
-        name = our_variable(peer, key, table)
+        name = our_variable(peer, key, table, blocks)
         assert name not in names, f"{name} is drawn twice"
         names.add(name)
         drawn[key] = torch.from_numpy(draw_for_torch(name, tuple(value.shape), flattened))
@@ -221,9 +174,9 @@ def set_keras_weights(peer, table):
         variable.assign(draw(name, tuple(variable.shape)))  # raises for another shape
 
 
-def run_torch(peer, table, images, flattened=FLATTENED):
+def run_torch(peer, table, images, flattened=FLATTENED, blocks=()):
     """Return the outputs of a torch module in evaluation mode."""
-    set_torch_weights(peer, table, flattened)
+    set_torch_weights(peer, table, flattened, blocks)
     peer.eval()
     # GoogLeNet returns its heads only in training mode. Only the root module is set to it: every layer evaluates.
     peer.training = hasattr(peer, "aux_logits")
@@ -292,17 +245,21 @@ def timm_seresnet18(images):
     legacy_seresnet18 does not round, but has a ReLU between the branch and the gate that is not in Figure 3.
     """
     gate = functools.partial(timm.layers.SEModule, rd_divisor=1)
-    return {"main": run_torch(timm.create_model("seresnet18", block_args={"attn_layer": gate}), TIMM_SENET, images)}
+    return {
+        "main": run_torch(
+            timm.create_model("seresnet18", block_args={"attn_layer": gate}), NAMES["torchvision resnet"], images
+        )
+    }
 
 
-def timm_senet(name, images, table=TIMM_SENET):
+def timm_senet(name, images, table=NAMES["torchvision resnet"]):
     peer = timm.create_model(name)
     if hasattr(peer, "pool0"):  # Caffe's, without padding on the left and top; ours is ResNet's
         peer.pool0 = nn.MaxPool2d(3, 2, 1)
     return {"main": run_torch(peer, table, images)}
 
 
-def run_torch_flattening(peer, table, images):
+def run_torch_flattening(peer, images):
     """Return the logits of torchvision's AlexNet or VGG, which flatten their last map.
 
     torchvision pools that map to its size at 224 pixels, where the pool changes nothing. At another size the pool is
@@ -314,36 +271,43 @@ def run_torch_flattening(peer, table, images):
         peer.avgpool = nn.Identity()
         first = next(index for index, layer in enumerate(peer.classifier) if isinstance(layer, nn.Linear))
         peer.classifier[first] = nn.Linear(channels * height * width, peer.classifier[first].out_features)
-    return {"main": run_torch(peer, table, images, {"head_fc1/kernel": (height, width, channels)})}
+    flattened = {"head_fc1/kernel": (height, width, channels)}
+    table = NAMES["torchvision alexnet and vgg"]
+    return {"main": run_torch(peer, table, images, flattened, blocks_of(peer.features))}
 
 
-def torch_alexnet(images):
-    return run_torch_flattening(torchvision.models.alexnet(), TORCH_ALEXNET, images)
-
-
-def torch_vgg(name, images):
-    peer, table, block, index = getattr(torchvision.models, name)(init_weights=False), [], 1, 0
-    for place, layer in enumerate(peer.features):
+def blocks_of(features):
+    """Return our names of the convolutions of a Sequential of AlexNet or VGG: by number, or by block and number."""
+    if isinstance(features[2], nn.MaxPool2d) and features[0].kernel_size == (11, 11):
+        return [f"conv{number}" for number in range(1, 6)]
+    names, block, index = [], 1, 0
+    for layer in features:
         if isinstance(layer, nn.MaxPool2d):
             block, index = block + 1, 0
         elif isinstance(layer, nn.Conv2d):
             index += 1
-            table.append((rf"^features\.{place}$", f"conv{block}_{index}_conv"))
-        elif isinstance(layer, nn.BatchNorm2d):
-            table.append((rf"^features\.{place}$", f"conv{block}_{index}_bn"))
-    return run_torch_flattening(peer, (*table, *TORCH_VGG_HEAD), images)
+            names.append(f"conv{block}_{index}")
+    return names
+
+
+def torch_alexnet(images):
+    return run_torch_flattening(torchvision.models.alexnet(), images)
+
+
+def torch_vgg(name, images):
+    return run_torch_flattening(getattr(torchvision.models, name)(init_weights=False), images)
 
 
 def keras_vgg16(images):
     peer = keras.applications.VGG16(weights=None, classifier_activation=None, input_shape=images.shape[1:])
-    set_keras_weights(peer, KERAS_VGG)
+    set_keras_weights(peer, NAMES["keras vgg"])
     with torch.inference_mode():
         return {"main": peer(images, training=False)}
 
 
 def keras_resnet50(images):
     peer = keras.applications.ResNet50(weights=None, classifier_activation=None, input_shape=images.shape[1:])
-    set_keras_weights(peer, KERAS_RESNET)
+    set_keras_weights(peer, NAMES["keras resnet"])
     with torch.inference_mode():
         return {"main": peer(images, training=False)}
 
@@ -358,7 +322,7 @@ def torch_densenet161(images):
 
 def keras_densenet121(images):
     peer = keras.applications.DenseNet121(weights=None, classifier_activation=None, input_shape=images.shape[1:])
-    set_keras_weights(peer, KERAS_DENSENET)
+    set_keras_weights(peer, NAMES["keras densenet"])
     with torch.inference_mode():
         return {"main": peer(images, training=False)}
 
@@ -370,7 +334,7 @@ def timm_efficientnet(name):
 def keras_efficientnet(network):
     def run(images):
         peer = network(weights=None, classifier_activation=None, input_shape=images.shape[1:])
-        set_keras_weights(peer, KERAS_EFFICIENTNET)
+        set_keras_weights(peer, NAMES["keras efficientnet"])
         with torch.inference_mode():
             return {"main": peer(255 * images, training=False)}  # its first layer divides by 255
 
@@ -390,7 +354,7 @@ PEERS = {
     "seresnet50": functools.partial(timm_senet, "seresnet50"),
     "seresnet50_version1": functools.partial(timm_senet, "legacy_seresnet50"),
     "seresnext50": functools.partial(timm_senet, "legacy_seresnext50_32x4d"),
-    "senet154": functools.partial(timm_senet, "legacy_senet154", table=TIMM_SENET154),
+    "senet154": functools.partial(timm_senet, "legacy_senet154", table=NAMES["timm senet154"]),
     "alexnetonetower": torch_alexnet,
     "vgg11": functools.partial(torch_vgg, "vgg11"),
     "vgg11_batchnorm": functools.partial(torch_vgg, "vgg11_bn"),
@@ -404,6 +368,17 @@ PEERS = {
     "efficientnetlite0": timm_efficientnet("tf_efficientnet_lite0"),
     "efficientnetb0_keras": keras_efficientnet(keras.applications.EfficientNetB0),
     "efficientnetb4_keras": keras_efficientnet(keras.applications.EfficientNetB4),
+}
+
+
+# {file of feature maps: (timm's network, its table of names)}
+FEATURES = {
+    "features_vgg11": ("vgg11", NAMES["timm vgg"]),
+    "features_vgg16_batchnorm": ("vgg16_bn", NAMES["timm vgg"]),
+    "features_resnet18": ("resnet18", NAMES["torchvision resnet"]),
+    "features_seresnet50": ("seresnet50", NAMES["torchvision resnet"]),
+    "features_densenet121": ("densenet121", NAMES["torchvision densenet"]),
+    "features_efficientnetb0": ("tf_efficientnet_b0", NAMES["timm efficientnet"]),
 }
 
 
@@ -496,6 +471,34 @@ def make_training(peer, table):
     return arrays | {"variables": np.array(list(summaries), "S"), "summaries": np.stack(list(summaries.values()))}
 
 
+def make_features(name, table):
+    """Return the shape (height, width, channels) and the `summary` of the maps that timm gives detectors, by stride."""
+    peer, arrays = timm.create_model(name, num_classes=0).eval(), {}
+    blocks = blocks_of(peer.features) if "vgg" in name else ()
+    for layer in ("pre_logits",):  # dense layers, which no map depends on
+        if hasattr(peer, layer):
+            setattr(peer, layer, nn.Identity())
+    set_torch_weights(peer, table, blocks=blocks)
+    images = torch.from_numpy(image("image", FEATURES_SHAPE).transpose(0, 3, 1, 2))
+    with torch.inference_mode():
+        maps = peer.forward_intermediates(images, intermediates_only=True)
+    for value, info in zip(maps, peer.feature_info, strict=True):
+        stride = info["reduction"]
+        value = value.numpy()[0].transpose(1, 2, 0).astype("float64")
+        arrays |= {f"shape_{stride}": np.array(value.shape), f"summary_{stride}": summary(f"map{stride}", value)}
+    return arrays
+
+
+def state_dicts():
+    """Return {repository on the hub: {name of an array: its shape}} of timm's networks, with batch counters."""
+    found = {}
+    for repository in dict.fromkeys(entry.repository for entry in PUBLISHED):
+        with torch.device("meta"):
+            peer = timm.create_model(repository.removeprefix("timm/").partition(".")[0])
+        found[repository] = {key: list(value.shape) for key, value in peer.state_dict().items()}
+    return found
+
+
 def make_response_normalization():
     caffe = response_normalization(size=5, alpha=1e-4, beta=0.75, k=1.0)
     strong = response_normalization(size=3, alpha=0.5, beta=0.6, k=2.0)
@@ -514,11 +517,16 @@ FILES |= {
     "grouped_convolution": make_grouped_convolutions,
     "deform_conv2d": make_deform_conv2d,
 }
+FILES |= {name: functools.partial(make_features, *arguments) for name, arguments in FEATURES.items()}
 
 
 def main(names):
-    for name in names or FILES:
-        save(name, FILES[name]())
+    for name in names or (*FILES, "state_dicts"):
+        if name == "state_dicts":
+            with gzip.GzipFile(FOLDER / "state_dicts.json.gz", "wb", mtime=0) as file:
+                file.write(json.dumps({"versions": VERSIONS, "files": state_dicts()}).encode())
+        else:
+            save(name, FILES[name]())
 
 
 if __name__ == "__main__":
