@@ -59,13 +59,26 @@ def conv_bn_relu(x, filters, kernel_size, strides=1, *, name, **options):
     return relu(conv_bn(x, filters, kernel_size, strides, name=name, **options), name=name)
 
 
-def stem(x, filters):
-    """Apply the first layers of ResNet and DenseNet, 7x7 and 3x3 max pool, both with stride 2; divides by 4."""
-    return stem_pool(conv_bn_relu(x, filters, 7, strides=2, name="stem"))
+# {by how much a network divides its images: its first two strides}; three more strides of 2 follow.
+FIRST_STRIDES = {32: (2, 2), 16: (1, 2), 8: (1, 1)}
 
 
-def stem_pool(x):
-    """Apply the pool of that stem: 3x3 with stride 2, (b, h, w, c) -> (b, ceil(h / 2), ceil(w / 2), c)."""
+def first_strides(output_stride):
+    """Return the first two strides of a network; raise a ValueError if it cannot divide its images by that."""
+    if output_stride not in FIRST_STRIDES:
+        raise ValueError(f"output_stride={output_stride!r}; it must be 32, or 16 or 8 for small images.")
+    return FIRST_STRIDES[output_stride]
+
+
+def stem(x, filters, *, strides=FIRST_STRIDES[32]):
+    """Apply the first layers of ResNet and DenseNet, 7x7 and 3x3 max pool, with these strides."""
+    return stem_pool(conv_bn_relu(x, filters, 7, strides[0], name="stem"), strides[1])
+
+
+def stem_pool(x, strides):
+    """Apply the pool of that stem, 3x3, (b, h, w, c) -> (b, ceil(h / 2), ceil(w / 2), c); none with a stride of 1."""
+    if strides == 1:
+        return x
     x = layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
     return layers.MaxPooling2D(3, 2, name="stem_pool_max")(x)
 

@@ -1,7 +1,7 @@
 """Class names for predicted probabilities.
 
-imagenet_classes.tsv has the 1,000 classes of ILSVRC 2012 in the order of the outputs of published weights, each with its
-WordNet synset: the synsets as in timm 1.0.31, the names as in torchvision 0.29.1, which no two classes share.
+imagenet_classes.tsv has the 1,000 classes of ILSVRC 2012 in the order of the outputs of published weights, each with
+its WordNet synset: the synsets as in timm 1.0.31, the names as in torchvision 0.29.1, which no two classes share.
 """
 
 import functools

@@ -187,6 +187,7 @@ def efficientnet(
     resolution=224,
     dropout=0.2,
     drop_connect=0.2,
+    output_stride=32,
     activation=swish,
     gate=squeeze_and_excitation,
     **shared: Unpack[SharedArguments],
@@ -199,11 +200,18 @@ def efficientnet(
         dropout: Fraction of the pooled features dropped in training.
         drop_connect: Stochastic depth: fraction of the images whose branch is dropped in training, growing linearly
             from 0 at the first block toward this value. 0 drops none.
+        output_stride: By how much the network divides the height and width of the input: 32; or 16 or 8, without
+            the first strides of the table, for small images. It does not change the weights.
         activation: A function (x, *, name) -> x after each convolution but the last of a block.
         gate: See `mbconv`.
     """
+    strides = iter(_blocks.first_strides(output_stride))
+    table = [row._replace(strides=next(strides, 2)) if row.strides == 2 else row for row in table]
     x = image = image_input(
-        shared, default_size=resolution, minimum=32, minimum_because="the network divides them by 32"
+        shared,
+        default_size=resolution,
+        minimum=output_stride,
+        minimum_because=f"the network divides them by {output_stride}",
     )
     rates = iter(_blocks.drop_rates(drop_connect, sum(row.layers for row in table if isinstance(row, MBConv))))
     for row in table:
@@ -220,6 +228,7 @@ class EfficientNetArguments(SharedArguments, total=False):
     """The arguments of the variants; `efficientnet` describes them."""
 
     drop_connect: float
+    output_stride: int
 
 
 @builder(family=efficientnet)

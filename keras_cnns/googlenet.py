@@ -19,7 +19,7 @@ from typing import NamedTuple, Unpack
 
 from keras import layers
 
-from keras_cnns._blocks import conv_bn_relu, conv_relu, max_pool
+from keras_cnns._blocks import FIRST_STRIDES, conv_bn_relu, conv_relu, first_strides, max_pool
 from keras_cnns._builder import SharedArguments, builder
 from keras_cnns._model import classifier_head, dense_classifier, finish, image_input
 from keras_cnns.layers import LocalResponseNormalization
@@ -76,10 +76,13 @@ def normalize_responses(x, *, name):
     return LocalResponseNormalization(5, alpha=1e-4 / 5, beta=0.75, bias=1.0, name=f"{name}_lrn")(x)
 
 
-def stem(x, *, convolution=conv_relu, normalize=normalize_responses):
-    """Table 1 and Figure 3 before (3a): two pools, a 3x3 after its 1x1 reduction, two normalizations; divides by 8."""
-    x = convolution(x, 64, 7, strides=2, name="conv1")  # 112 x 112
-    x = max_pool(x, 3, 2, name="pool1")  # 56 x 56
+def stem(x, *, convolution=conv_relu, normalize=normalize_responses, strides=FIRST_STRIDES[32]):
+    """Table 1 and Figure 3 before (3a): two pools, a 3x3 after its 1x1 reduction, two normalizations; divides by 8.
+
+    With other first `strides` it divides by less, and there is no first pool where its stride would be 1.
+    """
+    x = convolution(x, 64, 7, strides[0], name="conv1")  # 112 x 112
+    x = max_pool(x, 3, 2, name="pool1") if strides[1] == 2 else x  # 56 x 56
     x = normalize(x, name="norm1") if normalize else x
     x = convolution(x, 64, 1, name="conv2_reduce")
     x = convolution(x, 192, 3, name="conv2_main")
@@ -158,13 +161,15 @@ def googlenet(
     head=auxiliary_head,
     dropout=0.4,
     aux_heads=False,
+    output_stride=32,
     **shared: Unpack[SharedArguments],
 ):
     """Figure 3: the stem, nine inception modules, global average pooling and the classifier, and the auxiliary heads.
 
     Args:
         table: The rows after the stem: `TABLE_1` or a sequence of your own of `Inception` and `MaxPool`.
-        stem: A function x -> x for what comes before the table.
+        stem: A function x -> x for what comes before the table; with an `output_stride` below 32 it also gets
+            `strides`, its first two.
         module: A function (x, row) -> x that builds an inception module.
         head: A function (x, shared, *, name) -> (batch, classes) that builds an auxiliary head.
         dropout: Fraction of the pooled features dropped in training.
@@ -172,7 +177,11 @@ def googlenet(
             "main", "aux1" and "aux2", each (batch, classes); training weighs them 1, 0.3 and 0.3, and
             `keras_cnns.main_output` returns the network without them. GoogLeNet's heads flatten their maps, so that
             height and width must be given.
+        output_stride: By how much the network divides the height and width of the input: 32; or 16 or 8, without
+            the strides of conv1 and of the first pool, for small images. It does not change the weights.
     """
+    if output_stride != 32:
+        stem = functools.partial(stem, strides=first_strides(output_stride))
     if aux_heads and not shared["include_top"]:
         raise ValueError(
             f"{shared['_network']} got aux_heads=True and include_top=False, but the heads are classifiers, which need "
@@ -181,8 +190,8 @@ def googlenet(
     x = image = image_input(
         shared,
         default_size=224,
-        minimum=32,
-        minimum_because="the network divides them by 32",
+        minimum=output_stride,
+        minimum_because=f"the network divides them by {output_stride}",
         fixed_size_because="the auxiliary heads flatten their maps" if aux_heads and head is auxiliary_head else None,
     )
     x, outputs = stem(x), {}
@@ -201,6 +210,7 @@ class GoogLeNetArguments(SharedArguments, total=False):
     """The arguments of the variants; `googlenet` describes them."""
 
     aux_heads: bool
+    output_stride: int
 
 
 @builder(family=googlenet)

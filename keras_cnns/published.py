@@ -116,7 +116,7 @@ PUBLISHED = (
 # fmt: on
 
 # Arguments that do not change which weights fit: those that every builder has, and these.
-IRRELEVANT = ("drop_connect", "memory_efficient", "modulated", "_network")
+IRRELEVANT = ("drop_connect", "memory_efficient", "modulated", "output_stride", "_network")
 IRRELEVANT += ("name", "include_top", "weights", "input_tensor", "input_shape", "pooling", "classifier_activation")
 
 TORCHVISION = (

@@ -12,11 +12,12 @@ Deviations from the paper:
   first block, as in EfficientNet; Huang et al. (section 3) count blocks from 1 and reach the whole rate at the last.
 """
 
+import functools
 from typing import NamedTuple, Unpack
 
 from keras import layers
 
-from keras_cnns._blocks import conv_bn, drop_rates, relu, stem, stochastic_depth
+from keras_cnns._blocks import conv_bn, drop_rates, first_strides, relu, stem, stochastic_depth
 from keras_cnns._builder import SharedArguments, builder
 from keras_cnns._model import classifier_head, finish, image_input
 from keras_cnns.layers import ZeroPadChannels
@@ -162,8 +163,9 @@ def resnet(
     version="1.5",
     dropout=0.0,
     drop_connect=0.0,
+    output_stride=32,
     default_size=224,
-    divides_by=32,
+    divides_by=None,
     **shared: Unpack[SharedArguments],
 ):
     """Section 3.3: the stem, stages of residual blocks, global average pooling and the classifier.
@@ -173,18 +175,24 @@ def resnet(
             `Stage`.
         block: A function (x, filters, strides, *, version, name) -> x that builds one block, or one per stage. By
             default the block of the table's cells.
-        stem: A function (x, filters) -> x for what comes before the table.
+        stem: A function (x, filters) -> x for what comes before the table; with an `output_stride` below 32 it also
+            gets `strides`, its two strides.
         version: Where a bottleneck has its stride: "1.5" in the 3x3, "1" in the first 1x1 as in the paper. A basic
             block is the same in both.
         dropout: Fraction of the pooled features dropped in training.
         drop_connect: Stochastic depth: fraction of the images whose branch is dropped in training, growing linearly
             from 0 at the first block toward this value. 0 drops none. A block for other values has an argument of this
             name.
+        output_stride: By how much the network divides the height and width of the input: 32; or 16 or 8, without
+            strides in the stem, for small images. It does not change the weights.
         default_size: Height and width in pixels of the default input.
-        divides_by: By how much the network divides the height and width of the input.
+        divides_by: The same, with a `stem` of your own; by default `output_stride`.
     """
     if version not in ("1", "1.5"):
         raise ValueError(f'version={version!r}; it must be "1.5" (stride in the 3x3) or "1" (the paper).')
+    divides_by = divides_by or output_stride
+    if output_stride != 32:
+        stem = functools.partial(stem, strides=first_strides(output_stride))
     image = image_input(
         shared,
         default_size=default_size,
@@ -208,6 +216,7 @@ class ResNetArguments(SharedArguments, total=False):
 
     version: str
     drop_connect: float
+    output_stride: int
 
 
 @builder(family=resnet)

@@ -23,7 +23,7 @@ from typing import Unpack
 from keras import layers
 
 from keras_cnns import googlenet, resnet
-from keras_cnns._blocks import channel_weights, conv_bn, conv_bn_relu, stem_pool
+from keras_cnns._blocks import FIRST_STRIDES, channel_weights, conv_bn, conv_bn_relu, stem_pool
 from keras_cnns._builder import SharedArguments, builder
 from keras_cnns.resnet import TABLE_1
 
@@ -94,12 +94,12 @@ def shortcut_3x3(x, filters, strides, *, unit, name):
 wide_bottleneck = functools.partial(resnet.bottleneck, unit_3x3=wide_conv_bn, shortcut=shortcut_3x3, width=2)
 
 
-def stem_3x3(x, filters):
+def stem_3x3(x, filters, *, strides=FIRST_STRIDES[32]):
     """SENet-154's stem: three 3x3 convolutions in place of the 7x7, the last one twice as wide, and ResNet's pool."""
-    x = conv_bn_relu(x, filters, 3, strides=2, name="stem_conv1")
+    x = conv_bn_relu(x, filters, 3, strides[0], name="stem_conv1")
     x = conv_bn_relu(x, filters, 3, name="stem_conv2")
     x = conv_bn_relu(x, 2 * filters, 3, name="stem_conv3")
-    return stem_pool(x)
+    return stem_pool(x, strides[1])
 
 
 class FamilyArguments(resnet.ResNetArguments, total=False):
@@ -135,6 +135,7 @@ class SENetArguments(SharedArguments, total=False):
 
     ratio: int
     drop_connect: float
+    output_stride: int
 
 
 @builder(family=senet)

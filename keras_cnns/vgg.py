@@ -13,11 +13,12 @@ Deviations from the paper:
 """
 
 import functools
+import math
 from typing import NamedTuple, Unpack
 
 from keras import layers
 
-from keras_cnns._blocks import conv_bn_relu, conv_relu
+from keras_cnns._blocks import conv_bn_relu, conv_relu, first_strides
 from keras_cnns._builder import SharedArguments, builder
 from keras_cnns._model import classifier_head, finish, image_input
 
@@ -40,15 +41,26 @@ TABLE_1 = {
 # fmt: on
 
 
-def block(x, row, *, unit, name):
-    """Apply 3x3 convolutions, each a `unit` with its ReLU, and a 2x2 pool, (b, h, w, c) -> (b, h//2, w//2, filters)."""
+def block(x, row, *, unit, strides=2, name):
+    """Apply 3x3 convolutions, each a `unit` with its ReLU, and a 2x2 pool, (b, h, w, c) -> (b, h//2, w//2, filters).
+
+    With a stride of 1 the pool is 1x1, the identity.
+    """
     for index in range(1, row.convolutions + 1):
         x = unit(x, row.filters, 3, name=f"{name}_{index}")
-    return layers.MaxPooling2D(2, 2, name=f"{name}_out")(x)
+    return layers.MaxPooling2D(strides, strides, name=f"{name}_out")(x)
 
 
 @builder
-def vgg(table, *, batch_norm=False, fully_connected=(4096, 4096), dropout=0.5, **shared: Unpack[SharedArguments]):
+def vgg(
+    table,
+    *,
+    batch_norm=False,
+    fully_connected=(4096, 4096),
+    dropout=0.5,
+    output_stride=32,
+    **shared: Unpack[SharedArguments],
+):
     """Section 2.1: blocks of 3x3 convolutions, two dense layers and the classifier.
 
     Args:
@@ -56,8 +68,11 @@ def vgg(table, *, batch_norm=False, fully_connected=(4096, 4096), dropout=0.5, *
         batch_norm: Whether batch normalization follows every convolution.
         fully_connected: Widths of the dense layers before the classifier.
         dropout: Fraction of the output of each of those layers dropped in training.
+        output_stride: By how much the five pools divide the height and width of the input: 32; or 16 or 8, without
+            the first ones, for small images. The convolutions' weights stay the same.
     """
-    divides_by = 2 ** len(table)
+    strides = [*first_strides(output_stride), 2, 2, 2, *[2] * len(table)][: len(table)]
+    divides_by = math.prod(strides)
     x = image = image_input(
         shared,
         default_size=224,
@@ -66,8 +81,8 @@ def vgg(table, *, batch_norm=False, fully_connected=(4096, 4096), dropout=0.5, *
         fixed_size_because="the dense layers take the flattened map",
     )
     unit = functools.partial(conv_bn_relu, use_bias=True) if batch_norm else conv_relu
-    for index, row in enumerate(table, 1):
-        x = block(x, row, unit=unit, name=f"conv{index}")
+    for index, (row, stride) in enumerate(zip(table, strides, strict=True), 1):
+        x = block(x, row, unit=unit, strides=stride, name=f"conv{index}")
     return finish(image, classifier_head(x, shared, dropout=dropout, fully_connected=fully_connected), shared)
 
 
@@ -75,6 +90,7 @@ class VGGArguments(SharedArguments, total=False):
     """The arguments of the variants; `vgg` describes them."""
 
     batch_norm: bool
+    output_stride: int
 
 
 @builder(family=vgg)

@@ -1,11 +1,13 @@
 """Conversion of published weights: every array becomes one variable in our layout, or nothing is written."""
 
 import hashlib
+import json
 import os
 import pickle
 import sys
 import types
 
+import h5py
 import keras
 import ml_dtypes
 import numpy as np
@@ -13,11 +15,13 @@ import pytest
 import safetensors
 import safetensors.numpy
 from keras import layers
+from keras.src.legacy.saving import legacy_h5_format
 
 import keras_cnns
-from keras_cnns import efficientnet, resnet
-from keras_cnns.conversion import NAMES, rename
+from keras_cnns import efficientnet, vgg
+from keras_cnns.conversion import NAMES, count_features, rename
 from keras_cnns.efficientnet import Conv, MBConv
+from keras_cnns.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from training.__main__ import main
 from training.convert import convert, read_torch
 from training.errors import DataError, UserError
@@ -32,7 +36,33 @@ RENAMED = {
         "layer2.0.downsample.0": "stage2_block1_shortcut_conv",
         "layer2.0.downsample.1": "stage2_block1_shortcut_bn",
         "fc": "head_dense",
+        # timm's SENets, new and old.
+        "layer4.2.se.fc1": "stage4_block3_gate_reduce_conv",
+        "layer4.2.se_module.fc2": "stage4_block3_gate_expand_conv",
+        "layer0.conv1": "stem_conv",
+        "last_linear": "head_dense",
     },
+    "timm senet154": {
+        "conv1.0": "stem_conv1_conv",
+        "conv1.1": "stem_conv1_bn",
+        "conv1.3": "stem_conv2_conv",
+        "conv1.4": "stem_conv2_bn",
+        "conv1.6": "stem_conv3_conv",
+        "bn1": "stem_conv3_bn",
+        "layer0.bn2": "stem_conv2_bn",
+        "layer1.0.bn1": "stage1_block1_conv1_bn",
+        "fc": "head_dense",
+    },
+    "torchvision alexnet and vgg": {  # `count_features` has numbered the convolutions
+        "block1_conv": "stage3_block1_conv",
+        "block2_bn": "stage3_block2_bn",
+        "classifier.0": "head_fc1",
+        "classifier.1": "head_fc1",
+        "classifier.3": "head_fc2",
+        "classifier.4": "head_fc2",
+        "classifier.6": "head_dense",
+    },
+    "timm vgg": {"pre_logits.fc1": "head_fc1", "pre_logits.fc2": "head_fc2", "head.fc": "head_dense"},
     "torchvision densenet": {
         "features.conv0": "stem_conv",
         "features.norm0": "stem_bn",
@@ -88,6 +118,33 @@ RENAMED = {
         "_conv_head": "top_conv",
         "_bn1": "top_bn",
         "_fc": "head_dense",
+    },
+    "keras resnet": {
+        "conv1_bn": "stem_bn",
+        "conv2_block1_0_conv": "stage1_block1_shortcut_conv",
+        "conv4_block23_3_bn": "stage3_block23_conv3_bn",
+        "predictions": "head_dense",
+    },
+    "keras vgg": {"block5_conv3": "conv5_3_conv", "fc1": "head_fc1", "predictions": "head_dense"},
+    "keras densenet": {
+        "conv1_conv": "stem_conv",
+        "conv2_block6_0_bn": "dense1_layer6_conv1_bn",
+        "conv5_block16_1_conv": "dense4_layer16_conv1_conv",
+        "conv5_block16_1_bn": "dense4_layer16_conv2_bn",
+        "conv5_block16_2_conv": "dense4_layer16_conv2_conv",
+        "pool4_conv": "transition3_conv",
+        "bn": "final_bn",
+        "predictions": "head_dense",
+    },
+    "keras efficientnet": {
+        "stem_conv": "stem_conv",
+        "block1a_dwconv": "stage2_block1_depthwise_conv",
+        "block2b_expand_bn": "stage3_block2_expand_bn",
+        "block7a_bn": "stage8_block1_depthwise_bn",
+        "block7a_se_reduce": "stage8_block1_gate_reduce_conv",
+        "block7a_project_conv": "stage8_block1_project_conv",
+        "top_bn": "top_bn",
+        "predictions": "head_dense",
     },
 }
 
@@ -181,6 +238,122 @@ def test_a_state_dict_that_does_not_fit_is_refused(small, fault):
     spoil, message = SPOILED[fault]
     with pytest.raises(ValueError, match=message):
         keras_cnns.convert_weights(model, spoil(state))
+
+
+# --- AlexNet and VGG, whose layers torch numbers
+
+
+def test_features_are_counted():
+    state = {"features.0.weight": 0, "features.0.bias": 0, "features.1.running_mean": 0, "features.4.weight": 0}
+    expected = {"features.0": "block0_conv", "features.1": "block0_bn", "features.4": "block1_conv"}
+    assert count_features(state) == expected
+
+
+def small_vgg(**arguments):
+    table = (vgg.Block(4, 1), vgg.Block(6, 2))
+    return vgg.vgg(table, fully_connected=(5, 7), input_shape=(16, 16, 3), classes=3, **arguments)
+
+
+@pytest.mark.parametrize("publisher", ["torchvision", "timm"])
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_vgg_of_both_publishers(publisher, batch_norm):
+    """The first dense layer takes channels, rows and columns in torch, rows, columns and channels here."""
+    model, random = small_vgg(batch_norm=batch_norm), np.random.default_rng(0)
+    steps = (0, 4, 7) if batch_norm else (0, 3, 5)  # convolution, (normalization,) ReLU; pools after the first and last
+    shapes = {}
+    for index, (out, into) in zip(steps, ((4, 3), (6, 4), (6, 6)), strict=True):
+        shapes |= {f"features.{index}.weight": (out, into, 3, 3), f"features.{index}.bias": (out,)}
+        if batch_norm:
+            kinds = ("weight", "bias", "running_mean", "running_var")
+            shapes |= {f"features.{index + 1}.{kind}": (out,) for kind in kinds}
+    names = ("classifier.0", "classifier.3", "classifier.6")
+    names = names if publisher == "torchvision" else ("pre_logits.fc1", "pre_logits.fc2", "head.fc")
+    for name, (out, into) in zip(names, ((5, 96), (7, 5), (3, 7)), strict=True):
+        shapes |= {f"{name}.weight": (out, into), f"{name}.bias": (out,)}
+    if publisher == "timm":
+        shapes |= {"pre_logits.fc1.weight": (5, 6, 4, 4), "pre_logits.fc2.weight": (7, 5, 1, 1)}
+    state = {key: random.normal(size=shape).astype("float32") for key, shape in shapes.items()}
+    arrays = keras_cnns.convert_weights(model, state)
+    dense = arrays["head_fc1/kernel"].reshape(4, 4, 6, 5)
+    theirs = state[f"{names[0]}.weight"].reshape(5, 6, 4, 4)
+    assert dense[1, 2, 3, 4] == theirs[4, 3, 1, 2]
+    assert arrays["conv2_2_conv/kernel"][2, 1, 3, 5] == state[f"features.{steps[2]}.weight"][5, 3, 2, 1]
+    if batch_norm:
+        np.testing.assert_array_equal(arrays["conv2_1_bn/moving_variance"], state["features.5.running_var"])
+
+
+# --- keras.applications
+
+
+def shaken(peer, seed=0):
+    """Give every variable of a network of keras.applications other values than the default ones."""
+    random = np.random.default_rng(seed)
+    for variable in peer.weights:
+        kind = variable.path.rpartition("/")[2]
+        if kind in ("beta", "bias", "moving_mean"):
+            variable.assign(0.1 * random.normal(size=variable.shape))
+        elif kind in ("gamma", "moving_variance"):
+            variable.assign(random.uniform(0.5, 1, size=variable.shape))
+        elif variable.path.startswith("normalization") and kind != "count":
+            variable.assign(np.reshape(IMAGENET_MEAN if kind == "mean" else np.square(IMAGENET_STD), variable.shape))
+
+
+OF_KERAS = {
+    "ResNet50": ({"version": "1"}, "caffe"),
+    "DenseNet121": ({}, "imagenet"),
+    "EfficientNetB0": ({}, "imagenet"),
+    "VGG16": ({}, "caffe"),
+}
+
+
+@pytest.mark.parametrize("ending", ["weights.h5", "h5"])
+@pytest.mark.parametrize("name", OF_KERAS)
+def test_weights_of_keras_applications(name, ending, tmp_path, capsys):
+    """Outputs to 1e-4: a convolution's bias and another epsilon are folded exactly."""
+    arguments, mode = OF_KERAS[name]
+    top = name != "VGG16"  # without its dense layers, which are half a gigabyte
+    size = (64, 64, 3)
+    peer = getattr(keras.applications, name)(weights=None, classes=1000, include_top=top, input_shape=size)
+    shaken(peer)
+    source, file = tmp_path / f"theirs.{ending}", tmp_path / "ours.safetensors"
+    if ending == "h5":
+        with h5py.File(source, "w") as group:  # the format of the published files
+            legacy_h5_format.save_weights_to_hdf5_group(group, peer)
+    else:
+        peer.save_weights(source)
+    words = ["convert", str(source), str(file), "--model", name, "--model_args", json.dumps(arguments)]
+    assert main(words) == 0
+    assert f"preprocessing {mode}" in capsys.readouterr().out
+    ours = keras_cnns.builder(name)(weights=file, include_top=top, input_shape=size, **arguments)
+    pixels = np.random.default_rng(1).uniform(0, 255, (2, *size)).astype("float32")
+    normalized = keras_cnns.preprocess_input(pixels, ours)
+    theirs = np.asarray(peer(pixels if name.startswith("Efficient") else normalized, training=False))
+    found = np.asarray(ours(normalized, training=False))
+    assert np.abs(found - theirs).max() <= 1e-4 * np.abs(theirs).max()
+
+
+def test_other_pixels_than_imagenets_are_refused():
+    state = {"normalization/mean": np.zeros(3), "normalization/variance": np.ones(3), "normalization/count": np.ones(1)}
+    with pytest.raises(ValueError, match="none of the modes of preprocess_input"):
+        keras_cnns.convert_weights(keras_cnns.ResNet20(), state)
+    published = {"normalization/mean": np.array(IMAGENET_MEAN), "normalization/variance": np.array(IMAGENET_STD)}
+    with pytest.raises(ValueError, match="variables are missing"):  # these pixels are right
+        keras_cnns.convert_weights(keras_cnns.ResNet20(), published | {"stem_conv/kernel": np.zeros((3, 3, 3, 16))})
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "message"),
+    [
+        ("ResNet50", [], "strides where the paper has them. Pass --model_args"),
+        ("ResNet18", [], "keras.applications has no ResNet18"),
+        ("DenseNet121", [], "has no weights of keras.applications.DenseNet121"),
+    ],
+)
+def test_a_keras_file_that_is_not_of_the_network(name, words, message, tmp_path, capsys):
+    source = tmp_path / "theirs.weights.h5"
+    keras_cnns.ResNet20().save_weights(source)
+    assert main(["convert", str(source), str(tmp_path / "ours"), "--model", name, *words]) in (2, 3)
+    assert message in capsys.readouterr().err and not (tmp_path / "ours").exists()
 
 
 # --- the command
@@ -387,8 +560,8 @@ def test_mistakes_are_named_and_nothing_is_written(source, tmp_path, monkeypatch
 
 
 def test_the_error_about_imagenet_names_a_command_that_exists(capsys):
-    with pytest.raises(ValueError, match="python -m training convert SOURCE FILE"):
-        resnet.resnet((resnet.Stage(4, 1),), block=resnet.basic_block, weights="imagenet")
+    with pytest.raises(ValueError, match=r"python -m training convert \S+ FILE --model InceptionV1"):
+        keras_cnns.InceptionV1(weights="imagenet")
     with pytest.raises(SystemExit):
         main(["convert", "--help"])
     assert "source" in capsys.readouterr().out

@@ -6,7 +6,10 @@ import pytest
 
 import keras_cnns
 from keras_cnns import resnet
+from tests.formula import FEATURES_SHAPE, image, set_formula_weights, summary
+from tests.small_networks import DISTINCT
 from tests.structure import structure
+from tests.test_golden import golden
 
 
 @pytest.mark.parametrize(
@@ -26,6 +29,52 @@ def test_each_stride_has_the_end_of_its_last_block(name, layers):
     ] * 4
     assert [shape[1:3] for shape in maps.output_shape] == [(16, 24), (8, 12), (4, 6), (2, 3)]
     assert maps.name == f"{name.lower()}_features"
+
+
+# {golden file: (network, its arguments)}
+PROVEN = {
+    "features_vgg11": ("VGG11", {}),
+    "features_vgg16_batchnorm": ("VGG16", {"batch_norm": True}),
+    "features_resnet18": ("ResNet18", {}),
+    "features_seresnet50": ("SEResNet50", {}),
+    "features_densenet121": ("DenseNet121", {}),
+    "features_efficientnetb0": ("EfficientNetB0", {}),
+}
+
+
+@pytest.mark.parametrize("file", PROVEN)
+def test_the_maps_are_those_that_timm_gives_detectors(file):
+    """Of VGG the maps before the pools, such as conv5_3; of DenseNet the last one after its final normalization."""
+    name, arguments = PROVEN[file]
+    theirs = golden(file)
+    strides = sorted(int(key.removeprefix("shape_")) for key in theirs if key.startswith("shape_"))
+    model = keras_cnns.builder(name)(include_top=False, **arguments)
+    set_formula_weights(model)
+    maps = keras_cnns.features(model, strides)(image("image", FEATURES_SHAPE), training=False)
+    for stride, found in zip(strides, maps, strict=True):
+        found = np.asarray(found, "float64")[0]
+        assert found.shape == tuple(theirs[f"shape_{stride}"])
+        expected = theirs[f"summary_{stride}"]
+        assert np.abs(summary(f"map{stride}", found) - expected).max() <= 1e-4 * expected[0]
+
+
+ALL = [pytest.param(n, marks=[] if n in DISTINCT else [pytest.mark.slow]) for n in keras_cnns.list_models()]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_network_has_a_map_at_each_of_its_strides(name):
+    """The contract of a backbone: maps as large as their strides say, and the last one is the network's output."""
+    size = 224 if name.startswith("AlexNet") else 64
+    model = structure(name, include_top=False, input_shape=(size, size, 3))
+    strides = (1, 2, 4) if size // model.output_shape[1] == 4 else (2, 4, 8, 16, 32)
+    strides = (4, 8, 16, 32) if name.startswith("AlexNet") else strides
+    maps = keras_cnns.features(model, strides)
+    for stride, output in zip(strides, maps.output, strict=True):
+        if not name.startswith("AlexNet"):  # whose convolutions and pools do not pad
+            assert output.shape[1:3] == (size // stride,) * 2
+    if not name.startswith("EfficientNet"):  # which has another 1x1 convolution before its classifier
+        assert maps.output[-1] is model.output
+    assert not any(keras_cnns.is_head(layer.name) for layer in maps.layers)
 
 
 def test_the_maps_are_those_of_the_network_at_any_size():

@@ -311,7 +311,7 @@ def test_only_heads_with_another_number_of_classes_are_replaced_and_reported(tmp
     for classes in (3, 7):
         model = small(classes)
         before = values(model)
-        report = initialize(model, file)
+        report = initialize(model, file)["done"]
         assert ("head_dense starts at random: it had 3 classes and now has 7" in report) == (classes == 7)
         for name, value in values(model).items():
             replaced = classes == 7 and name.startswith("head_dense/")
@@ -330,7 +330,7 @@ def test_heads_for_as_many_other_classes_are_replaced_and_reported(tmp_path):
     ):
         model = two_layers(7, aux=True)
         before = values(model)
-        report = initialize(model, from_file, tuple(names))
+        report = initialize(model, from_file, tuple(names))["done"]
         words = "starts at random: its classes were a, b, c, d, e, ... and now are g, f, e, d, c, ..."
         assert all((f"{head}_dense {words}" in report) == replaced for head in ("head", "aux1"))
         for name, value in values(model).items():
@@ -344,18 +344,18 @@ def test_auxiliary_heads_that_are_not_in_the_file_start_at_random(tmp_path):
     keras_cnns.save_weights(two_layers(2, aux=True), full)
     model = two_layers(3, aux=True)
     before = values(model)
-    report = initialize(model, plain)
+    report = initialize(model, plain)["done"]
     assert (
         "aux1 starts at random: it is not in the file" in report and "head_dense starts at random: it had 2" in report
     )
     changed = {name for name, value in values(model).items() if not np.array_equal(value, before[name])}
     assert changed == {"stem_conv/kernel"}
     # A file with heads fits all but their last layers, and a network without them skips them.
-    report, source = initialize(model, full), safetensors.numpy.load_file(full)
+    report, source = initialize(model, full)["done"], safetensors.numpy.load_file(full)
     same = {name for name, value in values(model).items() if np.array_equal(value, source[name])}
     assert same >= {"stem_conv/kernel", "aux1_fc/kernel"} and not {"aux1_dense/kernel", "head_dense/kernel"} & same
     assert report.count("had 2 classes and now has 3") == 2
-    assert initialize(two_layers(2), full).endswith("all weights were loaded")
+    assert initialize(two_layers(2), full)["done"].endswith("all weights were loaded")
 
 
 def test_weights_of_another_network_are_refused_and_change_nothing(tmp_path, low_run):

@@ -7,8 +7,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 import keras_cnns
+from training.pixels import resize
 from training.recipe import Recipe
 
 PIXEL = [[[255.0, 127.0, 0.0]]]  # red, green, blue
@@ -68,3 +70,50 @@ def test_errors():
         keras_cnns.preprocess_input(np.array(PIXEL), mode="torch")
     with pytest.raises(ValueError, match=r"shape \(4, 4, 1\); .* Repeat a gray channel"):
         keras_cnns.preprocess_input(np.zeros((4, 4, 1)))
+
+
+# --- sizes
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(("height", "width"), [(300, 420), (211, 97)])
+def test_images_are_resized_and_cropped_as_published(interpolation, height, width):
+    """As in torchvision and timm, whose images are Pillow's: the shorter side to 256, the central 224 pixels."""
+    coarse = np.random.RandomState(0).randint(0, 256, (5, 7, 3)).astype("uint8")
+    photo = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    shorter = 256 / min(height, width)
+    scaled = photo.resize((round(width * shorter), round(height * shorter)), Image.Resampling[interpolation.upper()])
+    left, top = (scaled.width - 224) // 2, (scaled.height - 224) // 2
+    expected = np.asarray(scaled.crop((left, top, left + 224, top + 224)), "float32")
+    how = keras_cnns.ImageSize(224, 0.875, interpolation)
+    ours = np.asarray(keras_cnns.resize_and_crop(np.asarray(photo), how))
+    assert ours.shape == (224, 224, 3) and ours.dtype == np.float32
+    assert np.abs(ours - expected).max() <= 1.5  # Pillow rounds to whole numbers after each of two passes
+    in_training = resize(tf.constant(np.asarray(photo)), *how)
+    assert np.abs(ours - in_training.numpy()).max() <= 0.05
+
+
+def test_a_network_knows_its_size_and_its_rule(tmp_path):
+    model = keras_cnns.ResNet20(input_shape=(24, 24, 3))
+    model.preprocessing, model.image_size = "tf", keras_cnns.ImageSize(32, 0.5, "bicubic")
+    keras_cnns.save_weights(model, tmp_path / "file")
+    again = keras_cnns.ResNet20(weights=tmp_path / "file", input_shape=(24, 24, 3))
+    assert (again.preprocessing, again.image_size) == ("tf", model.image_size)
+    photo = np.random.RandomState(0).randint(0, 256, (40, 50, 3)).astype("uint8")
+    cut = keras_cnns.resize_and_crop(photo, again)
+    np.testing.assert_array_equal(cut, keras_cnns.resize_and_crop(photo, keras_cnns.ImageSize(24, 0.5, "bicubic")))
+    assert keras_cnns.resize_and_crop(photo, keras_cnns.ResNet20(input_shape=(None, None, 3))).shape == (224, 224, 3)
+    with pytest.raises(ValueError, match=r"shape \(1, 40, 50, 3\); it must be \(height, width, 3\)"):
+        keras_cnns.resize_and_crop(photo[None], again)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"image_size": "x"}, {"image_size": "0"}, {"center_crop": "1.5"}, {"interpolation": "nearest"}]
+)
+def test_a_file_with_an_impossible_size_changes_nothing(wrong, tmp_path):
+    model = keras_cnns.ResNet20()
+    keras_cnns.save_weights(model, tmp_path / "file", wrong)
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="the image size in its metadata is not valid"):
+        keras_cnns.load_weights(model, tmp_path / "file")
+    assert all(map(np.array_equal, before, model.get_weights()))

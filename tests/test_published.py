@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,14 +13,17 @@ import keras
 import numpy as np
 import pytest
 import safetensors.numpy
+from PIL import Image
 
 import keras_cnns
 from keras_cnns import published
 from keras_cnns.conversion import translate
+from tests.forked import Forked
 from tests.formula import draw, image
 from tests.local_hub import COMMIT, Hub
 from tests.structure import structure
 from tests.test_golden import assert_equal, golden
+from training.__main__ import main
 
 GOLDEN = Path(__file__).parent / "golden"
 REPOSITORY = "timm/tiny.test"
@@ -41,11 +43,6 @@ def hub(monkeypatch, tmp_path):
         template = "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + template)
         yield hub
-
-
-def environment(hub, cache):
-    """Return the environment of a process that uses a hub and a cache."""
-    return os.environ | {"HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(cache)}
 
 
 def pin(monkeypatch, content=CONTENT, commit=COMMIT):
@@ -163,24 +160,20 @@ def test_a_full_disk(hub, monkeypatch, tmp_path):
     assert left(tmp_path) == []
 
 
-FETCH = """
-import sys
-from keras_cnns import published
-published.pins = dict
-print(published.fetch(published.PUBLISHED[0]._replace(repository={repository!r}))[0])
-"""
+def fetch_tiny(file):
+    """In a process of its own: fetch the small file and write its path to a file."""
+    published.pins = dict
+    Path(file).write_text(published.fetch(TINY)[0])
+    return 0
 
 
 def test_several_processes_at_once(tmp_path):
     content = safetensors.numpy.save({"fc.weight": np.ones((1000, 1000), "float32")})
-    script = FETCH.format(repository=REPOSITORY)
     with Hub({REPOSITORY: content}).running() as hub:
-        command = [sys.executable, "-c", script]
-        options = {"env": environment(hub, tmp_path), "stdout": subprocess.PIPE, "text": True}
-        processes = [subprocess.Popen(command, **options) for _ in range(3)]
-        paths = {process.communicate()[0].strip() for process in processes}
-    assert [process.returncode for process in processes] == [0, 0, 0]
-    (path,) = paths
+        environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(tmp_path / "cache")}
+        processes = [Forked(fetch_tiny, tmp_path / str(number), env=environment) for number in range(3)]
+        assert [process.wait(60) for process in processes] == [0, 0, 0]
+    (path,) = {(tmp_path / str(number)).read_text() for number in range(3)}
     assert Path(path).read_bytes() == content
     assert left(tmp_path) == [path]
 
@@ -332,3 +325,150 @@ def test_a_deformable_network_answers_as_its_resnet(hub):
         for name in ("ResNet50", "DeformableResNet50")
     )
     assert np.abs(plain - deformable).max() <= 1e-4 * np.abs(plain).max()
+
+
+# --- on the command line
+
+
+def test_the_list(capsys):
+    assert main(["weights", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + len(published.PUBLISHED)
+    row = next(line for line in lines if line.startswith("VGG16 ") and "batch_norm" in line)
+    assert row.split()[-8:] == ["73.35", "91.49", "224", "0.875", "bilinear", "imagenet", "bsd-3-clause", "no"]
+    assert main(["weights", "list", "resnet50"]) == 0
+    assert "timm/resnet50.tv_in1k" in capsys.readouterr().out
+    assert main(["weights", "list", "ResNet5"]) == 2
+
+
+def test_pins_are_written_and_differences_are_refused(hub, monkeypatch, tmp_path, capsys):
+    first, second = published.PUBLISHED[0].repository, published.PUBLISHED[2].repository
+    hub.files |= {first: b"first", second: b"second"}
+    monkeypatch.setattr(published, "PUBLISHED", (published.PUBLISHED[0], published.PUBLISHED[2]))
+    monkeypatch.setattr(published, "PINS", tmp_path / "pins.json")
+    monkeypatch.setattr(published, "pins", functools.cache(lambda: json.loads(published.PINS.read_text())))
+    published.PINS.write_text("{}")
+    assert main(["weights", "pin"]) == 0
+    digests = {repository: hashlib.sha256(hub.files[repository]).hexdigest() for repository in (first, second)}
+    written = json.loads(published.PINS.read_text())
+    assert written == {name: {"commit": COMMIT, "sha256": digest} for name, digest in digests.items()}
+    hub.files[second] = b"another"
+    assert main(["weights", "pin"]) == 3
+    error = capsys.readouterr().err
+    assert f"{second}: the hub has {hashlib.sha256(b'another').hexdigest()}, and {digests[second]} is pinned" in error
+    assert json.loads(published.PINS.read_text()) == written
+
+
+def photos_of(folder, names, count=2):
+    """Write photographs of noise into folders of these names."""
+    for number, name in enumerate(names):
+        (folder / name).mkdir(parents=True)
+        for place in range(count):
+            pixels = np.random.RandomState(10 * number + place).randint(0, 256, (40, 50, 3)).astype("uint8")
+            Image.fromarray(pixels).save(folder / name / f"{place}.png")
+    return folder
+
+
+def test_a_network_is_evaluated_on_some_of_imagenets_classes(hub, tmp_path, capsys):
+    """The labels are those that the network itself gives four of the images, and another one for the last two."""
+    entry = keras_cnns.list_weights("EfficientNetLite0")[0]
+    hub.files[entry.repository] = published_file(entry)
+    synsets = list(keras_cnns.imagenet_classes())
+    folder = photos_of(tmp_path / "photos", ("a", "b", "c"))
+    model = keras_cnns.EfficientNetLite0(weights="imagenet")
+    answer = {}
+    for name in ("a", "b", "c"):
+        photos = [np.asarray(Image.open(folder / name / f"{number}.png")) for number in (0, 1)]
+        images = np.stack([keras_cnns.resize_and_crop(photo, model) for photo in photos])
+        answer[name] = np.asarray(model(keras_cnns.preprocess_input(images, model))).argmax(1)
+    (folder / "a/1.png").unlink()
+    (folder / "b/1.png").unlink()
+    (folder / "a").rename(folder / synsets[answer["a"][0]])
+    (folder / "b").rename(folder / list(keras_cnns.imagenet_classes().values())[answer["b"][0]])
+    wrong = next(index for index in range(1000) if index not in (*answer["c"], answer["a"][0], answer["b"][0]))
+    (folder / "c").rename(folder / synsets[wrong])
+    assert main(["evaluate", "--model", "EfficientNetLite0", "--data", f"folder:{folder}"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"4 images of folder:{folder}, 3 classes, with EfficientNetLite0 at 224 pixels")
+    # Wilson's interval for 2 of 4, by hand: (p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n) with z = 1.96.
+    assert re.search(r"top-1 +50\.00% \(15\.00% to 85\.00%\) +74\.85%", out)
+    (folder / "dragon").mkdir()
+    Image.new("RGB", (9, 9)).save(folder / "dragon/0.png")
+    assert main(["evaluate", "--model", "EfficientNetLite0", "--data", f"folder:{folder}"]) == 3
+    assert "1 of 4 classes are not ImageNet's (dragon). Name them by their synsets" in capsys.readouterr().err
+
+
+def test_a_run_begins_with_published_weights(hub, tmp_path, capsys):
+    """As a new user would: photographs, published weights, a trained network that answers, and its record."""
+    entry = keras_cnns.list_weights("EfficientNetLite0")[0]
+    hub.files[entry.repository] = published_file(entry)
+    folder, run = photos_of(tmp_path / "photos", ("cat", "dog"), 6), tmp_path / "run"
+    words = [
+        "fit",
+        "finetune_photos",
+        "--model",
+        "EfficientNetLite0",
+        "--data",
+        f"folder:{folder}",
+        "--image_size",
+        "32",
+    ]
+    words += [
+        "--init",
+        "imagenet",
+        "--epochs",
+        "1",
+        "--warmup_epochs",
+        "0",
+        "--batch_size",
+        "4",
+        "--picture_epochs",
+        "0",
+    ]
+    assert main([*words, "--run", str(run)]) == 0
+    assert "head_dense starts at random: it had 1000 classes and now has 2" in capsys.readouterr().out
+    recipe, init = (json.loads((run / name).read_text()) for name in ("recipe.json", "init.json"))
+    decided = {"preprocessing": "lite", "center_crop": 0.875, "interpolation": "bicubic", "init": "imagenet"}
+    assert {name: recipe[name] for name in decided} == decided
+    assert init["file"].startswith(entry.repository)
+    assert init["sha256"] == hashlib.sha256(hub.files[entry.repository]).hexdigest()
+    trained, _ = keras_cnns.read_weights(run / "best.safetensors")
+    source = safetensors.numpy.load(hub.files[entry.repository])
+    np.testing.assert_array_equal(  # the backbone is frozen
+        trained["stem_conv/kernel"], source["conv_stem.weight"].transpose(2, 3, 1, 0)
+    )
+    assert main(["predict", str(run), str(folder / "cat/0.png")]) == 0
+    assert main([*words, "--run", str(run)]) == 0  # complete: nothing is fetched again
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model", "GoogLeNet"], "init='imagenet': there are none for GoogLeNet: the only published ones are"),
+        (["--model", "ResNet50", "--model_args", '{"version": "1"}'], "none for ResNet50 with version='1'"),
+    ],
+)
+def test_a_run_without_published_weights_does_not_begin(words, message, tmp_path, capsys):
+    folder = photos_of(tmp_path / "photos", ("cat", "dog"), 6)
+    words = ["fit", "finetune_photos", "--data", f"folder:{folder}", "--init", "imagenet", *words]
+    assert main([*words, "--run", str(tmp_path / "run")]) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_a_run_whose_weights_cannot_be_fetched_leaves_nothing(hub, tmp_path, capsys):
+    folder = photos_of(tmp_path / "photos", ("cat", "dog"), 6)
+    words = [
+        "fit",
+        "finetune_photos",
+        "--model",
+        "EfficientNetLite0",
+        "--data",
+        f"folder:{folder}",
+        "--init",
+        "imagenet",
+    ]
+    words += ["--batch_size", "4", "--image_size", "32", "--run", str(tmp_path / "run")]
+    hub.failure = "missing"
+    assert main(words) == 2
+    assert "init='imagenet': timm/tf_efficientnet_lite0.in1k: model.safetensors cannot" in capsys.readouterr().err
+    assert not (tmp_path / "run/recipe.json").exists()

@@ -71,9 +71,18 @@ def parser(defaults=None):
 
     recipes = ArgumentParser(description="List the named recipes.")
 
-    evaluate = ArgumentParser(description="Evaluate the best epoch of a run, class by class.")
-    evaluate.add_argument("run", help="a run folder")
-    evaluate.add_argument("--split", choices=("train", "validation", "test"), default="test")
+    evaluate = ArgumentParser(
+        description="Evaluate the best epoch of a run, class by class; or, with --model, a network with ImageNet's "
+        "classes.",
+        allow_abbrev=False,
+    )
+    evaluate.add_argument("run", nargs="?", help="a run folder")
+    evaluate.add_argument("--split", choices=("train", "validation", "test"), default="test", help="of a run's data")
+    evaluate.add_argument("--model", help="a network, instead of a run")
+    evaluate.add_argument("--weights", default="imagenet", help="its weights: imagenet, or a safetensors file")
+    evaluate.add_argument("--data", help="its images: folder:PATH or a name of TFDS, with ImageNet's classes")
+    evaluate.add_argument("--data_dir", help="where TFDS has its data sets")
+    evaluate.add_argument("--download", action="store_true", help="let TFDS download what is missing")
 
     predict = ArgumentParser(description="Classify image files: the five most probable classes of each.")
     predict.add_argument("run", help="a run folder")
@@ -116,6 +125,10 @@ def parser(defaults=None):
         help="normalisation of its pixels in training; by default that of the network's publisher",
     )
 
+    weights = ArgumentParser(description="List published ImageNet weights; or ask the hub for their digests.")
+    weights.add_argument("what", choices=("list", "pin"), help="list them, or write the hub's digests to the package")
+    weights.add_argument("network", nargs="?", help="list those of one network")
+
     check = ArgumentParser(description="Read and decode every image of a source, and list their problems.")
     check.add_argument("source", help="folder:PATH, a folder, or a name of TFDS")
     check.add_argument("--data_dir", help="where TFDS has its data sets")
@@ -154,6 +167,7 @@ def parser(defaults=None):
         ("compare", compare),
         ("profile", profile),
         ("convert", convert),
+        ("weights", weights),
         ("benchmark", benchmark),
         ("check-data", check),
         ("study", study),
@@ -220,6 +234,20 @@ def open_run(options):
     options.run = Run.open(options.run)
 
 
+def check_evaluate(options):
+    if (options.run is None) == (options.model is None):
+        raise UserError(
+            "Pass the folder of a run, or --model with --data, such as --model ResNet50 --data folder:photos."
+        )
+    if options.run:
+        return open_run(options)
+    known_network(options.model)
+    if not options.data:
+        raise UserError("--model needs --data, images of ImageNet's classes: folder:PATH or a name of TFDS.")
+    if options.weights != "imagenet":
+        check_exists(options.weights)
+
+
 def open_run_and_images(options):
     open_run(options)
     options.images = image_files(options.images)
@@ -233,12 +261,13 @@ def check_convert(options):
 # {command: function (options)}: what is read and checked before TensorFlow is imported, so that errors appear at once.
 CHECKS = {
     "fit": prepare_fit,
-    "evaluate": open_run,
+    "evaluate": check_evaluate,
     "predict": open_run_and_images,
     "export": open_run,
     "compare": lambda options: [check_exists(run) for run in options.runs],
     "profile": open_run,
     "convert": check_convert,
+    "weights": lambda options: options.network and known_network(options.network),
 }
 
 
@@ -275,7 +304,12 @@ def recipes(options):
 
 
 def evaluate(options):
-    from training import inference
+    from training import inference, published
+
+    if options.model:
+        where = {"data_dir": options.data_dir, "download": options.download}
+        print(published.evaluate(options.model, options.weights, options.data, **where))
+        return
 
     evaluation = inference.evaluate(options.run, options.split)
     print(evaluation.table(options.run.class_names))
@@ -339,6 +373,13 @@ def profile(options):
     print(profiling.table(profiling.top_operations(options.run.folder)))
 
 
+def weights(options):
+    from training import published
+
+    for line in published.pin() if options.what == "pin" else [published.table(options.network)]:
+        print(line)
+
+
 def convert(options):
     from training.convert import convert as convert_file
 
@@ -392,6 +433,7 @@ COMMANDS = {
     "compare": compare,
     "profile": profile,
     "convert": convert,
+    "weights": weights,
     "check-data": check_data,
     "benchmark": benchmark,
     "study": study,

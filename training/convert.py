@@ -6,8 +6,11 @@ A .h5 file is read by Keras into the network of keras.applications that it is fr
 
 import hashlib
 import pickle
+import re
+import warnings
 from pathlib import Path
 
+import h5py
 import keras
 
 import keras_cnns
@@ -94,18 +97,21 @@ def read_keras(source, network, arguments):
             f"{source}: the ResNets of keras.applications have their strides where the paper has them. Pass "
             '--model_args \'{"version": "1"}\'.'
         )
-    reasons = []
-    for include_top in (True, False):
+    try:
+        with h5py.File(source) as file:
+            names = []
+            file.visit(names.append)
+        # The classifier is a Dense layer, whose name in published files depends on their age.
+        include_top = any(re.search(r"(^|/)(dense|predictions|probs|fc1000)(/|$)", name) for name in names)
         peer = of_keras(weights=None, include_top=include_top, classes=arguments.get("classes", 1000))
-        try:
+        with warnings.catch_warnings(action="ignore"):  # one for each layer that does not fit
             peer.load_weights(source)
-        except (ValueError, KeyError, OSError) as error:  # other layers or shapes, or not an HDF5 file
-            reasons.append(str(error).splitlines()[0])
-        else:
-            return {weight.path: keras.ops.convert_to_numpy(weight) for weight in peer.weights}, include_top
-    raise DataError(
-        f"{source} has no weights of keras.applications.{network} ({reasons[0]}). Pass another file or --model."
-    )
+    except (ValueError, KeyError, OSError) as error:  # other layers or shapes, or not an HDF5 file
+        raise DataError(
+            f"{source} has no weights of keras.applications.{network} ({str(error).splitlines()[0]}). Pass another "
+            "file, --model or --model_args."
+        ) from error
+    return {weight.path: keras.ops.convert_to_numpy(weight) for weight in peer.weights}, include_top
 
 
 def read_torch(source):

@@ -1,4 +1,4 @@
-"""The mean of a few values, one for each seed, and how well they determine it."""
+"""How well a few values, one for each seed, determine their mean, and images a share of them."""
 
 import math
 import statistics
@@ -22,3 +22,13 @@ def interval(values):
     quantile = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)
     half = quantile * statistics.stdev(values) / math.sqrt(len(values))
     return mean - half, mean + half
+
+
+def proportion(count, of):
+    """Return the interval (low, high) that holds a share, such as an accuracy, with 95 % (Wilson 1927).
+
+    Args:
+        count: How many there were.
+        of: Out of how many.
+    """
+    return tuple(map(float, stats.binomtest(count, of).proportion_ci(CONFIDENCE, method="wilson")))
