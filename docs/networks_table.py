@@ -60,8 +60,8 @@ SOURCES |= dict.fromkeys(keras_cnns.list_models("EfficientNetLite"), "Liu 2020 (
 README = pathlib.Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- networks -->\n", "<!-- end of networks -->\n"
 HEADER = (
-    "| network | paper | pixels | parameters | multiply-adds | proven against |\n"
-    "| --- | --- | --- | --- | --- | --- |\n"
+    "| network | paper | pixels | parameters | multiply-adds | proven against | published weights |\n"
+    "| --- | --- | --- | --- | --- | --- | --- |\n"
 )
 
 
@@ -79,9 +79,17 @@ def citation(name):
     return re.match(r"\w[\w ]*: (.*?)[,:] \"", module.__doc__)[1] + " " + re.search(r"\b(20\d\d)\b", module.__doc__)[1]
 
 
+def weights(name):
+    """Return the repositories of the published weights of a network, with and without batch normalization, or "no"."""
+    return ", ".join(entry.repository for entry in keras_cnns.list_weights(name)) or "no"
+
+
 def row(name, pixels, parameters, multiply_adds):
     """Return a line of the table; multiply-adds are in units of 1e9."""
-    return f"| {name} | {citation(name)} | {pixels} | {parameters:,} | {multiply_adds:.3f} G | {proofs(name)} |\n"
+    return (
+        f"| {name} | {citation(name)} | {pixels} | {parameters:,} | {multiply_adds:.3f} G | {proofs(name)} | "
+        f"{weights(name)} |\n"
+    )
 
 
 def rows():

