@@ -7,7 +7,7 @@ Some networks use layers of this package. `keras.models.load_model` reads their 
 from keras_cnns import layers
 from keras_cnns._model import FixedSizeError, labels_for, main_output
 from keras_cnns.alexnet import AlexNet, AlexNetOneTower
-from keras_cnns.catalogue import builder, list_models, list_weights
+from keras_cnns.catalogue import builder, find_weights, list_models, list_weights
 from keras_cnns.checkpoints import load_weights, read_weights, save_weights
 from keras_cnns.coefficients import read_coefficients
 from keras_cnns.complexity import complexity
@@ -38,6 +38,7 @@ from keras_cnns.features import features
 from keras_cnns.googlenet import GoogLeNet, InceptionV1
 from keras_cnns.layer_names import is_auxiliary, is_head, level_of, split_levels
 from keras_cnns.preprocessing import ImageSize, preprocess_input, preprocessing_modes, resize_and_crop
+from keras_cnns.published import pin_weights
 from keras_cnns.resnet import PlainNet18, PlainNet34, ResNet18, ResNet34, ResNet50, ResNet101, ResNet152
 from keras_cnns.resnet_cifar import (
     PlainNet20,
@@ -128,6 +129,7 @@ __all__ = [
     "convert_weights",
     "decode_predictions",
     "features",
+    "find_weights",
     "imagenet_classes",
     "is_auxiliary",
     "is_head",
@@ -138,6 +140,7 @@ __all__ = [
     "list_weights",
     "load_weights",
     "main_output",
+    "pin_weights",
     "preprocess_input",
     "preprocessing_modes",
     "read_coefficients",

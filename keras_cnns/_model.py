@@ -158,7 +158,7 @@ def finish(image, outputs, shared):
     model = keras.Model(inputs[0] if len(inputs) == 1 else inputs, outputs, name=shared["name"])
     weights = shared["weights"]
     if isinstance(weights, published.Published):
-        published.load(model, weights)
+        weights.load(model)
     elif weights is not None:
         checkpoints.load_weights(model, weights)
     return model

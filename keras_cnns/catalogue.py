@@ -1,6 +1,7 @@
 """The networks by name."""
 
 import fnmatch
+import inspect
 
 from keras_cnns._builder import did_you_mean
 from keras_cnns.alexnet import AlexNet, AlexNetOneTower
@@ -25,7 +26,7 @@ from keras_cnns.efficientnet_lite import (
     EfficientNetLite4,
 )
 from keras_cnns.googlenet import GoogLeNet, InceptionV1
-from keras_cnns.published import PUBLISHED
+from keras_cnns.published import PUBLISHED, find
 from keras_cnns.resnet import PlainNet18, PlainNet34, ResNet18, ResNet34, ResNet50, ResNet101, ResNet152
 from keras_cnns.resnet_cifar import (
     PlainNet20,
@@ -165,3 +166,24 @@ def list_weights(name=None):
     """
     network = None if name is None else builder(name).__name__
     return [entry for entry in PUBLISHED if network in (None, entry.network)]
+
+
+def find_weights(name, **arguments):
+    """Return the published weights of a network whose builder is called with these arguments.
+
+    Args:
+        name: Name of a network, ignoring case.
+        arguments: Arguments of its builder, such as batch_norm=True for a VGG.
+
+    Returns:
+        An entry of `list_weights`, which `entry.load(model, keep=())` loads into a network.
+
+    Raises:
+        ValueError: There are none; the message says why.
+
+    Example:
+        >>> keras_cnns.find_weights("VGG16", batch_norm=True).repository
+        'timm/vgg16_bn.tv_in1k'
+    """
+    build = builder(name)
+    return find(build.__name__, arguments, inspect.signature(build).parameters)

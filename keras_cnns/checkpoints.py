@@ -15,7 +15,7 @@ import safetensors.numpy
 from keras import ops
 
 from keras_cnns.layer_names import is_head, level_of
-from keras_cnns.preprocessing import ImageSize, check_image_size
+from keras_cnns.preprocessing import ImageSize
 
 CHECKSUM = "sha256"  # the first key of the metadata
 BLANK = "0" * 64  # the placeholder for the SHA-256 while it is computed
@@ -26,9 +26,6 @@ DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat1
 KINDS = {"I": "int", "U": "uint", "F": "float", "C": "complex"}
 COUNTER = ".num_batches_tracked"  # torch's batch counters are integers, and no network computes with them
 NOT_WHOLE = "not a whole safetensors file ({}). Write it again."
-
-# {field of ImageSize: (its key in the metadata, its type)}
-IMAGE_SIZE_KEYS = {"size": ("image_size", int), "crop": ("center_crop", float), "interpolation": ("interpolation", str)}
 
 # Variables of deformable convolutions, which are plain convolutions as long as these are zero. Files of the plain
 # network, or of one without masks, lack them.
@@ -131,7 +128,10 @@ def assign_weights(model, source, arrays, metadata, keep=()):
         if not zeros.keys() & arrays.keys():
             arrays |= zeros
     check_fit(model, source, variables, arrays)
-    image_size = read_image_size(source, metadata)
+    try:
+        image_size = ImageSize.from_metadata(metadata)
+    except ValueError as error:
+        raise ValueError(f"{source}: the image size in its metadata is not valid ({error}). Write it again.") from error
     for key, variable in variables.items():
         variable.assign(arrays[key])
     model.preprocessing = metadata.get("preprocessing", "imagenet")
@@ -142,21 +142,7 @@ def _metadata_of(model):
     """Return what a model knows about images from the weights that were loaded into it, as metadata of a file."""
     if not hasattr(model, "image_size"):
         return {}
-    return {"preprocessing": model.preprocessing} | image_size_metadata(model.image_size)
-
-
-def read_image_size(source, metadata):
-    """Return the ImageSize in the metadata of a file."""
-    try:
-        found = {name: kind(metadata[key]) for name, (key, kind) in IMAGE_SIZE_KEYS.items() if key in metadata}
-        return check_image_size(ImageSize(**found))
-    except ValueError as error:
-        raise ValueError(f"{source}: the image size in its metadata is not valid ({error}). Write it again.") from error
-
-
-def image_size_metadata(image_size):
-    """Return an ImageSize as metadata of a file, {str: str}."""
-    return {key: str(getattr(image_size, name)) for name, (key, _) in IMAGE_SIZE_KEYS.items()}
+    return {"preprocessing": model.preprocessing} | model.image_size.to_metadata()
 
 
 def read_weights(path):

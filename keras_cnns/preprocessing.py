@@ -26,6 +26,8 @@ MODES = {
 }
 
 INTERPOLATIONS = ("bilinear", "bicubic")
+# {field of ImageSize: (its key in the metadata of a file, its type)}
+IMAGE_SIZE_KEYS = {"size": ("image_size", int), "crop": ("center_crop", float), "interpolation": ("interpolation", str)}
 
 
 class ImageSize(NamedTuple):
@@ -35,6 +37,9 @@ class ImageSize(NamedTuple):
         size: Height and width of the square in pixels.
         crop: The square's side, in units of the shorter side of the scaled image.
         interpolation: "bilinear" or "bicubic", with antialiasing where the image shrinks.
+
+    Raises:
+        ValueError: By `from_metadata`, for values that are not possible.
 
     Example:
         >>> keras_cnns.ImageSize(224, crop=0.875)
@@ -50,14 +55,20 @@ class ImageSize(NamedTuple):
         """The shorter side of the scaled image, in pixels."""
         return int(self.size / self.crop)
 
+    def to_metadata(self):
+        """Return it as metadata of a file of weights, {str: str}."""
+        return {key: str(getattr(self, name)) for name, (key, _) in IMAGE_SIZE_KEYS.items()}
 
-def check_image_size(how):
-    """Return an ImageSize; raise a ValueError if a value of it is not valid."""
-    if how.size < 1 or not 0 < how.crop <= 1 or how.interpolation not in INTERPOLATIONS:
-        raise ValueError(
-            f"{how}: size is at least 1, crop above 0 and at most 1, interpolation one of {INTERPOLATIONS}"
-        )
-    return how
+    @classmethod
+    def from_metadata(cls, metadata):
+        """Return the one in the metadata of a file; raise a ValueError if it is not valid."""
+        found = {name: kind(metadata[key]) for name, (key, kind) in IMAGE_SIZE_KEYS.items() if key in metadata}
+        how = cls(**found)
+        if how.size < 1 or not 0 < how.crop <= 1 or how.interpolation not in INTERPOLATIONS:
+            raise ValueError(
+                f"{how}: size is at least 1, crop above 0 and at most 1, interpolation one of {INTERPOLATIONS}"
+            )
+        return how
 
 
 def keep_preprocessing(model, other):
@@ -81,7 +92,7 @@ def resize_and_crop(image, how):
 
     Example:
         >>> model = keras_cnns.ResNet18()
-        >>> keras_cnns.resize_and_crop(numpy.zeros((300, 400, 3), "uint8"), model).shape
+        >>> tuple(keras_cnns.resize_and_crop(numpy.zeros((300, 400, 3), "uint8"), model).shape)
         (224, 224, 3)
     """
     if isinstance(how, keras.Model):

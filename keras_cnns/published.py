@@ -17,7 +17,7 @@ import pathlib
 import re
 from typing import NamedTuple
 
-from keras_cnns.checkpoints import assign_weights, image_size_metadata, read_weights
+from keras_cnns.checkpoints import assign_weights, read_weights
 from keras_cnns.conversion import translate
 from keras_cnns.preprocessing import ImageSize
 
@@ -60,7 +60,23 @@ class Published(NamedTuple):
     @property
     def metadata(self):
         """What the network needs to know, as the metadata of a file of weights."""
-        return {"preprocessing": self.preprocessing} | image_size_metadata(self.image_size)
+        return {"preprocessing": self.preprocessing} | self.image_size.to_metadata()
+
+    def load(self, model, keep=()):
+        """Load them into a network, as `keras_cnns.load_weights` does those of a file, and return their SHA-256.
+
+        Args:
+            model: A network of the builder.
+            keep: Prefixes of the paths of variables that keep their values.
+
+        Raises:
+            ImportError: huggingface_hub is not installed.
+            OSError: They cannot be downloaded, or are not those that were published.
+            ValueError: They do not fit, such as a VGG whose dense layers are for images of another size.
+        """
+        path, digest = fetch(self)
+        assign_weights(model, self.repository, translate(model, read_weights(path)[0]), self.metadata, keep)
+        return digest
 
 
 def _row(network, repository, top1, top5, size, crop, interpolation, licence, mode="imagenet", **arguments):
@@ -116,8 +132,10 @@ PUBLISHED = (
 # fmt: on
 
 # Arguments that do not change which weights fit: those that every builder has, and these.
-IRRELEVANT = ("drop_connect", "memory_efficient", "modulated", "output_stride", "_network")
-IRRELEVANT += ("name", "include_top", "weights", "input_tensor", "input_shape", "pooling", "classifier_activation")
+IRRELEVANT = (
+    *("name", "include_top", "weights", "input_tensor", "input_shape", "pooling", "classifier_activation"),
+    *("drop_connect", "memory_efficient", "modulated", "output_stride", "_network"),
+)
 
 TORCHVISION = (
     "torchvision publishes them as {file} only, a pickle. Download it, and convert it with `python -m training convert "
@@ -135,7 +153,7 @@ WHY_NOT = {
 
 
 def find(network, arguments, parameters=None):
-    """Return the Published of a network.
+    """Return the published weights of a network that is called with some arguments.
 
     Args:
         network: Name of the builder.
@@ -177,23 +195,6 @@ def find(network, arguments, parameters=None):
     )
 
 
-def load(model, published):
-    """Load published weights into a network, as `keras_cnns.load_weights` does those of a file.
-
-    Raises:
-        ImportError: huggingface_hub is not installed.
-        OSError: They cannot be downloaded, or are not those that were published.
-        ValueError: They do not fit the network, such as a VGG whose dense layers are for images of another size.
-    """
-    assign_weights(model, published.repository, read(model, published)[0], published.metadata)
-
-
-def read(model, published):
-    """Return published weights by our names and in our layout, {path: array}, and the SHA-256 of their file."""
-    path, digest = fetch(published)
-    return translate(model, read_weights(path)[0]), digest
-
-
 def fetch(published):
     """Return the path of the file of published weights, downloaded if it is not in the cache, and its SHA-256."""
     try:
@@ -229,7 +230,7 @@ def fetch(published):
             f"{known}. It is not used. If HF_ENDPOINT names a mirror, try without it; `python -m training weights pin` "
             "compares the known files with those of the hub."
         )
-    _write_record(record, {"commit": pathlib.Path(path).parent.name, "sha256": digest})
+    _write_json(record, {"commit": pathlib.Path(path).parent.name, "sha256": digest})
     return path, digest
 
 
@@ -243,6 +244,45 @@ def sha256(path):
 def pins():
     """Return the pinned files, {repository: {"commit": 40 digits, "sha256": 64 digits}}; either may be missing."""
     return json.loads(PINS.read_text())
+
+
+def pin_weights():
+    """Ask the hub for the commits and digests of all published files, and write those that are not known yet.
+
+    For whoever maintains the package: it rewrites `published.json` in it. A file that is pinned is never changed.
+
+    Yields:
+        A line for each file.
+
+    Raises:
+        ImportError: huggingface_hub is not installed.
+        OSError: A file on the hub is not the one that is pinned, or cannot be asked for; the others are written.
+
+    Example:
+        >>> lines = keras_cnns.pin_weights()  # the hub is asked when they are read: print(*lines, sep="\\n")
+    """
+    import huggingface_hub
+
+    known, wrong = dict(pins()), []
+    for repository in dict.fromkeys(entry.repository for entry in PUBLISHED):
+        pinned = known.get(repository, {})
+        url = _url(repository, pinned.get("commit"))
+        try:
+            found = huggingface_hub.get_hf_file_metadata(url)
+        except Exception as error:  # whatever its client of HTTP raises
+            wrong.append(f"{repository}: {_reason(error)}")
+            continue
+        if not re.fullmatch("[0-9a-f]{64}", found.etag or "") or found.commit_hash is None:
+            wrong.append(f"{repository}: {url} does not state a commit and a SHA-256")
+        elif pinned.get("sha256", found.etag) != found.etag:
+            wrong.append(f"{repository}: the hub has {found.etag}, and {pinned['sha256']} is pinned")
+        else:
+            known[repository] = {"commit": found.commit_hash, "sha256": found.etag}
+            yield f"{repository}: {'as pinned' if pinned == known[repository] else 'pinned'} {found.etag[:8]}"
+    _write_json(PINS, dict(sorted(known.items())))
+    pins.cache_clear()
+    if wrong:
+        raise OSError("\n".join([f"{len(wrong)} of the published files:", *wrong]))
 
 
 def _url(repository, revision):
@@ -290,8 +330,8 @@ def _read_record(file):
         raise OSError(f"{file} is damaged ({error}). Remove it; the next download writes it again.") from error
 
 
-def _write_record(file, content):
+def _write_json(file, content):
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f"{file.name}.tmp-{os.getpid()}")
-    temporary.write_text(json.dumps(content) + "\n")
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
     os.replace(temporary, file)

@@ -109,3 +109,20 @@ def photos(tmp_path_factory, worker_id):
             Image.fromarray(pixels.astype(np.uint8)).save(temporary, "png")
             os.replace(temporary, file)  # another worker may make the same
     return folder
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A hub on this machine with one small file, and an empty cache; no file is pinned."""
+    from huggingface_hub import constants
+
+    from keras_cnns import published
+    from tests.local_hub import CONTENT, REPOSITORY, Hub
+
+    monkeypatch.setattr(published, "pins", dict)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    with Hub({REPOSITORY: CONTENT}).running() as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        template = "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + template)
+        yield hub

@@ -7,7 +7,12 @@ import re
 import socket
 import threading
 
+import numpy as np
+import safetensors.numpy
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+REPOSITORY = "timm/tiny.test"
+CONTENT = safetensors.numpy.save({"fc.weight": np.ones((3, 4), "float32")})
 LATER = "89abcdef0123456789abcdef0123456789abcdef"
 
 

@@ -197,7 +197,11 @@ def test_a_model_remembers_the_preprocessing_mode_of_its_weights(whole, tmp_path
         np.testing.assert_array_equal(keras_cnns.preprocess_input(pixels, other), (pixels - 127) / 128)
     plain = keras_cnns.preprocess_input(pixels)
     np.testing.assert_array_equal(keras_cnns.preprocess_input(pixels, build()), plain)
-    keras_cnns.save_weights(model, path)
+    again = build()
+    keras_cnns.save_weights(model, path)  # which takes it along
+    keras_cnns.load_weights(again, path)
+    np.testing.assert_array_equal(keras_cnns.preprocess_input(pixels, again), (pixels - 127) / 128)
+    keras_cnns.save_weights(build(), path)
     keras_cnns.load_weights(model, path)
     np.testing.assert_array_equal(keras_cnns.preprocess_input(pixels, model), plain)
 

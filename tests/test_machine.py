@@ -21,6 +21,8 @@ def test_resolving_decides_every_auto_and_nothing_else():
         "deterministic",
         "distribution",
         "preprocessing",
+        "center_crop",
+        "interpolation",
         "onednn",
     }
     assert resolve(recipe) == recipe

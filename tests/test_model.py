@@ -121,7 +121,7 @@ ERRORS = [
         {"aux_heads": True, "input_shape": (None, None, 3)},
         ["GoogLeNet", "(None, None, 3)", "cannot be None", "flatten", "Pass them, such as (224, 224, 3)"],
     ),
-    ("ResNet18", {"weights": "imagenet"}, ['weights="imagenet"', "no published weights", "safetensors file"]),
+    ("GoogLeNet", {"weights": "imagenet"}, ['weights="imagenet"', "there are none for GoogLeNet", "safetensors file"]),
     ("ResNet18", {"weights": "nowhere"}, ["weights='nowhere'", "no such file", "or None"]),
 ]
 

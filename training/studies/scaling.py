@@ -64,7 +64,8 @@ def recipe_of(way, phi, seed, lab):
         model="ResNetCIFAR",
         model_args={"depth": 8, "width": 0.5},
         image_size=10,
-        epochs=6,
+        batch_size=64,
+        epochs=4,
         seed=seed,
     )
     if lab.quick:
