@@ -1,8 +1,8 @@
 """EfficientNets are accurate with few multiply-adds (L20).
 
-Source: Tan and Le 2019, Table 2 and Figure 5, on ImageNet. Here three families at three widths each, with about the same
-range of multiply-adds, trained alike on the digits, which have few images and small ones: whether the statement carries
-over is measured, not assumed.
+Source: Tan and Le 2019, Table 2 and Figure 5, on ImageNet. Here three families at three widths each, with about the
+same range of multiply-adds, trained alike on the digits, which have few images and small ones: whether the statement
+carries over is measured, not assumed.
 """
 
 import math
@@ -47,8 +47,8 @@ CLAIMS = (
 )
 
 READING = """
-The lower left is best. All networks were trained with the same recipe, 5 epochs of Adam with batches of 16, on 1,293 digits of 32 pixels;
-EfficientNet's advantage on ImageNet was found with 350 epochs of a million images.
+The lower left is best. All networks were trained with the same recipe, 5 epochs of Adam with batches of 16, on 1,293
+digits of 32 pixels; EfficientNet's advantage on ImageNet was found with 350 epochs of a million images.
 """
 
 
