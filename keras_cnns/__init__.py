@@ -35,6 +35,7 @@ from keras_cnns.efficientnet_lite import (
     EfficientNetLite4,
 )
 from keras_cnns.features import features
+from keras_cnns.folding import fold_batch_norm
 from keras_cnns.googlenet import GoogLeNet, InceptionV1
 from keras_cnns.layer_names import is_auxiliary, is_head, level_of, split_levels
 from keras_cnns.preprocessing import ImageSize, preprocess_input, preprocessing_modes, resize_and_crop
@@ -130,6 +131,7 @@ __all__ = [
     "decode_predictions",
     "features",
     "find_weights",
+    "fold_batch_norm",
     "imagenet_classes",
     "is_auxiliary",
     "is_head",

@@ -29,6 +29,7 @@ HELPERS = {
     "conversion": {"checkpoints", "preprocessing"},
     "decoding": set(),
     "features": {"_model", "layer_names", "preprocessing"},
+    "folding": {"layers", "preprocessing"},
     "layer_names": set(),
     "preprocessing": set(),
     "published": {"checkpoints", "conversion", "preprocessing"},

@@ -95,6 +95,9 @@ def parser(defaults=None):
 
     export = ArgumentParser(description="Write the SavedModel of a run.")
     export.add_argument("run", help="a run folder")
+    export.add_argument(
+        "--fold", type=bool, default=True, help="make batch normalizations part of the layers before them, in inference"
+    )
 
     compare = ArgumentParser(description="Compare accuracy, multiply-adds, time and memory of finished runs.")
     compare.add_argument("runs", nargs="+", help="run folders, and folders of them")
@@ -355,7 +358,7 @@ def print_classes(row):
 def export(options):
     from training import inference
 
-    inference.export(options.run)
+    inference.export(options.run, fold=options.fold)
     print(options.run.export)
 
 
