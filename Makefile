@@ -36,7 +36,7 @@ tensorboard: $(VENV)/installed
 
 $(VENV)/installed: requirements.txt
 $(VENV)/installed-studies: requirements-studies.txt requirements.txt
-$(VENV)/installed-test: requirements-test.txt requirements-studies.txt requirements.txt
+$(VENV)/installed-test: requirements-test.txt requirements-studies.txt requirements-export.txt requirements.txt
 $(VENV)/installed $(VENV)/installed-studies $(VENV)/installed-test: | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@

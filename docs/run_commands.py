@@ -24,6 +24,7 @@ NOT_RUN = {
     r"pip install ": "needs a package index",
     r"python -m training convert ": "needs a published file",
     r"python -m training .*imagenet( |$)": "downloads published weights; tests/test_published.py has a hub of its own",
+    r"python -m training (export .*--format|predict .*exports)": "needs other runtimes; tests/test_formats.py has them",
     r"python -m training benchmark": "takes many minutes; tests/test_benchmark.py has short runs",
     r"export |.*/shared/|srun ": "needs several machines",
 }

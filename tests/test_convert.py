@@ -306,8 +306,16 @@ OF_KERAS = {
 }
 
 
-@pytest.mark.parametrize("ending", ["weights.h5", "h5"])
-@pytest.mark.parametrize("name", OF_KERAS)
+# Each in one of the two formats here, and in the other one with `make test-all`.
+FORMATS = {"ResNet50": "weights.h5", "DenseNet121": "h5", "EfficientNetB0": "weights.h5", "VGG16": "h5"}
+CASES = [
+    pytest.param(name, ending, marks=[] if ending == FORMATS[name] else [pytest.mark.slow])
+    for name in OF_KERAS
+    for ending in ("weights.h5", "h5")
+]
+
+
+@pytest.mark.parametrize(("name", "ending"), CASES)
 def test_weights_of_keras_applications(name, ending, tmp_path, capsys):
     """Outputs to 1e-4: a convolution's bias and another epsilon are folded exactly."""
     arguments, mode = OF_KERAS[name]

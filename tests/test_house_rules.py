@@ -122,7 +122,7 @@ FLOORS = (
     ("benchmarks.frame", "dashboards.scalars", "evaluation", "image_folder", "run_folder"),
     ("dashboards", "data", "finetuning", "loop", "recipes"),
     ("check_data", "datasets", "inference", "machine", "published"),
-    ("compare", "run"),
+    ("compare", "formats", "run"),
     ("benchmarks.convolutions", "benchmarks.ours", "group"),
     ("studies.drawing", "studies.frame", "studies.probing"),
     ("studies.backbone", "studies.bottleneck", "studies.boxes", "studies.closing", "studies.degradation"),

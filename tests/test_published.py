@@ -229,7 +229,15 @@ def state_dicts():
         return json.load(file)["files"]
 
 
-@pytest.mark.parametrize("entry", published.PUBLISHED, ids=lambda entry: f"{entry.network}{entry.arguments or ''}")
+# One of each form of a published file; the others differ in their tables.
+FORMS = ("ResNet18", "ResNet50", "DenseNet121", "SEResNet50", "SEResNeXt50", "EfficientNetB0", "EfficientNetLite0")
+EVERY = [
+    pytest.param(entry, marks=[] if entry.network in FORMS else [pytest.mark.slow], id=entry.repository + entry.network)
+    for entry in published.PUBLISHED
+]
+
+
+@pytest.mark.parametrize("entry", EVERY)
 def test_every_array_of_a_published_file_has_its_variable(entry):
     """The names and shapes are timm's own. Dense layers of a gigabyte are not moved: they are views of one number."""
     model = structure(entry.network, **entry.arguments)
@@ -281,10 +289,16 @@ PROVEN = {
     "SEResNet50": "seresnet50",
     "EfficientNetB0": "efficientnetb0",
     "EfficientNetLite0": "efficientnetlite0",
+    "ResNet50": "resnet50",
+    "VGG11": "vgg11",
+    "VGG16": "vgg16",
+    "SEResNeXt50": "seresnext50",
+    "SENet154": "senet154",
 }
+LARGE = ("ResNet50", "VGG11", "VGG16", "SEResNeXt50", "SENet154")
 
 
-@pytest.mark.parametrize("name", PROVEN)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in LARGE else []) for n in PROVEN])
 def test_a_fetched_network_equals_its_publishers(hub, name):
     """The golden outputs are of timm's or torchvision's own network with the same weights."""
     entry = keras_cnns.list_weights(name)[0]

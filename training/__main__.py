@@ -32,6 +32,8 @@ from training.run_folder import SEED, Run, begun_run
 from training.scaling import check_file
 from training.studies import STATEMENTS, STUDIES
 
+EXPORT_SUFFIXES = (".onnx", ".tflite", ".xml")  # of training.formats
+
 
 def parser(defaults=None):
     """Return the parser of all commands; `fit` has the fields of Recipe as options, with the values of `defaults`."""
@@ -85,7 +87,7 @@ def parser(defaults=None):
     evaluate.add_argument("--download", action="store_true", help="let TFDS download what is missing")
 
     predict = ArgumentParser(description="Classify image files: the five most probable classes of each.")
-    predict.add_argument("run", help="a run folder")
+    predict.add_argument("run", help="a run folder, or a file that `export --format` has written")
     predict.add_argument("images", nargs="+", help=f"{FORMATS} files, and folders of them")
     predict.add_argument(
         "--csv",
@@ -93,8 +95,12 @@ def parser(defaults=None):
         "unchanged: in a spreadsheet, import them as text",
     )
 
-    export = ArgumentParser(description="Write the SavedModel of a run.")
+    export = ArgumentParser(description="Write the network of a run for a runtime: TensorFlow's SavedModel, or others.")
     export.add_argument("run", help="a run folder")
+    export.add_argument(
+        "--format", choices=("savedmodel", "onnx", "litert", "openvino"), default="savedmodel", help="of which runtime"
+    )
+    export.add_argument("--quantize", choices=("float16", "int8"), help="with --format litert, smaller numbers")
     export.add_argument(
         "--fold", type=bool, default=True, help="make batch normalizations part of the layers before them, in inference"
     )
@@ -251,8 +257,17 @@ def check_evaluate(options):
         check_exists(options.weights)
 
 
-def open_run_and_images(options):
+def check_export(options):
+    if options.quantize and options.format != "litert":
+        raise UserError(f"--quantize {options.quantize} is for --format litert, not {options.format}.")
     open_run(options)
+
+
+def open_run_and_images(options):
+    if Path(options.run).suffix in EXPORT_SUFFIXES:
+        check_exists(options.run)
+    else:
+        open_run(options)
     options.images = image_files(options.images)
 
 
@@ -266,7 +281,7 @@ CHECKS = {
     "fit": prepare_fit,
     "evaluate": check_evaluate,
     "predict": open_run_and_images,
-    "export": open_run,
+    "export": check_export,
     "compare": lambda options: [check_exists(run) for run in options.runs],
     "profile": open_run,
     "convert": check_convert,
@@ -328,6 +343,13 @@ def predict(options):
     run, files = options.run, options.images
     if options.csv:
         check_replaceable(options.csv, files)
+    if isinstance(run, str):
+        from training.formats import Export
+
+        run = Export(run)
+        answers = inference.classified(run, run.class_names, run.resizing, files)
+    else:
+        answers = inference.predict(run, files)
     show, bad = print_classes, []
     with contextlib.ExitStack() as stack:
         if options.csv:
@@ -335,7 +357,7 @@ def predict(options):
             show = csv.writer(stack.enter_context(open(path, "w", newline=""))).writerow
             numbers = range(1, min(5, len(run.class_names)) + 1)
             show(["file", *(f"{what}{number}" for number in numbers for what in ("class", "probability"))])
-        for file, classes in zip(files, inference.predict(run, files), strict=True):
+        for file, classes in zip(files, answers, strict=True):
             if isinstance(classes, DataError):
                 bad.append(classes)
             else:
@@ -358,8 +380,13 @@ def print_classes(row):
 def export(options):
     from training import inference
 
-    inference.export(options.run, fold=options.fold)
-    print(options.run.export)
+    if options.format == "savedmodel":
+        inference.export(options.run, fold=options.fold)
+        print(options.run.export)
+        return
+    from training import formats
+
+    print(formats.write(options.run, options.format, quantize=options.quantize, fold=options.fold))
 
 
 def compare(options):

@@ -146,17 +146,30 @@ def predict(run, files, top=5):
         why the file could not be classified.
     """
     # Folded: with oneDNN, TensorFlow takes ten times as long for a convolution and a normalization of one image.
-    network = keras_cnns.fold_batch_norm(trained_network(run))
-    names, size = run.class_names, run.recipe.image_size
+    network, size = keras_cnns.fold_batch_norm(trained_network(run)), run.recipe.image_size
 
     @tf.function(input_signature=[tf.TensorSpec((None, size, size, 3))], autograph=False)
     def classify(images):
         return probabilities(network, images, run.recipe.preprocessing)
 
+    return classified(classify, run.class_names, run.recipe.resizing, files, top)
+
+
+def classified(classify, class_names, resizing, files, top=5):
+    """Do what `predict` does with a function from images to probabilities.
+
+    Args:
+        classify: Function (images (batch, size, size, 3), float32 RGB 0..255) -> probabilities (batch, classes).
+        class_names: Name of each class.
+        resizing: The arguments of `pixels.resize`.
+        files: Paths of images.
+        top: Number of classes to return per image.
+    """
+
     def load(file):
         try:
             read_header(file)
-            return resize(decode(tf.io.read_file(file)), *run.recipe.resizing)
+            return resize(decode(tf.io.read_file(file)), *resizing)
         except DataError as error:
             return error
         except UNREADABLE as error:
@@ -166,8 +179,9 @@ def predict(run, files, top=5):
         for start in range(0, len(files), PREDICTION_BATCH):
             images = list(pool.map(load, map(str, files[start : start + PREDICTION_BATCH])))
             good = [image for image in images if not isinstance(image, DataError)]
-            classes = iter(keras_cnns.decode_predictions(classify(tf.stack(good)), names, top) if good else ())
-            yield from (image if isinstance(image, DataError) else next(classes) for image in images)
+            classes = keras_cnns.decode_predictions(classify(tf.stack(good)), class_names, top) if good else ()
+            answers = iter(classes)
+            yield from (image if isinstance(image, DataError) else next(answers) for image in images)
 
 
 def export(run, *, fold=True):

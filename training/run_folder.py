@@ -33,12 +33,13 @@ METRICS_FILE = "metrics.json"
 TENSORBOARD = "tensorboard"
 EXPORT = "export"
 EXPORT_DIGESTS_FILE = "export.json"
+EXPORTS = "exports"
 
 SEED = "seed"  # the names of the run folders of `fit --seeds` begin with it
 
 # The files that a run begins with; the last one makes a folder a run. Then those that training adds.
 FIRST = (INIT_FILE, IMAGES_FILE, DATA_FILE, CLASSES_FILE, ENVIRONMENT_FILE, RECIPE_FILE)
-LATER = (BEST_FILE, STATES, METRICS_FILE, TENSORBOARD, EXPORT, EXPORT_DIGESTS_FILE)
+LATER = (BEST_FILE, STATES, METRICS_FILE, TENSORBOARD, EXPORT, EXPORT_DIGESTS_FILE, EXPORTS)
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Run:
     metrics.json       written at the end: test metrics, best epoch, history
     tensorboard/       event files
     export/            the SavedModel; export.json has the SHA-256 of its files
+    exports/           for other runtimes, written by `export --format` (training.formats)
     lock               present while a process uses the folder
 
     Attributes:

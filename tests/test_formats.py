@@ -1,0 +1,118 @@
+"""Exports for other runtimes, each judged by its own runtime."""
+
+import dataclasses
+import json
+import re
+
+import numpy as np
+import pytest
+
+import keras_cnns
+from tests.small_networks import DISTINCT, images, network
+from training import formats
+from training.__main__ import main
+from training.recipe import Recipe
+
+# What a runtime cannot take.
+REFUSED = {"litert": ("DeformableResNet50",), "openvino": ("DeformableResNet50",), "onnx": ()}
+# Networks with layers that others do not have, in every format; the rest with `make test-all`.
+SPECIAL = ("AlexNet", "GoogLeNet", "DenseNet121", "SEResNeXt50", "EfficientNet", "DeformableResNet50")
+FAST = [(name, "onnx") for name in SPECIAL] + [("ResNet18", kind) for kind in formats.FORMATS]
+CASES = [
+    pytest.param(name, kind, marks=[] if (name, kind) in FAST else [pytest.mark.slow])
+    for name in DISTINCT
+    for kind in formats.FORMATS
+]
+RECIPE = Recipe(image_size=64, preprocessing="caffe")
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_every_family_in_every_runtime(name, kind, tmp_path):
+    """The whole way from pixels: normalization, the folded network, softmax."""
+    logits = keras_cnns.fold_batch_norm(without_softmax(network(name)))
+    model = formats.on_pixels(logits, RECIPE, fixed_size=kind == "litert")
+    file = tmp_path / formats.FORMATS[kind][0]
+    pixels = 60 * images(3, 64, 64, 3) + 128
+    if name in REFUSED[kind]:
+        with pytest.raises(Exception, match=r"\w"):
+            formats.WRITERS[kind](model, file, "{}")
+            formats.Export(file)(pixels)
+        assert "conv2_conv" in formats.refused_layers(logits)
+        return
+    formats.WRITERS[kind](model, file, json.dumps({"classes": ["a"]}))
+    export = formats.Export(file)
+    for batch in (pixels, pixels[:1]):  # any number of images
+        expected = np.asarray(model(batch, training=False))
+        assert np.abs(export(batch) - expected).max() <= 1e-5
+    assert export.class_names == ["a"]
+
+
+def without_softmax(model):
+    """Return a network whose output is logits, with the weights of another."""
+    config = model.get_config()
+    (last,) = [layer for layer in config["layers"] if layer["config"]["name"] == "head_dense"]
+    last["config"]["activation"] = "linear"
+    logits = type(model).from_config(config)
+    logits.set_weights(model.get_weights())
+    return logits
+
+
+@pytest.mark.parametrize("kind", formats.FORMATS)
+def test_a_run_answers_alike_from_its_export(photo_run, photos, kind, capsys):
+    assert main(["export", str(photo_run), "--format", kind]) == 0
+    line = capsys.readouterr().out
+    file = photo_run / "exports" / formats.FORMATS[kind][0]
+    assert line.startswith(f"{file}: ") and re.search(
+        r"on \d+ test images its probabilities differ .* at most \d\.\de-", line
+    )
+    answers = []
+    for source in (photo_run, file):
+        assert main(["predict", str(source), str(photos / "cat/0.png"), str(photos / "owl/3.png")]) == 0
+        answers.append(capsys.readouterr().out)
+    assert answers[0] == answers[1] and "owl" in answers[0]
+    metadata = formats.Export(file).metadata
+    assert metadata["classes"] == ["cat", "dog", "owl"] and metadata["image_size"] == 8
+    assert metadata["recipe"] == json.loads((photo_run / "metrics.json").read_text()).get("run", metadata["recipe"])
+    assert not list(photo_run.glob("exports.tmp*"))
+
+
+@pytest.mark.parametrize("quantize", formats.QUANTIZED)
+def test_quantized(photo_run, quantize, capsys):
+    assert main(["export", str(photo_run), "--format", "litert", "--quantize", quantize]) == 0
+    assert re.search(r"test accuracy [\d.]+% before and [\d.]+% after quantization", capsys.readouterr().out)
+    whole, small = (photo_run / "exports" / name for name in ("model.tflite", f"model_{quantize}.tflite"))
+    assert main(["export", str(photo_run), "--format", "litert"]) == 0
+    assert small.stat().st_size < whole.stat().st_size  # of a network of a few thousand weights
+
+
+def test_mistakes_are_named(photo_run, tmp_path, capsys, monkeypatch):
+    assert main(["export", str(photo_run), "--format", "onnx", "--quantize", "int8"]) == 2
+    assert "--quantize int8 is for --format litert" in capsys.readouterr().err
+    (tmp_path / "model.onnx").write_bytes(b"no")
+    assert main(["predict", str(tmp_path / "model.onnx"), "nowhere.png"]) == 2
+    (tmp_path / "0.png").write_bytes(b"")
+    assert main(["predict", str(tmp_path / "model.onnx"), str(tmp_path / "0.png")]) == 2
+    assert "model.onnx is not a whole export of this program" in capsys.readouterr().err
+    monkeypatch.setattr(formats.importlib.util, "find_spec", lambda name: None)
+    assert main(["export", str(photo_run), "--format", "openvino"]) == 2
+    assert "openvino needs tf2onnx, onnx, openvino, not installed. Run `pip install tf2onnx" in capsys.readouterr().err
+
+
+def test_another_answer_is_an_error(photo_run, monkeypatch, capsys):
+    """The old export stays."""
+    assert main(["export", str(photo_run), "--format", "onnx"]) == 0
+    file = photo_run / "exports/model.onnx"
+    before = file.read_bytes()
+    monkeypatch.setattr(formats.Export, "__call__", lambda self, images: np.zeros((len(images), 3), "float32"))
+    assert main(["export", str(photo_run), "--format", "onnx"]) == 5
+    assert "onnx computes other probabilities than the network: they differ by" in capsys.readouterr().err
+    assert file.read_bytes() == before
+
+
+def test_the_rules_of_pixels():
+    for mode in keras_cnns.preprocessing_modes():
+        logits = without_softmax(network("ResNetCIFAR"))
+        model = formats.on_pixels(logits, dataclasses.replace(RECIPE, preprocessing=mode))
+        pixels = 60 * images(2, 64, 64, 3) + 128
+        expected = np.asarray(network("ResNetCIFAR")(keras_cnns.preprocess_input(pixels, mode), training=False))
+        np.testing.assert_allclose(model(pixels), expected, atol=1e-5)
