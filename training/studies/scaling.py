@@ -64,8 +64,7 @@ def recipe_of(way, phi, seed, lab):
         model="ResNetCIFAR",
         model_args={"depth": 8, "width": 0.5},
         image_size=10,
-        batch_size=64,
-        epochs=4,
+        epochs=6,
         seed=seed,
     )
     if lab.quick:
