@@ -38,13 +38,7 @@ from keras_cnns.features import features
 from keras_cnns.folding import fold_batch_norm
 from keras_cnns.googlenet import GoogLeNet, InceptionV1
 from keras_cnns.layer_names import is_auxiliary, is_head, level_of, split_levels
-from keras_cnns.preprocessing import (
-    ImageSize,
-    preprocess_input,
-    preprocessing_modes,
-    preprocessing_rule,
-    resize_and_crop,
-)
+from keras_cnns.preprocessing import ImageSize, preprocess_input, preprocessing_modes, resize_and_crop
 from keras_cnns.published import pin_weights
 from keras_cnns.resnet import PlainNet18, PlainNet34, ResNet18, ResNet34, ResNet50, ResNet101, ResNet152
 from keras_cnns.resnet_cifar import (
@@ -151,7 +145,6 @@ __all__ = [
     "pin_weights",
     "preprocess_input",
     "preprocessing_modes",
-    "preprocessing_rule",
     "read_coefficients",
     "read_weights",
     "resize_and_crop",

@@ -116,7 +116,7 @@ def builder(function=None, *, family=None, **defaults):
                 f"{function.__name__}(include_top=True, weights=None)."
             )
         arguments = {"_network": function.__name__} | defaults | arguments
-        if isinstance(arguments["weights"], str) and arguments["weights"] == "imagenet":
+        if arguments["weights"] == "imagenet":
             arguments["weights"] = published.find(function.__name__, arguments, signature.parameters)
         return function(*args, **arguments)
 

@@ -121,25 +121,6 @@ def preprocessing_modes():
     return tuple(MODES)
 
 
-def preprocessing_rule(mode):
-    """Return the numbers of a mode of `preprocess_input`: its output is (x - mean) / scale.
-
-    Args:
-        mode: A name from `preprocessing_modes`; "caffe" is for the channels blue, green, red.
-
-    Returns:
-        (mean, scale), each three floats, for pixels from 0 to 255.
-
-    Raises:
-        KeyError: There is no such mode.
-
-    Example:
-        >>> keras_cnns.preprocessing_rule("tf")
-        ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5))
-    """
-    return MODES[mode]
-
-
 def preprocess_input(x, mode="imagenet"):
     """Normalize RGB pixels by the mean and standard deviation of ImageNet, or by the rule of published weights.
 
@@ -186,5 +167,6 @@ def preprocess_input(x, mode="imagenet"):
         )
     if mode == "caffe":
         x = x[..., ::-1]
-    mean, scale = (ops.convert_to_tensor(values, "float32") for values in MODES[mode])
-    return (x - mean) / scale
+    # As arrays, which are constants of a graph; a converter to another format takes tensors for inputs.
+    mean, scale = (np.array(values, "float32") for values in MODES[mode])
+    return ops.divide(ops.subtract(x, mean), scale)

@@ -190,13 +190,7 @@ def tfds_data(name, data_dir, download):
     builder = tfds_builder(name, data_dir)
     class_names = class_names_of(name, builder.info)
     check_classes(name, class_names)
-    if not builder.is_prepared():
-        if not (download or name in EMBEDDED):
-            raise UserError(
-                f"data={name!r} is not in {builder.data_dir}. Add --download to download it there, or pass "
-                "--data_dir with the folder that has it."
-            )
-        builder.download_and_prepare()
+    prepare(builder, name, download)
     # The images of a test split without labels have the label -1.
     named = [part for part in builder.info.splits if part != "test" or tfds_labels(builder, "test[:1]").min() >= 0]
     if "train" not in named:
@@ -208,6 +202,17 @@ def tfds_data(name, data_dir, download):
     splits = [tfds_split(builder, spec) for spec in specs]
     record = record_of(name, class_names, splits, builder.info.full_name, *specs)
     return Data(class_names, *splits, record=record)
+
+
+def prepare(builder, name, download):
+    """Prepare a data set of TFDS; raise a UserError if it is missing and may not be downloaded."""
+    if not builder.is_prepared():
+        if not (download or name in EMBEDDED):
+            raise UserError(
+                f"data={name!r} is not in {builder.data_dir}. Add --download to download it there, or pass "
+                "--data_dir with the folder that has it."
+            )
+        builder.download_and_prepare()
 
 
 def tfds_builder(name, data_dir):

@@ -51,13 +51,15 @@ def weights_file(init):
     return file
 
 
-def read_metadata(init):
-    """Return the metadata, {str: str}, of initial weights."""
+def read_header(init):
+    """Return the metadata, {str: str}, and the shapes, {name: shape}, of initial weights; of published ones, the shape
+    of their classifier alone."""
     if is_published(init):
-        return init.metadata
+        return init.metadata, {"head_dense/kernel": (None, len(keras_cnns.imagenet_classes()))}
     try:
         with safetensors.safe_open(weights_file(init), framework="numpy") as file:
-            return file.metadata() or {}
+            names = file.keys()
+            return file.metadata() or {}, {name: tuple(file.get_slice(name).get_shape()) for name in names}
     except safetensors.SafetensorError as error:
         raise UserError(
             f"init={init!r}: not a whole safetensors file ({error}). Pass another file; `python -m training convert` "
@@ -67,7 +69,7 @@ def read_metadata(init):
 
 def initial_preprocessing(init):
     """Return the preprocessing mode in the metadata of initial weights."""
-    mode, modes = read_metadata(init).get("preprocessing", "imagenet"), keras_cnns.preprocessing_modes()
+    mode, modes = read_header(init)[0].get("preprocessing", "imagenet"), keras_cnns.preprocessing_modes()
     if mode not in modes:
         raise UserError(
             f"init={init!r}: the file asks for the preprocessing mode {mode!r}, which does not exist. Pass "
@@ -79,21 +81,12 @@ def initial_preprocessing(init):
 def initial_image_size(init):
     """Return the ImageSize in the metadata of initial weights."""
     try:
-        return keras_cnns.ImageSize.from_metadata(read_metadata(init))
+        return keras_cnns.ImageSize.from_metadata(read_header(init)[0])
     except ValueError as error:
         raise UserError(
             f"init={init!r}: the image size in its metadata is not valid ({error}). Pass --center_crop and "
             "--interpolation."
         ) from error
-
-
-def read_shapes(init):
-    """Return the shapes of initial weights, {name: shape}; of published ones, that of their classifier."""
-    if is_published(init):
-        return {"head_dense/kernel": (None, len(keras_cnns.imagenet_classes()))}
-    with safetensors.safe_open(weights_file(init), framework="numpy") as file:
-        names = file.keys()
-        return {name: tuple(file.get_slice(name).get_shape()) for name in names}
 
 
 def load(model, init, keep):
@@ -163,10 +156,9 @@ def initialize(model, init, class_names=None):
     Raises:
         UserError: The file is missing, cannot be downloaded, or belongs to another network; the model has not changed.
     """
-    metadata = read_metadata(init)
+    metadata, shapes = read_header(init)
     names = class_names_of(metadata, init)
     renamed = names and class_names and names != list(class_names)
-    shapes = read_shapes(init)
     classes = {variable.path: variable.shape[-1] for variable in model.weights if variable.path.endswith("/kernel")}
     random = {}  # {prefix of variable paths: why they start at random}
     for level in filter(keras_cnns.is_head, levels_of(model)):

@@ -91,10 +91,10 @@ def write(run, kind, *, quantize=None, fold=True):
     data = load_data(with_absolute_paths(run), record=DataRecord.read(run.folder))
     model = on_pixels(network, run.recipe, fixed_size=kind == "litert")
     name = FORMATS[kind][0] if quantize is None else FORMATS[kind][0].replace(".", f"_{quantize}.")
-    images, _ = first_images(data.test, run.recipe, COMPARED)
+    images = first_images(data.test, run.recipe, COMPARED)
     with locked(run.folder), tempfile.TemporaryDirectory(dir=run.folder, prefix=f"{EXPORTS}.tmp-") as temporary:
         file = Path(temporary) / name
-        ranges = first_images(data.train, run.recipe, REPRESENTATIVE)[0] if quantize == "int8" else None
+        ranges = first_images(data.train, run.recipe, REPRESENTATIVE) if quantize == "int8" else None
         try:
             WRITERS[kind](model, file, metadata_of(run), quantize, ranges)
             export = Export(file)
@@ -107,12 +107,12 @@ def write(run, kind, *, quantize=None, fold=True):
         difference = float(np.abs(found - np.asarray(model(images, training=False))).max())
         if quantize is None and not difference <= TOLERANCE:
             raise StateError(f"{kind} computes other probabilities than the network: they differ by {difference:.1e}.")
-        accuracy = quantize and (accuracy_of(model, data.test, run.recipe), accuracy_of(export, data.test, run.recipe))
+        accuracy = accuracies((model, export), data.test, run.recipe) if quantize else None
         size = sum(part.stat().st_size for part in Path(temporary).iterdir())
         (run.folder / EXPORTS).mkdir(exist_ok=True)
         for part in Path(temporary).iterdir():
             shutil.move(part, run.folder / EXPORTS / part.name)
-    return Written(run.folder / EXPORTS / name, size, difference, len(images), accuracy or None)
+    return Written(run.folder / EXPORTS / name, size, difference, len(images), accuracy)
 
 
 def first_line(error):
@@ -139,30 +139,22 @@ def on_pixels(network, recipe, fixed_size=False):
     """Return a model from pixels to probabilities: the normalization, a network whose output is logits, and softmax."""
     shape = (recipe.image_size,) * 2 if fixed_size else network.inputs[0].shape[1:3]
     images = keras.Input((*shape, 3), name="images")
-    # As layers, whose numbers are part of every format's graph.
-    x = keras.ops.flip(images, axis=-1) if recipe.preprocessing == "caffe" else images
-    mean, scale = keras_cnns.preprocessing_rule(recipe.preprocessing)
-    offset = [-m / s for m, s in zip(mean, scale, strict=True)]
-    x = keras.layers.Rescaling([1 / s for s in scale], offset, name="normalization")(x)
+    x = keras_cnns.preprocess_input(images, recipe.preprocessing)
     return keras.Model(images, keras.layers.Softmax(name="probabilities")(network(x)), name=network.name)
 
 
 def first_images(split, recipe, count):
-    """Return the first images of a split, (count, size, size, 3), as evaluation prepares them, and their labels."""
-    images, labels = [], []
-    for batch, of_batch in evaluation_batches(split, recipe):
-        images += list(batch.numpy())
-        labels += list(of_batch.numpy())
-        if len(images) >= count:
-            break
-    return np.stack(images[:count]), np.array(labels[:count])
+    """Return the first images of a split, (count, size, size, 3), as evaluation prepares them."""
+    images = evaluation_batches(split, recipe).unbatch().take(count)
+    return np.stack([image for image, _ in images.as_numpy_iterator()])
 
 
-def accuracy_of(model, split, recipe):
-    """Return the accuracy of a model or an export on a split."""
-    images, labels = first_images(split, recipe, split.size)
-    batches = [images[start : start + recipe.batch_size] for start in range(0, len(images), recipe.batch_size)]
-    return float(np.mean(np.concatenate([np.asarray(model(batch)).argmax(-1) for batch in batches]) == labels))
+def accuracies(models, split, recipe):
+    """Return the accuracy of each of some models on a split, whose images are read once."""
+    right = np.zeros(len(models))
+    for images, labels in evaluation_batches(split, recipe).as_numpy_iterator():
+        right += [np.sum(np.asarray(model(images)).argmax(-1) == labels) for model in models]
+    return tuple(map(float, right / split.size))
 
 
 def metadata_of(run):

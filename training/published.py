@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 import keras_cnns
-from training.data import Split, check_split, class_names_of, tfds_builder, tfds_split
+from training.data import Split, check_split, class_names_of, prepare, tfds_builder, tfds_split
 from training.data_record import first
 from training.errors import DataError, UserError
 from training.evaluation import Evaluation, make_evaluation
@@ -126,10 +126,7 @@ def images_of(data, data_dir, download):
         return tuple(files), split
     builder = tfds_builder(data, data_dir)
     names = class_names_of(data, builder.info)
-    if not builder.is_prepared():
-        if not download:
-            raise UserError(f"data={data!r} is not in {builder.data_dir}. Add --download, or pass --data_dir.")
-        builder.download_and_prepare()
+    prepare(builder, data, download)
     part = next(part for part in ("validation", "test", "train") if part in builder.info.splits)
     split = tfds_split(builder, part)
     check_split(split, part, len(names))
