@@ -152,13 +152,13 @@ WHY_NOT = {
 }
 
 
-def find(network, arguments, parameters=None):
+def find(network, arguments, parameters):
     """Return the published weights of a network that is called with some arguments.
 
     Args:
         network: Name of the builder.
         arguments: The arguments that it is called with.
-        parameters: The parameters of its signature, whose defaults need not be in the arguments' values.
+        parameters: The parameters of its signature, for their defaults.
 
     Raises:
         ValueError: There are none for these arguments.
@@ -182,7 +182,7 @@ def find(network, arguments, parameters=None):
     given = {
         name: value
         for name, value in arguments.items()
-        if name not in IRRELEVANT and name != "classes" and not (parameters and value == parameters[name].default)
+        if name not in IRRELEVANT and name != "classes" and value != parameters[name].default
     }
     for entry in entries:
         if entry.arguments == given:

@@ -9,7 +9,7 @@ import pytest
 
 import keras_cnns
 from tests.small_networks import DISTINCT, images, network
-from training import formats
+from training import formats, runtimes
 from training.__main__ import main
 from training.recipe import Recipe
 
@@ -17,11 +17,11 @@ from training.recipe import Recipe
 REFUSED = {"litert": ("DeformableResNet50",), "openvino": ("DeformableResNet50",), "onnx": ()}
 # Networks with layers that others do not have, in every format; the rest with `make test-all`.
 SPECIAL = ("AlexNet", "GoogLeNet", "DenseNet121", "SEResNeXt50", "EfficientNet", "DeformableResNet50")
-FAST = [(name, "onnx") for name in SPECIAL] + [("ResNet18", kind) for kind in formats.FORMATS]
+FAST = [(name, "onnx") for name in SPECIAL] + [("ResNet18", kind) for kind in runtimes.RUNTIMES]
 CASES = [
     pytest.param(name, kind, marks=[] if (name, kind) in FAST else [pytest.mark.slow])
     for name in DISTINCT
-    for kind in formats.FORMATS
+    for kind in runtimes.RUNTIMES
 ]
 RECIPE = Recipe(image_size=64, preprocessing="caffe")
 
@@ -31,7 +31,7 @@ def test_every_family_in_every_runtime(name, kind, tmp_path):
     """The whole way from pixels: normalization, the folded network, softmax."""
     logits = keras_cnns.fold_batch_norm(without_softmax(network(name)))
     model = formats.on_pixels(logits, RECIPE, fixed_size=kind == "litert")
-    file = tmp_path / formats.FORMATS[kind][0]
+    file = tmp_path / runtimes.RUNTIMES[kind][0]
     pixels = 60 * images(3, 64, 64, 3) + 128
     if name in REFUSED[kind]:
         with pytest.raises(Exception, match=r"\w"):
@@ -57,11 +57,11 @@ def without_softmax(model):
     return logits
 
 
-@pytest.mark.parametrize("kind", formats.FORMATS)
+@pytest.mark.parametrize("kind", runtimes.RUNTIMES)
 def test_a_run_answers_alike_from_its_export(photo_run, photos, kind, capsys):
     assert main(["export", str(photo_run), "--format", kind]) == 0
     line = capsys.readouterr().out
-    file = photo_run / "exports" / formats.FORMATS[kind][0]
+    file = photo_run / "exports" / runtimes.RUNTIMES[kind][0]
     assert line.startswith(f"{file}: ") and re.search(
         r"on \d+ test images its probabilities differ .* at most \d\.\de-", line
     )
@@ -76,7 +76,7 @@ def test_a_run_answers_alike_from_its_export(photo_run, photos, kind, capsys):
     assert not list(photo_run.glob("exports.tmp*"))
 
 
-@pytest.mark.parametrize("quantize", formats.QUANTIZED)
+@pytest.mark.parametrize("quantize", runtimes.QUANTIZED)
 def test_quantized(photo_run, quantize, capsys):
     assert main(["export", str(photo_run), "--format", "litert", "--quantize", quantize]) == 0
     assert re.search(r"test accuracy [\d.]+% before and [\d.]+% after quantization", capsys.readouterr().out)
@@ -93,7 +93,7 @@ def test_mistakes_are_named(photo_run, tmp_path, capsys, monkeypatch):
     (tmp_path / "0.png").write_bytes(b"")
     assert main(["predict", str(tmp_path / "model.onnx"), str(tmp_path / "0.png")]) == 2
     assert "model.onnx is not a whole export of this program" in capsys.readouterr().err
-    monkeypatch.setattr(formats.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(runtimes.importlib.util, "find_spec", lambda name: None)
     assert main(["export", str(photo_run), "--format", "openvino"]) == 2
     assert "openvino needs tf2onnx, onnx, openvino, not installed. Run `pip install tf2onnx" in capsys.readouterr().err
 

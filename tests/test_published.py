@@ -215,7 +215,7 @@ def test_what_has_no_weights_is_refused_before_anything_is_fetched(monkeypatch, 
 
 def test_arguments_choose_the_weights():
     def find(name, **arguments):
-        return published.find(name, arguments).repository
+        return keras_cnns.find_weights(name, **arguments).repository
 
     assert find("VGG16") == "timm/vgg16.tv_in1k"
     assert find("VGG16", batch_norm=True) == "timm/vgg16_bn.tv_in1k"
@@ -396,34 +396,19 @@ def test_a_network_is_evaluated_on_some_of_imagenets_classes(hub, tmp_path, caps
     assert "1 of 4 classes are not ImageNet's (dragon). Name them by their synsets" in capsys.readouterr().err
 
 
+def lite0_on(folder, run, *words):
+    """Return the words of a command line that fine-tunes published weights on small images of a folder."""
+    words = ["--model", "EfficientNetLite0", "--init", "imagenet", "--image_size", "32", "--batch_size", "4", *words]
+    return ["fit", "finetune_photos", "--data", f"folder:{folder}", "--run", str(run), *words]
+
+
 def test_a_run_begins_with_published_weights(hub, tmp_path, capsys):
     """As a new user would: photographs, published weights, a trained network that answers, and its record."""
     entry = keras_cnns.list_weights("EfficientNetLite0")[0]
     hub.files[entry.repository] = published_file(entry)
     folder, run = photos_of(tmp_path / "photos", ("cat", "dog"), 6), tmp_path / "run"
-    words = [
-        "fit",
-        "finetune_photos",
-        "--model",
-        "EfficientNetLite0",
-        "--data",
-        f"folder:{folder}",
-        "--image_size",
-        "32",
-    ]
-    words += [
-        "--init",
-        "imagenet",
-        "--epochs",
-        "1",
-        "--warmup_epochs",
-        "0",
-        "--batch_size",
-        "4",
-        "--picture_epochs",
-        "0",
-    ]
-    assert main([*words, "--run", str(run)]) == 0
+    words = lite0_on(folder, run, "--epochs", "1", "--warmup_epochs", "0", "--picture_epochs", "0")
+    assert main(words) == 0
     assert "head_dense starts at random: it had 1000 classes and now has 2" in capsys.readouterr().out
     recipe, init = (json.loads((run / name).read_text()) for name in ("recipe.json", "init.json"))
     decided = {"preprocessing": "lite", "center_crop": 0.875, "interpolation": "bicubic", "init": "imagenet"}
@@ -436,7 +421,7 @@ def test_a_run_begins_with_published_weights(hub, tmp_path, capsys):
         trained["stem_conv/kernel"], source["conv_stem.weight"].transpose(2, 3, 1, 0)
     )
     assert main(["predict", str(run), str(folder / "cat/0.png")]) == 0
-    assert main([*words, "--run", str(run)]) == 0  # complete: nothing is fetched again
+    assert main(words) == 0  # complete: nothing is fetched again
 
 
 @pytest.mark.parametrize(
@@ -455,17 +440,7 @@ def test_a_run_without_published_weights_does_not_begin(words, message, tmp_path
 
 def test_a_run_whose_weights_cannot_be_fetched_leaves_nothing(hub, tmp_path, capsys):
     folder = photos_of(tmp_path / "photos", ("cat", "dog"), 6)
-    words = [
-        "fit",
-        "finetune_photos",
-        "--model",
-        "EfficientNetLite0",
-        "--data",
-        f"folder:{folder}",
-        "--init",
-        "imagenet",
-    ]
-    words += ["--batch_size", "4", "--image_size", "32", "--run", str(tmp_path / "run")]
+    words = lite0_on(folder, tmp_path / "run")
     hub.failure = "missing"
     assert main(words) == 2
     assert "init='imagenet': timm/tf_efficientnet_lite0.in1k: model.safetensors cannot" in capsys.readouterr().err

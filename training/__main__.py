@@ -29,10 +29,9 @@ from training.onednn import choose
 from training.recipe import JSON, Recipe, known_network
 from training.recipes import RECIPES, find_recipe, recipe_from
 from training.run_folder import SEED, Run, begun_run
+from training.runtimes import QUANTIZED, RUNTIMES, check_format, format_of
 from training.scaling import check_file
 from training.studies import STATEMENTS, STUDIES
-
-EXPORT_SUFFIXES = (".onnx", ".tflite", ".xml")  # of training.formats
 
 
 def parser(defaults=None):
@@ -97,10 +96,8 @@ def parser(defaults=None):
 
     export = ArgumentParser(description="Write the network of a run for a runtime: TensorFlow's SavedModel, or others.")
     export.add_argument("run", help="a run folder")
-    export.add_argument(
-        "--format", choices=("savedmodel", "onnx", "litert", "openvino"), default="savedmodel", help="of which runtime"
-    )
-    export.add_argument("--quantize", choices=("float16", "int8"), help="with --format litert, smaller numbers")
+    export.add_argument("--format", choices=("savedmodel", *RUNTIMES), default="savedmodel", help="of which runtime")
+    export.add_argument("--quantize", choices=QUANTIZED, help="with --format litert, smaller numbers")
     export.add_argument(
         "--fold", type=bool, default=True, help="make batch normalizations part of the layers before them, in inference"
     )
@@ -258,14 +255,14 @@ def check_evaluate(options):
 
 
 def check_export(options):
-    if options.quantize and options.format != "litert":
-        raise UserError(f"--quantize {options.quantize} is for --format litert, not {options.format}.")
+    check_format(options.format, options.quantize)
     open_run(options)
 
 
 def open_run_and_images(options):
-    if Path(options.run).suffix in EXPORT_SUFFIXES:
+    if kind := format_of(options.run):
         check_exists(options.run)
+        check_format(kind)
     else:
         open_run(options)
     options.images = image_files(options.images)

@@ -7,7 +7,6 @@ travel in the format's own metadata.
 """
 
 import contextlib
-import importlib.util
 import io
 import json
 import platform
@@ -29,14 +28,8 @@ from training.errors import StateError, UserError
 from training.files import locked
 from training.inference import trained_network, with_absolute_paths
 from training.run_folder import EXPORTS
+from training.runtimes import RUNTIMES, check_format, format_of
 
-# {format: (file, packages that it needs)}
-FORMATS = {
-    "onnx": ("model.onnx", ("tf2onnx", "onnx", "onnxruntime")),
-    "litert": ("model.tflite", ("ai_edge_litert",)),
-    "openvino": ("model.xml", ("tf2onnx", "onnx", "openvino")),
-}
-QUANTIZED = ("float16", "int8")  # of LiteRT
 KEY = "keras_cnns"  # of the metadata
 COMPARED = 20  # test images
 REPRESENTATIVE = 100  # training images that int8's ranges are measured on
@@ -74,7 +67,7 @@ def write(run, kind, *, quantize=None, fold=True):
 
     Args:
         run: The run.
-        kind: A key of FORMATS.
+        kind: A key of RUNTIMES.
         quantize: "float16" or "int8", of LiteRT: the weights, or weights and activations with ranges measured on
             training images.
         fold: Whether batch normalizations become part of the layers before them.
@@ -83,14 +76,12 @@ def write(run, kind, *, quantize=None, fold=True):
         UserError: A package is missing, or the runtime cannot take a layer of the network.
         StateError: What the runtime computes is not what the network computes.
     """
-    check_packages(kind)
-    if quantize and kind != "litert":
-        raise UserError(f"--quantize {quantize} is for --format litert, not {kind}.")
+    check_format(kind, quantize)
     network = trained_network(run)
     network = keras_cnns.fold_batch_norm(network) if fold else network
     data = load_data(with_absolute_paths(run), record=DataRecord.read(run.folder))
     model = on_pixels(network, run.recipe, fixed_size=kind == "litert")
-    name = FORMATS[kind][0] if quantize is None else FORMATS[kind][0].replace(".", f"_{quantize}.")
+    name = RUNTIMES[kind][0] if quantize is None else RUNTIMES[kind][0].replace(".", f"_{quantize}.")
     images = first_images(data.test, run.recipe, COMPARED)
     with locked(run.folder), tempfile.TemporaryDirectory(dir=run.folder, prefix=f"{EXPORTS}.tmp-") as temporary:
         file = Path(temporary) / name
@@ -118,14 +109,6 @@ def write(run, kind, *, quantize=None, fold=True):
 def first_line(error):
     """Return the beginning of the message of a converter or a runtime, which can be pages long."""
     return (str(error) or type(error).__name__).strip().splitlines()[0][:300].rstrip(".")
-
-
-def check_packages(kind):
-    """Raise a UserError that names the packages that a format needs and that are not installed."""
-    missing = [package for package in FORMATS[kind][1] if importlib.util.find_spec(package) is None]
-    if missing:
-        names = " ".join(package.replace("_", "-") for package in missing)
-        raise UserError(f"{kind} needs {', '.join(missing)}, not installed. Run `pip install {names}`.")
 
 
 def refused_layers(network):
@@ -227,11 +210,12 @@ class Export:
     """
 
     def __init__(self, file):
-        kinds = {Path(name).suffix: kind for kind, (name, _) in FORMATS.items()}
-        kind = kinds.get(Path(file).suffix)
+        kind = format_of(file)
         if kind is None:
-            raise UserError(f"{file} is not an export: its suffix is none of {', '.join(kinds)}.")
-        check_packages(kind)
+            raise UserError(
+                f"{file} is not an export: it is not called {' or '.join(n for n, _ in RUNTIMES.values())}."
+            )
+        check_format(kind)
         try:
             self.run, text = OPENERS[kind](str(file))
             self.metadata = json.loads(text)

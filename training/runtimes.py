@@ -1,0 +1,32 @@
+"""The runtimes that a run is exported for, besides TensorFlow: their files, and what they need.
+
+TensorFlow is not imported here, so that mistakes appear at once.
+"""
+
+import importlib.util
+
+from training.errors import UserError
+
+# {format: (file, packages that it needs)}
+RUNTIMES = {
+    "onnx": ("model.onnx", ("tf2onnx", "onnx", "onnxruntime")),
+    "litert": ("model.tflite", ("ai_edge_litert",)),
+    "openvino": ("model.xml", ("tf2onnx", "onnx", "openvino")),
+}
+QUANTIZED = ("float16", "int8")  # of LiteRT
+
+
+def check_format(kind, quantize=None):
+    """Raise a UserError if a format cannot be written: it is not quantized, or packages are not installed."""
+    if quantize and kind != "litert":
+        raise UserError(f"--quantize {quantize} is for --format litert, not {kind}.")
+    _, packages = RUNTIMES.get(kind, ("", ()))
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    if missing:
+        names = " ".join(package.replace("_", "-") for package in missing)
+        raise UserError(f"{kind} needs {', '.join(missing)}, not installed. Run `pip install {names}`.")
+
+
+def format_of(file):
+    """Return the format of an exported file by its suffix; None for other paths."""
+    return next((kind for kind, (name, _) in RUNTIMES.items() if str(file).endswith(name[name.index(".") :])), None)
