@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+import keras_cnns
+
 
 def decode(image):
     """Decode a JPEG, PNG, GIF, BMP or still WebP image.
@@ -39,7 +41,7 @@ def resize(image, size, crop=1.0, interpolation="bilinear"):
         crop: Side of the result, in units of the shorter side of the scaled image.
         interpolation: "bilinear" or "bicubic".
     """
-    target = tf.maximum(scaled_sides(image, int(size / crop)), size)
+    target = tf.maximum(scaled_sides(image, keras_cnns.ImageSize(size, crop).shorter_side), size)
     return resize_window(image, target, (target - size) // 2, size, interpolation)
 
 
