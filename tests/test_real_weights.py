@@ -74,53 +74,36 @@ def assert_equal(ours, theirs):
     assert np.abs(np.asarray(ours) - theirs).max() <= 1e-4 * np.abs(theirs).max()
 
 
+# {network: (its peer, the arguments of our builder, height and width of the images)}
 CONVERTED = {
-    "ResNet18": ("torchvision.models.resnet18()", "{}"),
-    "ResNet50": ("torchvision.models.resnet50(num_classes=10)", '{"classes": 10}'),
-    "DenseNet121": ("torchvision.models.densenet121()", "{}"),
-    "EfficientNetB0": ("timm.create_model('tf_efficientnet_b0')", "{}"),
-    "SEResNet50": ("timm.create_model('seresnet50')", "{}"),
+    "ResNet18": ("torchvision.models.resnet18()", {}, 96),
+    "ResNet50": ("torchvision.models.resnet50(num_classes=10)", {"classes": 10}, 96),
+    "DenseNet121": ("torchvision.models.densenet121()", {}, 96),
+    "EfficientNetB0": ("timm.create_model('tf_efficientnet_b0')", {}, 96),
+    "SEResNet50": ("timm.create_model('seresnet50')", {}, 96),
     # Its heads flatten a feature map in another order than ours.
-    "InceptionV1": ("torchvision.models.googlenet(init_weights=False, transform_input=False)", '{"aux_heads": true}'),
+    "InceptionV1": ("torchvision.models.googlenet(init_weights=False, transform_input=False)", {"aux_heads": True}, 96),
+    # Their dense layers are for images of one size.
+    "AlexNetOneTower": ("torchvision.models.alexnet()", {}, 224),
+    "VGG11": ("torchvision.models.vgg11()", {}, 224),
+    "VGG13": ("torchvision.models.vgg13_bn()", {"batch_norm": True}, 224),
 }
 
 
 @needs_peers
 @pytest.mark.parametrize("name", CONVERTED)
 def test_a_converted_state_dict_gives_the_outputs_of_its_network(name, tmp_path):
-    peer, arguments = CONVERTED[name]
-    images = image("image", (2, 96, 96, 3))
+    peer, arguments, size = CONVERTED[name]
+    images = image("image", (2, size, size, 3))
     theirs = run_peer(tmp_path, images, peer, "import torchvision, timm")
     source, file = tmp_path / "weights.pth", str(tmp_path / "weights.safetensors")
-    assert main(["convert", str(source), file, "--model", name, "--model_args", arguments]) == 0
-    classes = theirs["main"].shape[1]
-    heads = {"aux_heads": True} if len(theirs) > 1 else {}
-    shared = {"input_shape": (96, 96, 3), "classes": classes, "classifier_activation": None}
-    outputs = keras_cnns.builder(name)(weights=file, **shared, **heads)(images, training=False)
-    outputs = outputs if heads else {"main": outputs}
+    assert main(["convert", str(source), file, "--model", name, "--model_args", json.dumps(arguments)]) == 0
+    shared = {"input_shape": images.shape[1:], "classifier_activation": None}
+    outputs = keras_cnns.builder(name)(weights=file, **shared, **arguments)(images, training=False)
+    outputs = outputs if isinstance(outputs, dict) else {"main": outputs}
     assert outputs.keys() == theirs.keys()
     for key, logits in outputs.items():
         assert_equal(logits, theirs[key])
-
-
-# Networks whose dense layers depend on the size of the image, at their own size: {name: (torchvision's, arguments)}.
-FLATTENING = {
-    "AlexNetOneTower": ("torchvision.models.alexnet()", {}),
-    "VGG11": ("torchvision.models.vgg11()", {}),
-    "VGG13": ("torchvision.models.vgg13_bn()", {"batch_norm": True}),
-}
-
-
-@needs_peers
-@pytest.mark.parametrize("name", FLATTENING)
-def test_a_converted_network_with_dense_layers(name, tmp_path):
-    peer, arguments = FLATTENING[name]
-    images = image("image", (1, 224, 224, 3))
-    theirs = run_peer(tmp_path, images, peer, "import torchvision")
-    source, file = tmp_path / "weights.pth", str(tmp_path / "weights.safetensors")
-    assert main(["convert", str(source), file, "--model", name, "--model_args", json.dumps(arguments)]) == 0
-    model = keras_cnns.builder(name)(weights=file, classifier_activation=None, **arguments)
-    assert_equal(model(images, training=False), theirs["main"])
 
 
 # One network of each form of a published file, and the arguments of its builder.
