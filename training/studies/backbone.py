@@ -8,7 +8,6 @@ with random weights, fixed; or trained from scratch with the rest; each from few
 """
 
 import itertools
-import statistics
 from dataclasses import replace
 
 import keras
@@ -177,14 +176,11 @@ def draw(rows):
     for axes, quantity in zip(plots, (OVERLAP, DISTANCE), strict=True):
         for place, size in enumerate(("few", "many")):
             for shift, kind in zip((-0.27, 0, 0.27), BACKBONES, strict=True):
-                found = values(rows, quantity, kind)[kind, size]
-                mean = statistics.mean(found)
-                axes.bar(
+                drawing.bar(
+                    axes,
                     place + shift,
-                    mean,
+                    values(rows, quantity, kind)[kind, size],
                     0.25,
-                    yerr=[[mean - min(found)], [max(found) - mean]],
-                    capsize=3,
                     color=colours[kind],
                     hatch=hatches[kind],
                     edgecolor="black",

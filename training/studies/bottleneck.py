@@ -157,9 +157,7 @@ def draw(rows):
     axes = plots[1, 1]
     epochs = {series: found[0] for (series, _), found in values(rows, EPOCHS).items()}
     for (kind, _), found in values(rows, TEST).items():
-        mean = statistics.mean(found)
-        reach = [[mean - min(found)], [max(found) - mean]]
         label = f"{kind}, {epochs[kind]:.0f} epoch{'s' if epochs[kind] > 1 else ''}"
-        axes.bar(label, mean, 0.5, yerr=reach, capsize=4, color=colours[kind])
+        drawing.bar(axes, label, found, 0.5, capsize=4, color=colours[kind])
     axes.set(ylabel=TEST, title="trained for the same time")
     return picture

@@ -6,8 +6,6 @@ Measured in the GoogLeNet of the study `heads`: its share of the output times it
 module; and the test error when one branch is silent in all modules.
 """
 
-import statistics
-
 import keras
 import numpy as np
 import tensorflow as tf
@@ -142,9 +140,8 @@ def draw(rows):
         )
         axes.legend(fontsize=9)
     for (series, _), found in values(rows, ERROR).items():
-        mean = statistics.mean(found)
         colour = looks[series.removeprefix("without ")][0] if series.startswith("without") else "#56B4E9"
-        plots[3].barh(series, mean, xerr=[[mean - min(found)], [max(found) - mean]], capsize=3, color=colour)
+        drawing.bar(plots[3], series, found, 0.8, horizontal=True, color=colour)
     plots[3].set(xlabel=ERROR, title="a branch silent in all modules")
     plots[3].invert_yaxis()
     return picture

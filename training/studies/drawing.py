@@ -58,6 +58,23 @@ def curve(axes, values, **style):
     axes.fill_between(places, lowest, highest, color=line.get_color(), alpha=0.15, linewidth=0)
 
 
+def bar(axes, place, values, thickness, *, horizontal=False, **style):
+    """Draw the mean of values over the seeds as a bar, and the range from the least to the greatest as its whisker.
+
+    Args:
+        axes: Where to draw.
+        place: Where along the axis, a number or a label.
+        values: The values over the seeds.
+        thickness: Of the bar.
+        horizontal: Whether the bar lies.
+        style: Further arguments of matplotlib's `bar`.
+    """
+    mean = statistics.mean(values)
+    reach = [[mean - min(values)], [max(values) - mean]]
+    draw, error = (axes.barh, "xerr") if horizontal else (axes.bar, "yerr")
+    draw(place, mean, thickness, **{error: reach, "capsize": 3} | style)
+
+
 def shade(place, count):
     """Return the colour of one of several ordered curves, from dark to bright."""
     return colormaps["cividis"](place / max(1, count - 1))

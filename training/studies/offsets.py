@@ -224,20 +224,9 @@ def draw(rows):
     for shift, quantity, hatch in ((-0.2, UPRIGHT, "//"), (0.2, ACCURACY, "")):
         for place, name in enumerate(TRAINED):
             found = values(rows, quantity, name)[name, ""]
-            mean = statistics.mean(found)
             label = quantity.split("on ")[1].removesuffix(", %") if place == 0 else None
-            reach = [[mean - min(found)], [max(found) - mean]]
-            bars.bar(
-                place + shift,
-                mean,
-                0.4,
-                yerr=reach,
-                capsize=3,
-                hatch=hatch,
-                color="#56B4E9",
-                edgecolor="black",
-                label=label,
-            )
+            style = {"hatch": hatch, "color": "#56B4E9", "edgecolor": "black", "label": label}
+            drawing.bar(bars, place + shift, found, 0.4, **style)
     bars.set_xticks(range(len(TRAINED)), TRAINED)
     bars.set(xlabel="trained on scaled digits", ylabel="test accuracy, %", ylim=(0, 100))
     bars.legend(fontsize=9, loc="lower right")
