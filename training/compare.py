@@ -26,7 +26,7 @@ from training.errors import StateError, UserError
 from training.files import atomic, disk_errors
 from training.inference import trained_network
 from training.intervals import interval
-from training.measure import alone, device, peak_memory, seconds_per_call
+from training.measure import alone, device, peak_memory, seconds_per_image
 from training.run_folder import METRICS_FILE, RECIPE_FILE, SEED, Run, holds_run
 
 BATCH = 8  # images per forward pass that is measured
@@ -159,10 +159,8 @@ def measure(folder, repetitions=10):
     before = peak_memory()
     run = Run.open(folder)
     network, size = trained_network(run), run.recipe.image_size
-    forward = tf.function(lambda images: network(images, training=False), autograph=False)
-    images = tf.zeros((BATCH, size, size, 3))
-    seconds = seconds_per_call(lambda: forward(images).numpy(), repetitions)
-    return 1000 * statistics.median(seconds) / BATCH, peak_memory() - before
+    seconds = seconds_per_image(network, (size, size, 3), BATCH, repetitions)
+    return 1000 * seconds, peak_memory() - before
 
 
 def measure_alone(folder):

@@ -6,7 +6,6 @@ and multiply-adds are counted, time and memory of a forward pass at each network
 trained.
 """
 
-import statistics
 from typing import NamedTuple
 
 import keras
@@ -15,7 +14,7 @@ import tensorflow as tf
 import keras_cnns
 from training.compare import draw_circle, place_labels
 from training.inference import with_zeros
-from training.measure import alone, peak_memory, seconds_per_call
+from training.measure import alone, peak_memory, seconds_per_image
 from training.studies import drawing
 from training.studies.frame import Claim, Row, values
 
@@ -110,10 +109,8 @@ def forward_cost(name, repetitions=5):
     before = peak_memory()
     with tf.variable_creator_scope(with_zeros):
         network = keras_cnns.builder(name)()
-    forward = tf.function(lambda images: network(images, training=False), autograph=False)
-    images = tf.zeros((BATCH, *network.input_shape[1:]))
-    seconds = seconds_per_call(lambda: forward(images).numpy(), repetitions)
-    return 1000 * statistics.median(seconds) / BATCH, peak_memory() - before
+    seconds = seconds_per_image(network, network.input_shape[1:], BATCH, repetitions)
+    return 1000 * seconds, peak_memory() - before
 
 
 def draw(rows):

@@ -5,14 +5,12 @@ layers (the last three with the strides of version 1). Counted: multiply-adds, p
 measured: the time of a forward pass.
 """
 
-import statistics
-
 import keras
 import tensorflow as tf
 
 import keras_cnns
 from training.inference import with_zeros
-from training.measure import seconds_per_call
+from training.measure import seconds_per_image
 from training.studies import drawing
 from training.studies.frame import Claim, Row, by_x
 
@@ -73,9 +71,7 @@ def forward_time(name, size, repetitions, batch=4):
     keras.backend.clear_session()
     with tf.variable_creator_scope(with_zeros):
         network = keras_cnns.builder(name)(input_shape=(size, size, 3))
-    forward = tf.function(lambda images: network(images, training=False), autograph=False)
-    images = tf.zeros((batch, size, size, 3))
-    return statistics.median(seconds_per_call(lambda: forward(images).numpy(), repetitions)) / batch
+    return seconds_per_image(network, (size, size, 3), batch, repetitions)
 
 
 def draw(rows):
