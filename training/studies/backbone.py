@@ -120,28 +120,40 @@ def measure(lab):
             model = keras_cnns.builder(name)(include_top=False, input_shape=(64, 64, 3))
             yield Row(MAPS.format(name), name, "", None, len(keras_cnns.features(model).outputs))
     sizes = {"few": 20, "many": 40} if lab.quick else {"few": 50, "many": 1000}
+    runs = lab.train_all([recipe_of(seed, lab) for seed in lab.seeds])
+    keys = list(itertools.product(lab.seeds, sizes, BACKBONES))
+    jobs = [(runs[lab.seeds.index(seed)], seed, sizes[size], kind, lab.quick) for seed, size, kind in keys]
+    found = dict(zip(keys, lab.map(on_canvases, jobs), strict=True))
+    for (seed, size, kind), measured in found.items():
+        for quantity, value in zip((OVERLAP, DISTANCE), measured, strict=True):
+            yield Row(quantity, kind, size, seed, value)
     for seed in lab.seeds:
-        recipe = recipe_of(seed, lab)
-        run = lab.train(recipe)
-        test = canvases(recipe, "test", 20 if lab.quick else 200, 1000 + seed)
-        found = {}
-        for (size, count), kind in itertools.product(sizes.items(), BACKBONES):
-            keras.backend.clear_session()
-            keras.utils.set_random_seed(seed)
-            data = canvases(recipe, "train", count, seed)
-            classifier = trained_network(run) if kind == "trained, fixed" else recipe.build(10, for_inference=True)
-            if kind != "from scratch":  # both with the moving statistics of the canvases
-                for _ in range(2 if lab.quick else 20):
-                    classifier(keras_cnns.preprocess_input(data[0][:32]), training=True)
-            model = network(classifier, CANVAS, trainable=kind == "from scratch")
-            train(model, data, seed, steps=2 if lab.quick else 100)
-            found[size, kind] = quality(model, *test)
-            for quantity, value in zip((OVERLAP, DISTANCE), found[size, kind], strict=True):
-                yield Row(quantity, kind, size, seed, value)
-        trained, guessed, scratch = ([found[size, kind] for size in sizes] for kind in BACKBONES)
+        trained, guessed, scratch = ([found[seed, size, kind] for size in sizes] for kind in BACKBONES)
         yield Row(FEATURES, "", "", seed, trained[1][0] - guessed[1][0])
         yield Row(CENTRE, "", "", seed, trained[1][1] - guessed[1][1])
         yield Row(FEW, "", "", seed, trained[0][0] - scratch[0][0])
+
+
+def on_canvases(run, seed, count, kind, quick):
+    """Return what `quality` does of a network that is trained on a number of canvases, with a backbone of a kind.
+
+    Args:
+        run: The run of the classifier.
+        seed: The seed.
+        count: Number of canvases.
+        kind: One of BACKBONES.
+        quick: See Lab.
+    """
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(seed)
+    images, *truth = canvases(run.recipe, "train", count, seed)
+    classifier = trained_network(run) if kind == "trained, fixed" else run.recipe.build(10, for_inference=True)
+    if kind != "from scratch":  # both with the moving statistics of the canvases
+        for _ in range(2 if quick else 20):
+            classifier(keras_cnns.preprocess_input(images[:32]), training=True)
+    model = network(classifier, CANVAS, trainable=kind == "from scratch")
+    train(model, (images, *truth), seed, steps=2 if quick else 100)
+    return quality(model, *canvases(run.recipe, "test", 20 if quick else 200, 1000 + seed))
 
 
 def train(model, data, seed, steps, batch_size=16):

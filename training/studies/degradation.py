@@ -103,10 +103,12 @@ def train(lab, name, recipe):
 
 def measure(lab):
     """Yield the errors and the ratios by epoch, and the differences that the claims are about."""
+    jobs = [(lab, name, recipe) for seed in lab.seeds for name, recipe in recipes(lab, seed)]
+    trained = iter(lab.map(train, jobs))
     for seed in lab.seeds:
         last = {}
-        for name, recipe in recipes(lab, seed):
-            run, ratios = train(lab, name, recipe)
+        for name, _ in recipes(lab, seed):
+            run, ratios = next(trained)
             results = run.results()
             for epoch, logs in enumerate(results["history"], start=1):
                 yield Row(TRAINING, name, epoch, seed, 100 * (1 - logs["accuracy"]))

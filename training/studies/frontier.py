@@ -5,6 +5,7 @@ same range of multiply-adds, trained alike on the digits, which have few images 
 carries over is measured, not assumed.
 """
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -53,24 +54,32 @@ digits of 32 pixels; EfficientNet's advantage on ImageNet was found with 350 epo
 """
 
 
+def recipe_of(seed, family, place, lab):
+    """Return the recipe of a network of FAMILIES.
+
+    Its batches have 16 images: with fewer steps the moving statistics of EfficientNet, whose momentum is 0.99, would
+    not settle, and evaluation would measure that.
+    """
+    model, sizes = FAMILIES[family]
+    recipe = replace(DIGITS, name="frontier", model=model, model_args=sizes[place], batch_size=16, epochs=5, seed=seed)
+    return lab.shortened(recipe)
+
+
 def measure(lab):
     """Yield errors and costs, and the differences at equal cost."""
+    places = range(1 if lab.quick else 3)
+    recipes = {key: recipe_of(*key, lab) for key in itertools.product(lab.seeds, FAMILIES, places)}
+    runs = dict(zip(recipes, lab.train_all(recipes.values()), strict=True))
     costs = {}
+    for family, place in itertools.product(FAMILIES, places):
+        network = recipes[lab.seeds[0], family, place].build(10)
+        costs[family, place] = keras_cnns.complexity(network).multiply_adds / 1e6
+        yield Row(COST, family, place, None, costs[family, place])
     for seed in lab.seeds:
-        errors = {}
-        for family, (model, sizes) in FAMILIES.items():
-            errors[family] = []
-            for place, arguments in enumerate(sizes[: 1 if lab.quick else None]):
-                # Batches of 16: with fewer steps the moving statistics of EfficientNet, whose momentum is 0.99, would
-                # not settle, and evaluation would measure that.
-                recipe = replace(DIGITS, name="frontier", model=model, model_args=arguments, batch_size=16, epochs=5)
-                recipe = replace(recipe, seed=seed)
-                run = lab.train(lab.shortened(recipe))
-                errors[family].append(100 * (1 - run.results()["test"]["accuracy"]))
-                if (family, place) not in costs:
-                    costs[family, place] = keras_cnns.complexity(recipe.build(10)).multiply_adds / 1e6
-                    yield Row(COST, family, place, None, costs[family, place])
-                yield Row(ERROR, family, place, seed, errors[family][-1])
+        errors = {family: [] for family in FAMILIES}
+        for family, place in itertools.product(FAMILIES, places):
+            errors[family].append(100 * (1 - runs[seed, family, place].results()["test"]["accuracy"]))
+            yield Row(ERROR, family, place, seed, errors[family][-1])
         for name, family in (("ResNet", "residual"), ("DenseNet", "DenseNet")):
             differences = [
                 error - at_cost(costs["EfficientNet", place], family, costs, errors[family])

@@ -53,9 +53,8 @@ def gates_of(network):
 
 def measure(lab):
     """Yield the gates by class, the share between classes, and the errors with constant gates."""
-    for seed in lab.seeds:
-        recipe = lab.shortened(replace(RECIPES["seresnet18_digits"], epochs=4, seed=seed))
-        run = lab.train(recipe)
+    recipes = [lab.shortened(replace(RECIPES["seresnet18_digits"], epochs=4, seed=seed)) for seed in lab.seeds]
+    for seed, recipe, run in zip(lab.seeds, recipes, lab.train_all(recipes), strict=True):
         network = trained_network(run)
         images, labels = arrays(recipe, most=60 if lab.quick else None)
         look = keras.Model(network.input, [layer.output for layer in gates_of(network)])

@@ -9,6 +9,7 @@ training and after epochs, the gradient of each head's loss alone, with its weig
 """
 
 import functools
+import itertools
 import math
 from dataclasses import replace
 
@@ -83,17 +84,16 @@ def train(lab, recipe):
 
 def measure(lab):
     """Yield the gradients by head and layer, and what the claims are about."""
-    for name in NETWORKS:
-        for seed in lab.seeds:
-            recipe = recipe_of(name, seed, lab)
-            run, seen = train(lab, recipe)
-            for epochs, heads in seen.items():
-                for head, norms in heads.items():
-                    for layer, norm in norms.items():
-                        yield Row(NORM.format(epochs), f"{name}, {head}", layer, seed, norm)
-            yield from at_the_start(name, seen[0], seed)
-            if name == "GoogLeNet":
-                yield from without_heads(run, recipe, seed)
+    networks = list(itertools.product(NETWORKS, lab.seeds))
+    trained = lab.map(train, [(lab, recipe_of(name, seed, lab)) for name, seed in networks])
+    for (name, seed), (run, seen) in zip(networks, trained, strict=True):
+        for epochs, heads in seen.items():
+            for head, norms in heads.items():
+                for layer, norm in norms.items():
+                    yield Row(NORM.format(epochs), f"{name}, {head}", layer, seed, norm)
+        yield from at_the_start(name, seen[0], seed)
+        if name == "GoogLeNet":
+            yield from without_heads(run, recipe_of(name, seed, lab), seed)
 
 
 def at_the_start(name, heads, seed):

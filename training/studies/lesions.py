@@ -121,18 +121,25 @@ def swap(network, one, other):
 
 
 def measure(lab):
-    """Yield the errors after lesions and the gradients by path, and what the claims are about."""
-    for seed in lab.seeds:
-        for name, recipe in degradation.recipes(lab, seed):
-            if not name.endswith("56"):
-                continue
-            run, _ = degradation.train(lab, name, recipe)
-            network, family = trained_network(run), name.removesuffix("-56")
-            error = error_of(network, run.recipe.preprocessing, *arrays(recipe, most=36 if lab.quick else None))
-            yield from lesions(network, family, error, random.Random(seed), seed)
-            if family == "residual":
-                images, labels = arrays(recipe, "train", 32)
-                yield from paths(run, images, labels, random.Random(seed), seed, 2 if lab.quick else 20)
+    """Return the errors after lesions and the gradients by path, and what the claims are about."""
+    jobs = [
+        (lab, name, recipe, seed)
+        for seed in lab.seeds
+        for name, recipe in degradation.recipes(lab, seed)
+        if name.endswith("56")
+    ]
+    return lab.rows(rows_of, jobs)
+
+
+def rows_of(lab, name, recipe, seed):
+    """Yield the rows of one network."""
+    run, _ = degradation.train(lab, name, recipe)
+    network, family = trained_network(run), name.removesuffix("-56")
+    error = error_of(network, run.recipe.preprocessing, *arrays(recipe, most=36 if lab.quick else None))
+    yield from lesions(network, family, error, random.Random(seed), seed)
+    if family == "residual":
+        images, labels = arrays(recipe, "train", 32)
+        yield from paths(run, images, labels, random.Random(seed), seed, 2 if lab.quick else 20)
 
 
 def lesions(network, family, error, draw, seed):

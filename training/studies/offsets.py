@@ -124,34 +124,39 @@ def head_alone(model):
 
 
 def measure(lab):
-    """Yield the accuracies, the distances and an offset field, and what the claims are about."""
-    (images, labels), (test_images, test_labels) = data(lab.quick)
-    epochs = 1 if lab.quick else 3
-    for seed in lab.seeds:
-        keras.backend.clear_session()
-        keras.utils.set_random_seed(seed)
-        random = np.random.RandomState(seed)
-        large = scaled(images, random.uniform(0.4, 1.6, len(images)))
-        test_large = scaled(test_images, random.uniform(0.4, 1.6, len(test_images)))
-        plain = network(deformable=False)
-        train(plain, images, labels, 2 * epochs, seed)
-        found = {"nothing": (accuracy(plain, test_images, test_labels), accuracy(plain, test_large, test_labels))}
-        for name, prepare in (("offsets", offsets_alone), ("head", head_alone), ("all, plain", None)):
-            model = network(deformable=name == "offsets")
-            copy_weights(plain, model)
-            if prepare:
-                prepare(model)
-            train(model, large, labels, epochs, seed)
-            found[name] = accuracy(model, test_images, test_labels), accuracy(model, test_large, test_labels)
-            if name == "offsets":
-                deformed = model
-        for name, (upright, on_scaled) in found.items():
-            yield Row(UPRIGHT, name, "", seed, upright)
-            yield Row(ACCURACY, name, "", seed, on_scaled)
-        yield Row(GAIN, "", "", seed, found["offsets"][1] - found["nothing"][1])
-        yield from distances(deformed, test_images[:200], seed)
-        if seed == lab.seeds[0]:
-            yield from field(deformed, scaled(test_images[:1], [1.3]), seed)
+    """Return the accuracies, the distances and an offset field, and what the claims are about."""
+    jobs = [(seed, lab.quick, seed == lab.seeds[0]) for seed in lab.seeds]
+    return lab.rows(rows_of, jobs)
+
+
+def rows_of(seed, quick, with_field):
+    """Yield the rows of one seed."""
+    (images, labels), (test_images, test_labels) = data(quick)
+    epochs = 1 if quick else 3
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(seed)
+    random = np.random.RandomState(seed)
+    large = scaled(images, random.uniform(0.4, 1.6, len(images)))
+    test_large = scaled(test_images, random.uniform(0.4, 1.6, len(test_images)))
+    plain = network(deformable=False)
+    train(plain, images, labels, 2 * epochs, seed)
+    found = {"nothing": (accuracy(plain, test_images, test_labels), accuracy(plain, test_large, test_labels))}
+    for name, prepare in (("offsets", offsets_alone), ("head", head_alone), ("all, plain", None)):
+        model = network(deformable=name == "offsets")
+        copy_weights(plain, model)
+        if prepare:
+            prepare(model)
+        train(model, large, labels, epochs, seed)
+        found[name] = accuracy(model, test_images, test_labels), accuracy(model, test_large, test_labels)
+        if name == "offsets":
+            deformed = model
+    for name, (upright, on_scaled) in found.items():
+        yield Row(UPRIGHT, name, "", seed, upright)
+        yield Row(ACCURACY, name, "", seed, on_scaled)
+    yield Row(GAIN, "", "", seed, found["offsets"][1] - found["nothing"][1])
+    yield from distances(deformed, test_images[:200], seed)
+    if with_field:
+        yield from field(deformed, scaled(test_images[:1], [1.3]), seed)
 
 
 def points(model, images):

@@ -61,9 +61,8 @@ def recipe_of(seed, lab):
 
 def measure(lab):
     """Yield the weights by block, source and layer, and what the claims are about."""
-    for seed in lab.seeds:
-        recipe = recipe_of(seed, lab)
-        run = lab.train(recipe)
+    recipes = [recipe_of(seed, lab) for seed in lab.seeds]
+    for seed, recipe, run in zip(lab.seeds, recipes, lab.train_all(recipes), strict=True):
         network = trained_network(run)
         tables = tables_of(network)
         for block, table in enumerate(tables, start=1):

@@ -5,6 +5,7 @@ on MNIST's digits of 28 pixels, reduced to 10: each dimension alone, and all tog
 twice and four times the multiply-adds by the formula. Layers are rounded up, so that the counted ones differ.
 """
 
+import itertools
 import math
 import statistics
 from dataclasses import replace
@@ -74,19 +75,19 @@ def recipe_of(way, phi, seed, lab):
 
 def measure(lab):
     """Yield the accuracies and costs, and what the claims are about."""
-    costs = {}
+    recipes = {
+        (seed, way, phi): recipe_of(way, phi, seed, lab) for seed, way, phi in itertools.product(lab.seeds, WAYS, PHIS)
+    }
+    runs = dict(zip(recipes, lab.train_all(recipes.values()), strict=True))
+    for way, phi in itertools.product(WAYS, PHIS):
+        recipe = recipes[lab.seeds[0], way, phi]
+        cost = keras_cnns.complexity(recipe.build(10), (recipe.image_size, recipe.image_size, 3)).multiply_adds
+        yield Row(COST, way, phi, None, cost / 1e6)
     for seed in lab.seeds:
         accuracies = {}
-        for way in WAYS:
-            for phi in PHIS:
-                recipe = recipe_of(way, phi, seed, lab)
-                run = lab.train(recipe)
-                accuracies[way, phi] = 100 * run.results()["test"]["accuracy"]
-                if (way, phi) not in costs:
-                    size = recipe.image_size
-                    costs[way, phi] = keras_cnns.complexity(recipe.build(10), (size, size, 3)).multiply_adds / 1e6
-                    yield Row(COST, way, phi, None, costs[way, phi])
-                yield Row(ACCURACY, way, phi, seed, accuracies[way, phi])
+        for way, phi in itertools.product(WAYS, PHIS):
+            accuracies[way, phi] = 100 * runs[seed, way, phi].results()["test"]["accuracy"]
+            yield Row(ACCURACY, way, phi, seed, accuracies[way, phi])
         gains = [(accuracies[way, 2] - accuracies[way, 1]) - (accuracies[way, 1] - accuracies[way, 0]) for way in ALONE]
         yield Row(SECOND, "", "", seed, statistics.mean(gains))
         best = max(accuracies[way, 2] for way in ALONE)
