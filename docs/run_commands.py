@@ -25,6 +25,7 @@ NOT_RUN = {
     r"python -m training convert ": "needs a published file",
     r"python -m training .*imagenet( |$)": "downloads published weights; tests/test_published.py has a hub of its own",
     r"python -m training (export .*--format|predict .*exports)": "needs other runtimes; tests/test_formats.py has them",
+    r"docker |curl ": "needs a server; tests/test_serving.py has one",
     r"python -m training benchmark": "takes many minutes; tests/test_benchmark.py has short runs",
     r"export |.*/shared/|srun ": "needs several machines",
 }

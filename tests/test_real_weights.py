@@ -7,7 +7,6 @@ brings what these tests need: torch, torchvision, timm, and the packages efficie
 peers run in a process of their own, because torchvision and TensorFlow crash in one.
 """
 
-import dataclasses
 import importlib.util
 import json
 import subprocess
@@ -21,9 +20,8 @@ from sklearn.datasets import load_sample_images
 
 import keras_cnns
 from tests.formula import image
+from training import formats
 from training.__main__ import main
-from training.export import write_saved_model
-from training.recipe import Recipe
 
 
 def needs(*packages):
@@ -246,21 +244,34 @@ def test_real_photographs(lite):
 @needs_lite
 def test_real_photographs_through_the_savedmodel(lite, tmp_path):
     """The whole way: encoded images into the export of a network that begins with these weights."""
-    recipe = Recipe(model=f"EfficientNetLite{lite[0]}", init=lite[1], preprocessing="lite", data="folder:photos")
     network = built(lite, classifier_activation=None)
-    size = network.input_shape[1]
-    recipe = dataclasses.replace(recipe, image_size=size, center_crop=0.875, interpolation="bicubic")
-    write_saved_model(network, list(keras_cnns.imagenet_classes().values()), recipe, tmp_path / "export")
+    expected = np.concatenate(list(prepared(network).values()))
+    formats.export(network, tmp_path / "export")
     served = tf.saved_model.load(str(tmp_path / "export")).signatures["serve_bytes"]
     photos = photographs()
     encoded = tf.constant([tf.io.encode_png(photo).numpy() for photo in photos.values()])
     answers = served(images=encoded)
-    expected = np.concatenate(list(prepared(network).values()))
     logits = np.asarray(network(expected, training=False))
     assert_equal(answers["probabilities"], tf.nn.softmax(logits).numpy())
     names = [[name.decode() for name in row] for row in answers["top_classes"].numpy()]
     for name, top in zip(photos, names, strict=True):
         assert SHOWN[name][1] in top or name in WITHOUT_CLASS
+
+
+@needs_lite
+@pytest.mark.parametrize("name", ["export", "model.onnx", "model.tflite", "model.xml"])
+def test_real_photographs_through_every_export(lite, name, tmp_path):
+    """The photographs, brought to their size as the description says."""
+    network = built(lite, classifier_activation=None)
+    expected = np.concatenate(list(prepared(network).values()))
+    probabilities = tf.nn.softmax(network(expected, training=False)).numpy()
+    formats.export(network, tmp_path / name)
+    export = formats.Export(tmp_path / name)
+    pixels = [keras_cnns.resize_and_crop(photo, export.description.image_size) for photo in photographs().values()]
+    answers = export(np.stack(pixels))
+    assert_equal(answers, probabilities)
+    for photo, top in zip(photographs(), keras_cnns.decode_predictions(answers), strict=True):
+        assert SHOWN[photo][1] in [row[0] for row in top] or photo in WITHOUT_CLASS
 
 
 def class_names(indices):

@@ -21,7 +21,7 @@ from typing import Literal, get_args, get_type_hints
 # once.
 from training.benchmarks import PARTS
 from training.command_line import carry_out, import_tensorflow, parsed, parsed_with_recipe
-from training.errors import DataError, UserError
+from training.errors import DataError, ResourceError, UserError
 from training.files import atomic, check_exists, check_replaceable
 from training.image_file import FORMATS
 from training.image_folder import image_files, part_folders
@@ -37,7 +37,7 @@ from training.studies import STATEMENTS, STUDIES
 def parser(defaults=None):
     """Return the parser of all commands; `fit` has the fields of Recipe as options, with the values of `defaults`."""
     from jsonargparse import ArgumentParser
-    from jsonargparse.typing import NonNegativeInt, PositiveInt
+    from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
 
     fit = ArgumentParser(
         description="Train a recipe, evaluate its best epoch and export it. The same command resumes a run.",
@@ -86,12 +86,15 @@ def parser(defaults=None):
     evaluate.add_argument("--download", action="store_true", help="let TFDS download what is missing")
 
     predict = ArgumentParser(description="Classify image files: the five most probable classes of each.")
-    predict.add_argument("run", help="a run folder, or a file that `export --format` has written")
+    predict.add_argument("run", help="a run folder, or what `export` has written: a SavedModel's folder, or a file")
     predict.add_argument("images", nargs="+", help=f"{FORMATS} files, and folders of them")
     predict.add_argument(
         "--csv",
         help="write rows of file, class1, probability1, ... to this file instead of the screen; names are written "
         "unchanged: in a spreadsheet, import them as text",
+    )
+    predict.add_argument(
+        "--unsure", type=ClosedUnitInterval, default=0.0, help="mark images whose first class is less probable"
     )
 
     export = ArgumentParser(description="Write the network of a run for a runtime: TensorFlow's SavedModel, or others.")
@@ -332,6 +335,15 @@ def evaluate(options):
         f"{evaluation.images} {options.split} images: accuracy {evaluation.accuracy:.2%}, "
         f"top-5 {evaluation.top5:.2%}, loss {evaluation.loss:.4f}"
     )
+    before, after = evaluation.calibration_errors
+    print(
+        f"expected calibration error {before:.2%}, and {after:.2%} with the temperature of the validation images, "
+        f"{options.run.temperature:.3g}"
+    )
+    try:
+        inference.draw_reliability(options.run, options.split, evaluation)
+    except ResourceError as error:  # a run folder that is read only, such as somebody else's
+        print(f"no reliability diagram: {error}", file=sys.stderr)
 
 
 def predict(options):
@@ -344,21 +356,28 @@ def predict(options):
         from training.formats import Export
 
         run = Export(run)
-        answers = inference.classified(run, run.class_names, run.resizing, files)
+        class_names = run.description.classes
+        answers = inference.classified(run, class_names, run.description.image_size, files)
     else:
+        class_names = run.class_names
         answers = inference.predict(run, files)
-    show, bad = print_classes, []
+    write, bad = None, []
     with contextlib.ExitStack() as stack:
         if options.csv:
             path = stack.enter_context(atomic(options.csv))
-            show = csv.writer(stack.enter_context(open(path, "w", newline=""))).writerow
-            numbers = range(1, min(5, len(run.class_names)) + 1)
-            show(["file", *(f"{what}{number}" for number in numbers for what in ("class", "probability"))])
+            write = csv.writer(stack.enter_context(open(path, "w", newline=""))).writerow
+            numbers = range(1, min(5, len(class_names)) + 1)
+            columns = (f"{what}{number}" for number in numbers for what in ("class", "probability"))
+            write(["file", *columns, *(["unsure"] if options.unsure else [])])
         for file, classes in zip(files, answers, strict=True):
             if isinstance(classes, DataError):
                 bad.append(classes)
             else:
-                show([file, *itertools.chain(*classes)])
+                unsure = classes[0][1] < options.unsure
+                if write:
+                    write([file, *itertools.chain(*classes), *(["yes" if unsure else "no"] if options.unsure else [])])
+                else:
+                    print_classes(file, classes, unsure)
     if options.csv:
         print(f"{options.csv}: {len(files) - len(bad)} images")
     if len(files) == 1 and bad:
@@ -367,20 +386,14 @@ def predict(options):
         raise DataError("\n".join([f"{len(bad)} of {len(files)} files could not be classified:", *map(str, bad)]))
 
 
-def print_classes(row):
-    """Print a row file, class, probability, class, ... in lines."""
-    print(row[0])
-    for name, probability in zip(row[1::2], row[2::2], strict=True):
+def print_classes(file, classes, unsure):
+    """Print a file and its classes, each with its probability."""
+    print(f"{file}  unsure" if unsure else file)
+    for name, probability in classes:
         print(f"  {probability:7.2%}  {name}")
 
 
 def export(options):
-    from training import inference
-
-    if options.format == "savedmodel":
-        inference.export(options.run, fold=options.fold)
-        print(options.run.export)
-        return
     from training import formats
 
     print(formats.write(options.run, options.format, quantize=options.quantize, fold=options.fold))

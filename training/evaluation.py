@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 import keras_cnns
+from training import calibration
 from training.batches import evaluation_batches
 from training.forward import forward
 
@@ -19,11 +20,15 @@ class Evaluation:
         loss: Mean cross-entropy, in nats.
         top5: Fraction of the images whose class is among the five most probable.
         confusion: Counts (true class, predicted class).
+        losses: The losses with `calibration.TEMPERATURES`.
+        reliability: What `calibration.reliability` counts, before and after logits are divided by the temperature.
     """
 
     loss: float
     top5: float
     confusion: np.ndarray
+    losses: np.ndarray
+    reliability: tuple[np.ndarray, np.ndarray]
 
     @property
     def images(self):
@@ -35,9 +40,27 @@ class Evaluation:
         """Fraction of the images whose class is the most probable."""
         return float(np.trace(self.confusion) / self.images)
 
+    @property
+    def temperature(self):
+        """The temperature with which the loss of these images is least."""
+        return calibration.best_temperature(self.losses, self.accuracy)
+
+    @property
+    def calibration_errors(self):
+        """The expected calibration error before and after logits are divided by the temperature."""
+        return tuple(map(calibration.calibration_error, self.reliability))
+
     def to_json(self):
         """Return the metrics as JSON values, without the confusion matrix."""
-        return {"loss": self.loss, "accuracy": self.accuracy, "top5_accuracy": self.top5, "images": self.images}
+        before, after = self.calibration_errors
+        return {
+            "loss": self.loss,
+            "accuracy": self.accuracy,
+            "top5_accuracy": self.top5,
+            "images": self.images,
+            "calibration_error": before,
+            "calibration_error_with_temperature": after,
+        }
 
     def table(self, class_names):
         """Return a table with the images, recall and precision of each class."""
@@ -52,8 +75,10 @@ class Evaluation:
         return "\n".join(lines)
 
 
-def make_evaluation(model, classes, recipe):
+def make_evaluation(model, classes, recipe, temperature=1.0):
     """Return a function (split, stop) -> Evaluation of the main head of a model, compiled once.
+
+    Loss and accuracies are those of the network, the temperature is for the second part of the reliability only.
 
     Several devices share the images. `stop()` is called before each batch; once it is true in any of the processes, the
     function returns None.
@@ -70,6 +95,9 @@ def make_evaluation(model, classes, recipe):
             tf.reduce_sum(losses),
             tf.math.count_nonzero(in_top(5, logits, labels)),
             tf.math.confusion_matrix(labels, tf.argmax(logits, axis=-1), classes, dtype=tf.int64),
+            calibration.losses_by_temperature(logits, labels),
+            calibration.reliability(logits, labels),
+            calibration.reliability(logits / temperature, labels),
         )
 
     def all_replicas(images, labels, stop):
@@ -88,8 +116,9 @@ def make_evaluation(model, classes, recipe):
             if stopped:
                 return None
             steps.append(values)
-        loss, top5, confusion = (sum(values).numpy() for values in zip(*steps, strict=True))
-        return Evaluation(float(loss / confusion.sum()), float(top5 / confusion.sum()), confusion)
+        loss, top5, confusion, losses, *bins = (sum(values).numpy() for values in zip(*steps, strict=True))
+        images = confusion.sum()
+        return Evaluation(float(loss / images), float(top5 / images), confusion, losses / images, tuple(bins))
 
     return evaluate
 

@@ -1,14 +1,80 @@
-"""The SavedModel: one graph from encoded images to class names."""
+"""What an export is: one graph from pixels to probabilities, its description, and the SavedModel."""
+
+import dataclasses
+import json
+import platform
+from dataclasses import dataclass
+from pathlib import Path
 
 import keras
 import tensorflow as tf
 
-from training.forward import probabilities
+import keras_cnns
 from training.image_file import FORMATS
 from training.pixels import decode, resize
 
+KEY = "keras_cnns"  # of the description in the metadata of a format
 
-def write_saved_model(network, class_names, recipe, folder):
+
+@dataclass(frozen=True)
+class Description:
+    """What an export has besides the network; it travels in the metadata of its format.
+
+    Attributes:
+        classes: The class names, in the order of the outputs.
+        image_size: How images are brought to their size.
+        preprocessing: A mode of keras_cnns.preprocess_input.
+        temperature: What logits are divided by, see training.calibration.
+        origin: Where the network comes from, {str: JSON value}.
+    """
+
+    classes: list[str]
+    image_size: keras_cnns.ImageSize
+    preprocessing: str
+    temperature: float = 1.0
+    origin: dict = dataclasses.field(default_factory=dict)
+
+    def to_json(self):
+        """Return it as JSON text, with the versions of what writes the export."""
+        versions = {"keras": keras.__version__, "tensorflow": tf.__version__, "python": platform.python_version()}
+        values = dataclasses.asdict(self) | {"image_size": self.image_size._asdict(), "versions": versions}
+        return json.dumps(values)
+
+    @classmethod
+    def from_json(cls, text):
+        """Return the one that `to_json` has written."""
+        values = json.loads(text)
+        values["image_size"] = keras_cnns.ImageSize(**values["image_size"])
+        return cls(**{field.name: values[field.name] for field in dataclasses.fields(cls)})
+
+
+def on_pixels(network, description, fixed_size=False):
+    """Return a model from pixels, RGB 0..255 (batch, height, width, 3), to probabilities (batch, classes).
+
+    Args:
+        network: A network whose only output is logits or probabilities.
+        description: Its Description.
+        fixed_size: Whether images have the size of the description, where the network takes others too.
+    """
+    shape = (description.image_size.size,) * 2 if fixed_size else network.inputs[0].shape[1:3]
+    images = keras.Input((*shape, 3), name="images")
+    x = network(keras_cnns.preprocess_input(images, description.preprocessing))
+    if gives_logits(network):
+        if description.temperature != 1:
+            x = keras.layers.Rescaling(1 / description.temperature, name="temperature")(x)
+        x = keras.layers.Softmax(name="probabilities")(x)
+    return keras.Model(images, x, name=network.name)
+
+
+def gives_logits(network):
+    """Return whether the output of a network is logits, and not probabilities."""
+    last = network.layers[-1]
+    return getattr(last, "activation", None) in (None, keras.activations.linear) and not isinstance(
+        last, keras.layers.Softmax
+    )
+
+
+def write_saved_model(network, description, folder):
     """Write a SavedModel with two signatures, for TensorFlow Serving or `tf.saved_model.load`.
 
     serving_default: images, float32 RGB 0..255 (batch, height, width, 3) of any size that the network accepts ->
@@ -17,27 +83,35 @@ def write_saved_model(network, class_names, recipe, folder):
         evaluation -> probabilities (batch, classes), top_classes (batch, 5) as names, top_probabilities (batch, 5).
         The error for an image that cannot be decoded gives its position in the batch.
 
+    The description is the file keras_cnns.json of its extra assets, which TensorFlow leaves alone.
+
     Args:
-        network: A network whose only output is logits.
-        class_names: Name of each class.
-        recipe: The recipe, for what `serve_bytes` does with images and the normalisation of the pixels.
+        network: A network whose only output is logits or probabilities.
+        description: Its Description.
         folder: The folder of the SavedModel, which is created.
     """
-    names = tf.constant(class_names)
+    model, names = on_pixels(network, description), tf.constant(description.classes)
 
     def serve(images):
-        images = tf.ensure_shape(images, shape)
-        return {"probabilities": probabilities(network, images, recipe.preprocessing)}
+        return {"probabilities": model(tf.ensure_shape(images, shape), training=False)}
 
     def serve_bytes(images):
-        result = probabilities(network, decode_batch(images, *recipe.resizing), recipe.preprocessing)
-        top, indices = tf.math.top_k(result, k=min(5, len(class_names)))
+        result = model(decode_batch(images, *description.image_size), training=False)
+        top, indices = tf.math.top_k(result, k=min(5, len(description.classes)))
         return {"probabilities": result, "top_classes": tf.gather(names, indices), "top_probabilities": top}
 
-    archive, shape = keras.export.ExportArchive(), network.inputs[0].shape
+    archive, shape = keras.export.ExportArchive(), model.inputs[0].shape
     archive.add_endpoint("serving_default", serve, [tf.TensorSpec(shape, tf.float32, name="images")])
     archive.add_endpoint("serve_bytes", serve_bytes, [tf.TensorSpec((None,), tf.string, name="images")])
     archive.write_out(str(folder), verbose=False)
+    extra = extra_file(folder)
+    extra.parent.mkdir()
+    extra.write_text(description.to_json() + "\n")
+
+
+def extra_file(folder):
+    """Return the path of the description in a SavedModel."""
+    return Path(folder) / "assets.extra" / f"{KEY}.json"
 
 
 def decode_batch(images, size, crop=1.0, interpolation="bilinear"):

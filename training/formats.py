@@ -1,4 +1,4 @@
-"""Exports for other runtimes than TensorFlow: ONNX, LiteRT and OpenVINO.
+"""Exports for the runtimes: TensorFlow's SavedModel, ONNX, LiteRT and OpenVINO.
 
 A file is written beside the old one, loaded by its own runtime and compared with the network on test images; only then
 it takes its place. It takes images of the network's size, float32 RGB 0..255 (batch, height, width, 3), and returns
@@ -7,30 +7,29 @@ travel in the format's own metadata.
 """
 
 import contextlib
+import dataclasses
 import io
-import json
-import platform
 import shutil
 import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import keras
 import numpy as np
 import tensorflow as tf
+from sklearn.datasets import load_sample_images
 
 import keras_cnns
 from training.batches import evaluation_batches
 from training.data import load_data
 from training.data_record import DataRecord
 from training.errors import StateError, UserError
+from training.export import KEY, Description, extra_file, on_pixels, write_saved_model
 from training.files import locked
-from training.inference import trained_network, with_absolute_paths
+from training.inference import description_of, trained_network, with_absolute_paths
 from training.run_folder import EXPORTS
-from training.runtimes import RUNTIMES, check_format, format_of
+from training.runtimes import RUNTIMES, SUFFIXES, check_format, format_of
 
-KEY = "keras_cnns"  # of the metadata
 COMPARED = 20  # test images
 REPRESENTATIVE = 100  # training images that int8's ranges are measured on
 TOLERANCE = 1e-4  # of a probability, in float32
@@ -55,7 +54,7 @@ class Written:
     accuracy: tuple[float, float] | None = None
 
     def __str__(self):
-        text = f"{self.file}: {self.size / 2**20:.2f} MiB; on {self.images} test images its probabilities differ from "
+        text = f"{self.file}: {self.size / 2**20:.2f} MiB; on {self.images} images its probabilities differ from "
         text += f"the network's by at most {self.difference:.1e}"
         if self.accuracy:
             text += "; test accuracy {:.2%} before and {:.2%} after quantization".format(*self.accuracy)
@@ -63,11 +62,13 @@ class Written:
 
 
 def write(run, kind, *, quantize=None, fold=True):
-    """Write an export of a run into its folder `exports`, and return what was Written.
+    """Write an export of a run, and return what was Written.
+
+    The SavedModel is the run's folder `export`, the others are files in its folder `exports`.
 
     Args:
         run: The run.
-        kind: A key of RUNTIMES.
+        kind: "savedmodel", or a key of RUNTIMES.
         quantize: "float16" or "int8", of LiteRT: the weights, or weights and activations with ranges measured on
             training images.
         fold: Whether batch normalizations become part of the layers before them.
@@ -77,33 +78,124 @@ def write(run, kind, *, quantize=None, fold=True):
         StateError: What the runtime computes is not what the network computes.
     """
     check_format(kind, quantize)
-    network = trained_network(run)
-    network = keras_cnns.fold_batch_norm(network) if fold else network
+    network, recipe = trained_network(run), run.recipe
     data = load_data(with_absolute_paths(run), record=DataRecord.read(run.folder))
-    model = on_pixels(network, run.recipe, fixed_size=kind == "litert")
-    name = RUNTIMES[kind][0] if quantize is None else RUNTIMES[kind][0].replace(".", f"_{quantize}.")
-    images = first_images(data.test, run.recipe, COMPARED)
+    images = first_images(data.test, recipe, COMPARED)
+    ranges = first_images(data.train, recipe, REPRESENTATIVE) if quantize == "int8" else None
     with locked(run.folder), tempfile.TemporaryDirectory(dir=run.folder, prefix=f"{EXPORTS}.tmp-") as temporary:
-        file = Path(temporary) / name
-        ranges = first_images(data.train, run.recipe, REPRESENTATIVE) if quantize == "int8" else None
-        try:
-            WRITERS[kind](model, file, metadata_of(run), quantize, ranges)
-            export = Export(file)
-            found = export(images)
-        except Exception as error:  # each converter and runtime has its own
-            raise UserError(
-                f"{kind} cannot take {run.recipe.model} ({refused_layers(network)}): {first_line(error)}. Export "
-                "another format."
-            ) from error
-        difference = float(np.abs(found - np.asarray(model(images, training=False))).max())
-        if quantize is None and not difference <= TOLERANCE:
-            raise StateError(f"{kind} computes other probabilities than the network: they differ by {difference:.1e}.")
-        accuracy = accuracies((model, export), data.test, run.recipe) if quantize else None
-        size = sum(part.stat().st_size for part in Path(temporary).iterdir())
+        file = Path(temporary) / name_of(kind, quantize)
+        models = write_checked(network, description_of(run), file, kind, images, quantize, ranges, fold)
+        written = judged(*models, images, quantize)
+        if quantize:
+            written = dataclasses.replace(written, accuracy=accuracies(models, data.test, recipe))
+        if kind == "savedmodel":
+            run.replace_export(file)
+            return dataclasses.replace(written, file=run.export)
         (run.folder / EXPORTS).mkdir(exist_ok=True)
         for part in Path(temporary).iterdir():
             shutil.move(part, run.folder / EXPORTS / part.name)
-    return Written(run.folder / EXPORTS / name, size, difference, len(images), accuracy)
+    return dataclasses.replace(written, file=run.folder / EXPORTS / file.name)
+
+
+def export(network, path, *, class_names=None, images=None, quantize=None, representative=None, fold=True):
+    """Write an export of any network of keras_cnns, without a run, and return what was Written.
+
+    Images are prepared as the weights need that were loaded into the network, see `keras_cnns.preprocess_input`.
+
+    Args:
+        network: A network with its classifier, with weights; auxiliary heads are left out.
+        path: What to write: a file that ends with .onnx, .tflite or .xml, OpenVINO's; otherwise the folder of a
+            SavedModel.
+        class_names: Name of each class; by default ImageNet's if there are 1,000, otherwise their numbers.
+        images: Images (batch, size, size, 3), RGB 0..255, on which the export is compared with the network; by default
+            two photographs of scikit-learn.
+        quantize, fold: As for `write`.
+        representative: Training images (batch, size, size, 3), RGB 0..255, which `quantize="int8"` needs.
+
+    Raises:
+        UserError: An argument is wrong, a package is missing, or the runtime cannot take a layer of the network.
+        StateError: What the runtime computes is not what the network computes.
+
+    Example:
+        >>> from training import formats
+        >>> model = keras_cnns.ResNet18(weights=None)
+        >>> formats.export(model, "resnet18").images  # compared
+        2
+    """
+    path, network = Path(path), keras_cnns.main_output(network)
+    kind = format_of(path) or "savedmodel"
+    check_format(kind, quantize)
+    classes = network.output_shape[-1]
+    if len(network.output_shape) != 2:
+        raise UserError(f"{network.name} has no classifier. Build it with include_top=True.")
+    if kind == "savedmodel" and path.exists() and format_of(path) != kind:
+        raise UserError(f"{path} exists and is not a SavedModel. Pass another path.")
+    if quantize == "int8" and representative is None:
+        raise UserError("quantize='int8' needs representative=, some training images.")
+    if class_names is None:
+        imagenet = keras_cnns.imagenet_classes()
+        class_names = imagenet.values() if len(imagenet) == classes else map(str, range(classes))
+    class_names = list(class_names)
+    if len(class_names) != classes:
+        raise UserError(f"{network.name} has {classes} outputs, and class_names {len(class_names)} names.")
+    image_size = getattr(network, "image_size", keras_cnns.ImageSize())
+    image_size = image_size._replace(size=network.inputs[0].shape[1] or image_size.size)
+    preprocessing = getattr(network, "preprocessing", "imagenet")
+    description = Description(class_names, image_size, preprocessing, origin={"model": network.name})
+    if images is None:
+        images = [keras_cnns.resize_and_crop(photo, image_size) for photo in load_sample_images().images]
+    images = np.stack([np.asarray(image, "float32") for image in images])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f"{path.name}.tmp-") as temporary:
+        file = Path(temporary) / path.name
+        models = write_checked(network, description, file, kind, images, quantize, representative, fold)
+        written = judged(*models, images, quantize)
+        if kind == "savedmodel" and path.exists():
+            shutil.rmtree(path)
+        for part in Path(temporary).iterdir():
+            shutil.move(part, path.parent / part.name)
+    return dataclasses.replace(written, file=path)
+
+
+def name_of(kind, quantize=None):
+    """Return the name of the file, or of the SavedModel's folder, that `write` writes."""
+    name = "export" if kind == "savedmodel" else RUNTIMES[kind][0]
+    return name.replace(".", f"_{quantize}.") if quantize else name
+
+
+def write_checked(network, description, file, kind, images, quantize, ranges, fold):
+    """Write an export and let its own runtime load it and answer.
+
+    Returns:
+        The network from pixels to probabilities, as it was, and its Export.
+
+    Raises:
+        UserError: The converter or the runtime cannot take the network.
+    """
+    try:
+        folded = keras_cnns.fold_batch_norm(network) if fold else network
+        WRITERS[kind](folded, description, file, quantize, ranges)
+        export = Export(file)
+        export(images)
+    except (OSError, tf.errors.OpError):  # a full disk, for example
+        raise
+    except Exception as error:  # each converter and runtime has its own
+        raise UserError(
+            f"{kind} cannot take {network.name} ({refused_layers(network)}): {first_line(error)}. Export another "
+            "format."
+        ) from error
+    return on_pixels(network, description), export
+
+
+def judged(model, export, images, quantize):
+    """Return what was Written, with its difference from the network; raise a StateError if it is too large."""
+    difference = float(np.abs(export(images) - np.asarray(model(images, training=False))).max())
+    if quantize is None and not difference <= TOLERANCE:
+        raise StateError(
+            f"{export.file.name} computes other probabilities than the network: they differ by {difference:.1e}."
+        )
+    parts = [part for part in export.file.parent.rglob("*") if part.is_file()]
+    return Written(export.file, sum(part.stat().st_size for part in parts), difference, len(images))
 
 
 def first_line(error):
@@ -116,14 +208,6 @@ def refused_layers(network):
     special = (keras_cnns.layers.DeformableConv2D, keras_cnns.layers.LocalResponseNormalization)
     names = [layer.name for layer in network.layers if isinstance(layer, special)]
     return f"its special layers are {', '.join(names[:3])}" if names else "it has no special layers"
-
-
-def on_pixels(network, recipe, fixed_size=False):
-    """Return a model from pixels to probabilities: the normalization, a network whose output is logits, and softmax."""
-    shape = (recipe.image_size,) * 2 if fixed_size else network.inputs[0].shape[1:3]
-    images = keras.Input((*shape, 3), name="images")
-    x = keras_cnns.preprocess_input(images, recipe.preprocessing)
-    return keras.Model(images, keras.layers.Softmax(name="probabilities")(network(x)), name=network.name)
 
 
 def first_images(split, recipe, count):
@@ -140,49 +224,31 @@ def accuracies(models, split, recipe):
     return tuple(map(float, right / split.size))
 
 
-def metadata_of(run):
-    """Return what travels in an export, as JSON text."""
-    size, crop, interpolation = run.recipe.resizing
-    record = DataRecord.read(run.folder)
-    return json.dumps(
-        {
-            "classes": run.class_names,
-            "image_size": size,
-            "center_crop": crop,
-            "interpolation": interpolation,
-            "model": run.recipe.model,
-            "recipe": run.digest,
-            "data": record and record.fingerprint,
-            "init": run.recipe.init,
-            "versions": {"keras": keras.__version__, "tensorflow": tf.__version__, "python": platform.python_version()},
-        }
-    )
-
-
-def write_onnx(model, file, metadata, quantize=None, ranges=None):
+def write_onnx(network, description, file, quantize=None, ranges=None):
     import onnx
 
+    model = on_pixels(network, description)
     signature = [tf.TensorSpec(model.inputs[0].shape, tf.float32, name="images")]
     model.export(str(file), format="onnx", verbose=False, input_signature=signature)
     graph = onnx.load(file)
-    onnx.helper.set_model_props(graph, {KEY: metadata})
+    onnx.helper.set_model_props(graph, {KEY: description.to_json()})
     onnx.checker.check_model(graph, full_check=True)
     onnx.save(graph, file)
 
 
-def write_openvino(model, file, metadata, quantize=None, ranges=None):
+def write_openvino(network, description, file, quantize=None, ranges=None):
     import openvino
 
     source = file.with_suffix(".onnx")
-    write_onnx(model, source, metadata)
+    write_onnx(network, description, source)
     graph = openvino.convert_model(source)
     source.unlink()
-    graph.set_rt_info(metadata, KEY)
+    graph.set_rt_info(description.to_json(), KEY)
     openvino.save_model(graph, file, compress_to_fp16=False)
 
 
-def write_litert(model, file, metadata, quantize=None, ranges=None):
-    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+def write_litert(network, description, file, quantize=None, ranges=None):
+    converter = tf.lite.TFLiteConverter.from_keras_model(on_pixels(network, description, fixed_size=True))
     if quantize:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if quantize == "float16":
@@ -193,32 +259,37 @@ def write_litert(model, file, metadata, quantize=None, ranges=None):
         file.write_bytes(converter.convert())
     # As LiteRT's own tools do: a ZIP archive after the end of the model, which its readers do not look at.
     with zipfile.ZipFile(file, "a") as archive:
-        archive.writestr(f"{KEY}.json", metadata)
+        archive.writestr(f"{KEY}.json", description.to_json())
 
 
-WRITERS = {"onnx": write_onnx, "openvino": write_openvino, "litert": write_litert}
+def write_tensorflow(network, description, file, quantize=None, ranges=None):
+    write_saved_model(network, description, file)
+
+
+# {format: function (network, description, file, quantize, ranges)}
+WRITERS = {"savedmodel": write_tensorflow, "onnx": write_onnx, "openvino": write_openvino, "litert": write_litert}
 
 
 class Export:
     """An exported network, in its own runtime: images, float32 RGB 0..255 (batch, height, width, 3) -> probabilities.
 
     Args:
-        file: A file that `write` has written.
+        file: A file that `write` or `export` has written, or the folder of a SavedModel.
 
     Raises:
         UserError: It is not one, or its runtime is not installed.
     """
 
     def __init__(self, file):
-        kind = format_of(file)
+        self.file, kind = Path(file), format_of(file)
         if kind is None:
             raise UserError(
-                f"{file} is not an export: it is not called {' or '.join(n for n, _ in RUNTIMES.values())}."
+                f"{file} is not an export: it is no SavedModel, and does not end with {' or '.join(SUFFIXES)}."
             )
         check_format(kind)
         try:
             self.run, text = OPENERS[kind](str(file))
-            self.metadata = json.loads(text)
+            self.description = Description.from_json(text)
         except Exception as error:  # each runtime has its own
             raise UserError(
                 f"{file} is not a whole export of this program ({first_line(error)}). Write it again."
@@ -227,15 +298,10 @@ class Export:
     def __call__(self, images):
         return self.run(np.asarray(images, "float32"))
 
-    @property
-    def class_names(self):
-        """The class names, in the order of the probabilities."""
-        return self.metadata["classes"]
 
-    @property
-    def resizing(self):
-        """How images are brought to their size, the arguments of `pixels.resize`."""
-        return tuple(self.metadata[key] for key in ("image_size", "center_crop", "interpolation"))
+def open_savedmodel(folder):
+    serve = tf.saved_model.load(folder).signatures["serving_default"]
+    return lambda images: serve(images=tf.constant(images))["probabilities"].numpy(), extra_file(folder).read_text()
 
 
 def open_onnx(file):
@@ -271,4 +337,4 @@ def open_litert(file):
         return run, archive.read(f"{KEY}.json").decode()
 
 
-OPENERS = {"onnx": open_onnx, "openvino": open_openvino, "litert": open_litert}
+OPENERS = {"savedmodel": open_savedmodel, "onnx": open_onnx, "openvino": open_openvino, "litert": open_litert}

@@ -16,6 +16,7 @@ def forward(network, images, preprocessing):
     return network(keras_cnns.preprocess_input(images, preprocessing), training=False)
 
 
-def probabilities(network, images, preprocessing):
-    """Return the probabilities (batch, classes) of a network whose output is logits; arguments as for `forward`."""
-    return tf.nn.softmax(forward(network, images, preprocessing))
+def probabilities(network, images, preprocessing, temperature=1.0):
+    """Return the probabilities (batch, classes) of a network whose output is logits, which are divided by the
+    temperature; other arguments as for `forward`."""
+    return tf.nn.softmax(forward(network, images, preprocessing) / temperature)

@@ -12,12 +12,14 @@ import keras
 import tensorflow as tf
 
 import keras_cnns
+from training import dashboards
+from training.calibration import reliability_figure
 from training.data import first_broken_file, load_data
 from training.data_record import DataRecord
 from training.errors import DataError, ImageError, StateError
 from training.evaluation import make_evaluation
-from training.export import write_saved_model
-from training.files import locked
+from training.export import Description, write_saved_model
+from training.finetuning import IMAGENET, initial_weights
 from training.forward import probabilities
 from training.image_file import FORMATS, decode_reason, read_header
 from training.pixels import decode, resize
@@ -91,7 +93,23 @@ def evaluate(run, split="test", *, data=None):
     if different:
         print(f"{run.recipe.data} has changed since the run began: {'; '.join(different)}", file=sys.stderr)
     with image_errors(data):
-        return make_evaluation(network, len(data.class_names), run.recipe)(getattr(data, split))
+        evaluate_split = make_evaluation(network, len(data.class_names), run.recipe, run.temperature)
+        return evaluate_split(getattr(data, split))
+
+
+def draw_reliability(run, split, evaluation, log=None):
+    """Write the reliability diagram of a run on a split into its TensorBoard.
+
+    Args:
+        run: The run.
+        split: Name of the split.
+        evaluation: The Evaluation.
+        log: The open log of the run, if there is one.
+    """
+    figure = reliability_figure(*evaluation.reliability, run.temperature)
+    log = log or dashboards.Log(run.tensorboard)
+    log.figure("reliability", figure, int(run.weights_metadata["epoch"]), split)
+    log.flush()
 
 
 def with_absolute_paths(run):
@@ -150,7 +168,7 @@ def predict(run, files, top=5):
 
     @tf.function(input_signature=[tf.TensorSpec((None, size, size, 3))], autograph=False)
     def classify(images):
-        return probabilities(network, images, run.recipe.preprocessing)
+        return probabilities(network, images, run.recipe.preprocessing, run.temperature)
 
     return classified(classify, run.class_names, run.recipe.resizing, files, top)
 
@@ -184,24 +202,26 @@ def classified(classify, class_names, resizing, files, top=5):
             yield from (image if isinstance(image, DataError) else next(answers) for image in images)
 
 
-def export(run, *, fold=True):
-    """Write the SavedModel of a run into its folder `export`, replacing the old one.
+def description_of(run):
+    """Return the Description of a run's network."""
+    record, recipe = DataRecord.read(run.folder), run.recipe
+    origin = {
+        "model": recipe.model,
+        "recipe": run.digest,
+        "data": record and record.fingerprint,
+        "init": recipe.init,
+        "licence": initial_weights(recipe).licence if recipe.init == IMAGENET else None,
+    }
+    return Description(
+        run.class_names, keras_cnns.ImageSize(*recipe.resizing), recipe.preprocessing, run.temperature, origin
+    )
 
-    Args:
-        run: The run.
-        fold: Whether batch normalizations become part of the layers before them, which changes no answer by more than
-            rounding and makes it faster.
-    """
-    with locked(run.folder):
-        export_network(run, trained_network(run), fold=fold)
 
-
-def export_network(run, network, *, fold=True):
-    """Do what `export` does with the run's trained network, in a folder that is already locked."""
+def export_network(run, network):
+    """Write the SavedModel of a run, whose folder is locked, from its trained network, replacing the old one."""
     temporary = run.export.with_name(f"{run.export.name}.tmp-{os.getpid()}")
-    network = keras_cnns.fold_batch_norm(network) if fold else network
     try:
-        write_saved_model(network, run.class_names, run.recipe, temporary)
+        write_saved_model(keras_cnns.fold_batch_norm(network), description_of(run), temporary)
         run.replace_export(temporary)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -20,6 +20,7 @@ from training.evaluation import make_evaluation
 from training.files import atomic
 from training.interruption import Interruption, Stopped
 from training.optimization import current_rate, learning_rate, make_optimizer, plateau
+from training.run_folder import TEMPERATURE
 from training.state import restore, state_of, to_arrays, warn_of_stateful_callbacks
 from training.step import average_of, log_names, make_train_step
 
@@ -170,7 +171,7 @@ def train(model, data, recipe, run, callbacks=(), *, save_steps=500):
             with nothing_unsaved(interruption, progress, leave=run.chief):  # pictures can take minutes
                 listed.on_epoch_end(progress.epoch, dict(logs))
             if progress.close_epoch(logs, validation) and run.chief:
-                write_best(averaged or model, run, progress.epoch, data.class_names)
+                write_best(averaged or model, run, progress.epoch, data.class_names, validation.temperature)
             progress.done = bool(model.stop_training)
             saver.save(progress)
             raise_if_signalled(interruption, progress)
@@ -279,9 +280,9 @@ def raise_if_signalled(interruption, progress):
         raise Interrupted(interruption.signal, progress)
 
 
-def write_best(network, run, epoch, class_names):
+def write_best(network, run, epoch, class_names, temperature):
     """Write the weights of the best epoch."""
-    metadata = {"epoch": str(epoch), "preprocessing": run.recipe.preprocessing}
+    metadata = {"epoch": str(epoch), "preprocessing": run.recipe.preprocessing, TEMPERATURE: str(temperature)}
     metadata |= keras_cnns.ImageSize(*run.recipe.resizing).to_metadata()
     metadata |= {"classes": json.dumps(class_names), "recipe": run.digest}
     with atomic(run.best) as temporary:

@@ -30,7 +30,7 @@ from training.devices import (
 from training.errors import Interrupted, ResourceError, UserError, WorkerLostError
 from training.evaluation import make_evaluation
 from training.finetuning import IMAGENET, freeze, initial_weights, initialize, trained_on, weights_file
-from training.inference import export_network, image_errors, trained_network
+from training.inference import draw_reliability, export_network, image_errors, trained_network
 from training.loop import train
 from training.machine import onednn_of_process, prepare, resolve
 from training.recipe import Recipe
@@ -197,7 +197,7 @@ def train_and_finish(run, begun, model, data, strategy, callbacks, options):
                 return
             # Outside the scope, where all processes together would create every variable.
             network = trained_network(run)
-            test = make_evaluation(network, len(data.class_names), recipe)(data.test)
+            test = make_evaluation(network, len(data.class_names), recipe, run.temperature)(data.test)
             if options.picture_epochs:
                 dashboards.draw_best(log, network, data, recipe, progress.best_epoch)
     except Interrupted as stopped:
@@ -207,6 +207,8 @@ def train_and_finish(run, begun, model, data, strategy, callbacks, options):
     scalars = {"loss/main": test.loss, "accuracy/main": test.accuracy}
     scalars |= {"accuracy/top5": test.top5} if len(data.class_names) > 5 else {}
     log.scalars(progress.epoch, scalars, "test")
+    if options.picture_epochs:
+        draw_reliability(run, "test", test, log)
     if options.hparams_row:
         write_result(log, progress.epoch, test.accuracy)
     if options.export:

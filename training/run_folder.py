@@ -35,6 +35,7 @@ EXPORT = "export"
 EXPORT_DIGESTS_FILE = "export.json"
 EXPORTS = "exports"
 
+TEMPERATURE = "temperature"  # in the metadata of the best weights, which `training.calibration` explains
 SEED = "seed"  # the names of the run folders of `fit --seeds` begin with it
 
 # The files that a run begins with; the last one makes a folder a run. Then those that training adds.
@@ -122,6 +123,17 @@ class Run:
         """The versions and the device that the run was begun with."""
         return read_json(self.folder / ENVIRONMENT_FILE, dict[str, Any])
 
+    @property
+    def weights_metadata(self):
+        """The metadata of the best weights, {str: str}."""
+        with safetensors.safe_open(self.best, framework="numpy") as file:
+            return file.metadata() or {}
+
+    @property
+    def temperature(self):
+        """What logits are divided by, so that probabilities are calibrated; 1 in runs of earlier versions."""
+        return float(self.weights_metadata.get(TEMPERATURE, 1))
+
     def data_differences(self, data):
         """Return the differences, as texts, between data and those that the run began with.
 
@@ -145,8 +157,7 @@ class Run:
         if not self.best.exists():
             raise StateError(f"{self.folder} has no {BEST_FILE}. Train it with `python -m training fit`.")
         try:
-            with safetensors.safe_open(self.best, framework="numpy") as file:
-                metadata = file.metadata() or {}
+            metadata = self.weights_metadata
         except (OSError, safetensors.SafetensorError) as error:
             raise StateError(f"{self.best} is damaged: {error}. {FIX}") from error
         for name, own, file in (

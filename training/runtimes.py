@@ -4,6 +4,7 @@ TensorFlow is not imported here, so that mistakes appear at once.
 """
 
 import importlib.util
+from pathlib import Path
 
 from training.errors import UserError
 
@@ -13,6 +14,7 @@ RUNTIMES = {
     "litert": ("model.tflite", ("ai_edge_litert",)),
     "openvino": ("model.xml", ("tf2onnx", "onnx", "openvino")),
 }
+SUFFIXES = tuple(name[name.index(".") :] for name, _ in RUNTIMES.values())
 QUANTIZED = ("float16", "int8")  # of LiteRT
 
 
@@ -27,6 +29,8 @@ def check_format(kind, quantize=None):
         raise UserError(f"{kind} needs {', '.join(missing)}, not installed. Run `pip install {names}`.")
 
 
-def format_of(file):
-    """Return the format of an exported file by its suffix; None for other paths."""
-    return next((kind for kind, (name, _) in RUNTIMES.items() if str(file).endswith(name[name.index(".") :])), None)
+def format_of(path):
+    """Return the format of an export: "savedmodel" for the folder of one, by its suffix for a file; None for others."""
+    if Path(path, "saved_model.pb").is_file():
+        return "savedmodel"
+    return next((kind for kind, suffix in zip(RUNTIMES, SUFFIXES, strict=True) if str(path).endswith(suffix)), None)

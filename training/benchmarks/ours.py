@@ -193,24 +193,69 @@ def seconds_of_batches(loader, batches, filling=4):
     return time.perf_counter() - started
 
 
-def inference(model, batch_size, exported):
-    """Return a forward pass of a network of this project at 224 pixels: called directly, or as the SavedModel of a run,
-    which normalises the pixels and has a softmax too."""
+def inference(model, batch_size):
+    """Return a forward pass of a network of this project at 224 pixels."""
     import tensorflow as tf
 
-    from training.export import write_saved_model
-    from training.recipe import Recipe
+    import keras_cnns
 
-    images = tf.constant(random_images(batch_size, 224))
-    recipe = Recipe(model=model, image_size=224, preprocessing="imagenet")
-    network = recipe.build(1000, for_inference=True)
-    if not exported:
-        forward = tf.function(lambda images: network(images, training=False))
-        return lambda: forward(images)
+    images, network = tf.constant(random_images(batch_size, 224)), keras_cnns.builder(model)(weights=None)
+    forward = tf.function(lambda images: network(images, training=False))
+    return lambda: forward(images)
+
+
+def exported(model, batch_size, name, quantize=None):
+    """Return a forward pass at 224 pixels of a network of this project, exported and loaded by the export's runtime;
+    it normalizes the pixels.
+
+    Args:
+        model: Name of the network.
+        batch_size: Number of images.
+        name: What to write, see `training.formats.export`.
+        quantize: As there.
+    """
+    import keras_cnns
+    from training import formats
+
+    images = random_images(batch_size, 224)
     with tempfile.TemporaryDirectory() as folder:
-        write_saved_model(network, [str(number) for number in range(1000)], recipe, folder)
-        loaded = tf.saved_model.load(folder)
-    return lambda: loaded.signatures["serving_default"](images=images)
+        formats.export(
+            keras_cnns.builder(model)(weights=None), f"{folder}/{name}", quantize=quantize, representative=images
+        )
+        export = formats.Export(f"{folder}/{name}")
+    return lambda: export(images)
+
+
+def keras_exported(model, batch_size, kind):
+    """Return a forward pass at 224 pixels of a network of keras.applications, exported by Keras and loaded by a
+    runtime.
+
+    Args:
+        model: Name of the network.
+        batch_size: Number of images.
+        kind: "savedmodel", "onnx" or "openvino".
+    """
+    import keras
+    import tensorflow as tf
+
+    images, network = random_images(batch_size, 224), getattr(keras.applications, model)(weights=None)
+    with tempfile.TemporaryDirectory() as folder:
+        if kind == "savedmodel":
+            network.export(folder, verbose=False)
+            serve = tf.saved_model.load(folder).serve
+            return lambda: serve(images).numpy()
+        file = f"{folder}/model.onnx"
+        network.export(file, format="onnx", verbose=False)
+        if kind == "onnx":
+            import onnxruntime
+
+            session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+            inputs = {session.get_inputs()[0].name: images}
+            return lambda: session.run(None, inputs)
+        import openvino
+
+        compiled = openvino.compile_model(openvino.convert_model(file), "CPU")
+    return lambda: compiled(images)
 
 
 def keras_inference(model, batch_size):

@@ -43,6 +43,8 @@ FORM = 1.0  # of a gradient of convolutions, against TensorFlow's own kernel
 DEFORMABLE = {"forward": 2.5, "with backward": 6.0}  # against torchvision
 INPUT = 1.0  # against torchvision
 WHOLE_RUN = 0.95  # against the bare step
+EXPORT = 1.0  # against onnxruntime and OpenVINO on Keras's own export
+SAVED_MODEL = 1.1  # against Keras's
 BUILDING = 1.0  # against keras.applications
 AT_ONCE = 1.0  # seconds of help, recipes and mistakes
 PREDICT = 2.0  # seconds beyond TensorFlow's import
@@ -183,8 +185,8 @@ def predict_groups():
     """Yield the groups of forward passes."""
     for model, batch_size in itertools.product(("ResNet50", "EfficientNetB0", "DenseNet121"), (1, 8)):
         arguments = {"model": model, "batch_size": batch_size}
-        network = with_and_without_onednn("ours", ours.inference, **arguments, exported=False)
-        export = with_and_without_onednn("our export", ours.inference, **arguments, exported=True)
+        network = with_and_without_onednn("ours", ours.inference, **arguments)
+        export = with_and_without_onednn("our export", ours.exported, **arguments, name="export")
         others = (
             Variant("keras.applications", ours.keras_inference, arguments, needs=TENSORFLOW),
             Variant("torch", peers.torch_inference, arguments, needs=TORCH),
@@ -194,6 +196,34 @@ def predict_groups():
         ratios = [Ratio(mine["on"].name, mine["off"].name) for mine in (network, export)]
         ratios += [ratio for other in others for ratio in against(network, "on", other)]
         variants = (*network.values(), *export.values(), *others)
+        yield Group(f"{model}, batch {batch_size}", variants, tuple(ratios), images=batch_size)
+
+
+def export_groups():
+    """Yield the groups of exports, each in its own runtime, ours and those that Keras makes of its own networks."""
+    for model, batch_size in itertools.product(("ResNet50", "EfficientNetB0", "DenseNet121"), (1, 8)):
+        arguments = {"model": model, "batch_size": batch_size}
+        saved = with_and_without_onednn("SavedModel", ours.exported, **arguments, name="export")
+        theirs = with_and_without_onednn("Keras's SavedModel", ours.keras_exported, **arguments, kind="savedmodel")
+        onnx = ("tf2onnx", "onnx", "onnxruntime")
+        files = [
+            Variant(name, ours.exported, arguments | {"name": file, "quantize": quantize}, needs=needs)
+            for name, file, quantize, needs in (
+                ("ONNX", "model.onnx", None, onnx),
+                ("OpenVINO", "model.xml", None, (*onnx[:2], "openvino")),
+                ("LiteRT", "model.tflite", None, ("ai_edge_litert",)),
+                ("LiteRT, int8", "model.tflite", "int8", ("ai_edge_litert",)),
+            )
+        ]
+        others = [
+            Variant("Keras's ONNX", ours.keras_exported, arguments | {"kind": "onnx"}, needs=onnx),
+            Variant("Keras's ONNX in OpenVINO", ours.keras_exported, arguments | {"kind": "openvino"}, needs=onnx),
+        ]
+        ratios = [Ratio(saved[setting].name, theirs[setting].name, SAVED_MODEL) for setting in ONEDNN]
+        ratios += [Ratio("ONNX", "Keras's ONNX"), Ratio("LiteRT, int8", "LiteRT")]
+        # OpenVINO is the fastest: the target is that of our fastest format.
+        ratios += [Ratio("OpenVINO", other.name, EXPORT) for other in others]
+        variants = (*saved.values(), *theirs.values(), *files, *others)
         yield Group(f"{model}, batch {batch_size}", variants, tuple(ratios), images=batch_size)
 
 
@@ -284,6 +314,10 @@ def predict(settings):
     yield from measured(predict_groups(), settings)
 
 
+def export(settings):
+    yield from measured(export_groups(), settings)
+
+
 def start(settings):
     with tempfile.TemporaryDirectory() as folder:
         run, image = f"{folder}/run", f"{folder}/image.png"
@@ -331,6 +365,7 @@ FUNCTIONS = {
     "deformable": deformable,
     "input": input_,
     "predict": predict,
+    "export": export,
     "start": start,
     "run": run,
     "dashboards": dashboards,

@@ -20,12 +20,12 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-import absl.logging
 import keras
 import numpy as np
 import tensorflow as tf
 
 from training import run as runs
+from training.command_line import hidden_stderr
 from training.dashboards import png
 from training.data import Data, Split, load_data
 from training.files import atomic, locked
@@ -132,9 +132,10 @@ class Lab:
             return [function(*job) for job in jobs]
         cores, context = len(os.sched_getaffinity(0)), multiprocessing.get_context("spawn")
         results = []
-        verbosity = (absl.logging.get_verbosity(),)
-        with concurrent.futures.ProcessPoolExecutor(cores, context, begin_worker, verbosity) as pool:
-            for result in pool.map(function, *zip(*jobs, strict=True)):
+        with concurrent.futures.ProcessPoolExecutor(cores, context, initializer=begin_worker) as pool:
+            with hidden_stderr():  # that of the processes, which start here
+                found = pool.map(function, *zip(*jobs, strict=True))
+            for result in found:
                 results.append(result)
                 print(f"{len(results)} of {len(jobs)} parts done, {cores} at a time", flush=True)
         return results
@@ -188,9 +189,8 @@ class Lab:
         return run, watcher.read()
 
 
-def begin_worker(verbosity):
+def begin_worker():
     """Prepare a process of `Lab.map`: one core, no output, and it stops when the process that started it is gone."""
-    absl.logging.set_verbosity(verbosity)
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115

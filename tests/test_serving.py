@@ -1,0 +1,126 @@
+"""Exports behind a server from PyPI, in a process that does not import this project.
+
+Eight clients at once send files, pixels and broken requests: every answer is that of `predict`, every broken request
+gets a reason, and the server stays.
+"""
+
+import base64
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from training.__main__ import main
+from training.inference import predict
+from training.run_folder import Run
+
+SERVER = Path(__file__).parent / "serving" / "server.py"
+CLIENTS, ROUNDS = 8, 5
+
+
+@contextlib.contextmanager
+def served(export, folder):
+    """Start a server for an export and give the address that it answers at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {**os.environ, "PYTHONPATH": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, str(SERVER), str(Path(export).resolve()), str(port)]
+    log = folder / "server.txt"
+    with open(log, "w") as lines:
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=lines, stderr=lines, start_new_session=True
+        )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        until = time.monotonic() + 90
+        while not is_ready(address):
+            assert process.poll() is None and time.monotonic() < until, log.read_text()
+            time.sleep(0.2)
+        yield address
+        assert process.poll() is None and is_ready(address), log.read_text()
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def is_ready(address):
+    try:
+        with urllib.request.urlopen(f"{address}/health", timeout=5) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+def ask(address, body):
+    """Send a body and return the status and the answer."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    request = urllib.request.Request(f"{address}/predict", content, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+@pytest.fixture(scope="module")
+def sent(photo_run, photos, tmp_path_factory):
+    """Return image files and pixels, each with the answer of the run, and broken requests."""
+    run = Run.open(photo_run)
+    files = [photos / "cat/0.png", photos / "owl/3.png"]
+    jpeg = tmp_path_factory.mktemp("sent") / "photo.jpg"
+    Image.open(photos / "dog/1.png").resize((40, 30)).save(jpeg, quality=95)
+    good = []
+    for file, answer in zip((*files, jpeg), predict(run, [*files, jpeg]), strict=True):
+        good.append(({"image": base64.b64encode(file.read_bytes()).decode()}, answer))
+    size = run.recipe.image_size
+    noise = np.random.RandomState(0).randint(0, 256, (size, size, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(jpeg.with_name("noise.png"))
+    good.append(({"pixels": noise.tolist()}, next(predict(run, [jpeg.with_name("noise.png")]))))
+    broken = [
+        b"{no json",
+        {},
+        {"image": "???"},
+        {"image": base64.b64encode(jpeg.read_bytes()[:100]).decode()},
+        {"image": base64.b64encode(b"no image").decode()},
+        {"pixels": [[1, 2], [3]]},
+        {"pixels": [[[1.0]]]},
+        {"pixels": np.zeros((size, size, 4)).tolist()},
+        {"pixels": "text"},
+        {"image": None, "pixels": None},
+    ]
+    return good, broken
+
+
+@pytest.mark.parametrize("kind", ["onnx", pytest.param("savedmodel", marks=pytest.mark.slow)])
+def test_eight_clients_and_broken_requests(kind, photo_run, sent, tmp_path):
+    assert main(["export", str(photo_run), "--format", kind]) == 0
+    good, broken = sent
+    with served(photo_run / ("export" if kind == "savedmodel" else "exports/model.onnx"), tmp_path) as address:
+
+        def client(number):
+            for turn in range(ROUNDS):
+                body, expected = good[(number + turn) % len(good)]
+                status, answer = ask(address, body)
+                assert status == 200, answer
+                assert answer["classes"] == [name for name, _ in expected]
+                # Pillow's scaling of an enlarged JPEG differs by a grey level.
+                np.testing.assert_allclose(answer["probabilities"], [p for _, p in expected], atol=5e-3)
+                status, reason = ask(address, broken[(number * ROUNDS + turn) % len(broken)])
+                assert status in (400, 422) and reason, (status, reason)
+                assert "Traceback" not in str(reason)
+
+        with ThreadPoolExecutor(CLIENTS) as pool:
+            list(pool.map(client, range(CLIENTS)))
