@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 
 import matplotlib.image
 import numpy as np
@@ -74,6 +75,26 @@ def test_a_study_that_is_repeated_trains_nothing_again_and_counts_all_its_time(t
     assert states_again == states and states
     assert rows_again[:-1] == rows[:-1]
     assert rows[-1].quantity == MINUTES and rows_again[-1].value > rows[-1].value
+
+
+def test_the_same_recipe_is_trained_once(tmp_path, monkeypatch):
+    trained = []
+    monkeypatch.setattr(Lab, "train", lambda lab, recipe: trained.append(recipe.seed) or f"run {recipe.seed}")
+    recipes = [dataclasses.replace(TINY, seed=seed) for seed in (0, 1, 0)]
+    assert Lab(tmp_path, (0,), quick=True).train_all(recipes) == ["run 0", "run 1", "run 0"]
+    assert trained == [0, 1]
+
+
+def test_the_jobs_of_a_study_are_done_by_other_processes(tmp_path, capsys):
+    """Their results come in the order of the jobs; an error reaches the caller."""
+    lab = Lab(tmp_path, (0,))
+    *numbers, process = lab.map(
+        eval, [("1 + 1",), ("__import__('time').sleep(1) or 2",), ("__import__('os').getpid()",)]
+    )
+    assert numbers == [2, 2] and process != os.getpid()
+    assert "3 of 3 parts done" in capsys.readouterr().out
+    with pytest.raises(ZeroDivisionError):
+        lab.map(eval, [("1 / 0",)])
 
 
 def test_a_watched_run_that_is_resumed_keeps_what_was_seen(tmp_path):

@@ -159,7 +159,7 @@ def parser(defaults=None):
         description="Measure statements of the lecture on convolutional networks. The same command resumes a study."
     )
     study.add_argument("name", type=Literal["list", "all", *STUDIES], help="a study, `all` of them, or `list`")
-    study.add_argument("--seeds", type=PositiveInt, default=3, help="runs of each recipe that is trained")
+    study.add_argument("--seeds", type=PositiveInt | None, help="runs of each recipe; by default 3, or 1 with --quick")
     study.add_argument("--quick", action="store_true", help="show in seconds that it runs; the verdicts mean nothing")
     study.add_argument("--output", help="folder of the studies; by default runs/studies, or runs/studies_quick")
 
@@ -466,9 +466,10 @@ def study(options):
     from training.studies.frame import carry_out
 
     folder = options.output or ("runs/studies_quick" if options.quick else "runs/studies")
+    seeds = options.seeds or (1 if options.quick else 3)
     for name in STUDIES if options.name == "all" else [options.name]:
         print(f"study        {name}", flush=True)
-        print(*carry_out(name, folder, options.seeds, options.quick), sep="\n")
+        print(*carry_out(name, folder, seeds, options.quick), sep="\n")
         print(f"figure       {folder}/{name}/{name}.png", flush=True)
 
 
