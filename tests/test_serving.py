@@ -117,10 +117,11 @@ def test_eight_clients_and_broken_requests(kind, digits_run, sent, tmp_path):
                 body, expected = good[(number + turn) % len(good)]
                 status, answer = ask(address, body)
                 assert status == 200, answer
+                assert answer["classes"][0] == expected[0][0]
                 wanted = dict(expected)
-                # The server of the ONNX file scales with Pillow, which rounds to whole grey levels.
                 found = [wanted[name] for name in answer["classes"]]
-                np.testing.assert_allclose(answer["probabilities"], found, atol=1e-5 if kind == "savedmodel" else 1e-2)
+                # The server of the ONNX file decodes with Pillow, which has another cosine transform for JPEG.
+                np.testing.assert_allclose(answer["probabilities"], found, atol=1e-5 if kind == "savedmodel" else 0.05)
                 status, reason = ask(address, broken[(number * ROUNDS + turn) % len(broken)])
                 assert status in (400, 422) and reason, (status, reason)
                 assert "Traceback" not in str(reason)
