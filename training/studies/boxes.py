@@ -17,7 +17,7 @@ SIDE, CHANNELS = "side of the plane, pixels", "channels"
 RULE = "channels times side of the plane, last stage over first, {}"
 # {network: (family, strides of its stages)}
 NETWORKS = {
-    "VGG16": ("VGG", (2, 4, 8, 16, 32)),
+    "VGG16": ("VGG", (1, 2, 4, 8, 16)),
     "ResNet50": ("residual", (4, 8, 16, 32)),
     "GoogLeNet": ("GoogLeNet", (4, 8, 16, 32)),
     "DenseNet121": ("DenseNet", (4, 8, 16, 32)),
