@@ -59,9 +59,9 @@ CLAIMS = (
 READING = """
 Left and middle: with 56 layers the plain network is worse than with 20 on the images that it is trained on, so that it
 does not overfit; with shortcuts it is not. Right: before the first step the gradient of the plain network is a thousand
-times larger in the first layer than in the last. In training it is smaller there, by a factor that is mostly below ten;
-in one of three runs it was much smaller for a while, after the largest steps, so that the seeds do not decide the
-prediction about the least ratio. A gradient that vanishes would be smaller by orders of magnitude all the time.
+times larger in the first layer than in the last. In training it is smaller there, by a factor of about ten, and at its
+least by less than fifty in each of three runs; they leave open whether it could be a hundred. A gradient that vanishes
+would be smaller by orders of magnitude all the time.
 """
 
 
