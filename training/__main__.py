@@ -329,6 +329,8 @@ def evaluate(options):
         print(published.evaluate(options.model, options.weights, options.data, **where))
         return
 
+    from training import dashboards
+
     evaluation = inference.evaluate(options.run, options.split)
     print(evaluation.table(options.run.class_names))
     print(
@@ -341,7 +343,8 @@ def evaluate(options):
         f"{options.run.temperature:.3g}"
     )
     try:
-        inference.draw_reliability(options.run, options.split, evaluation)
+        log, epoch = dashboards.Log(options.run.tensorboard), int(options.run.weights_metadata["epoch"])
+        dashboards.draw_reliability(log, evaluation, options.run.temperature, epoch, options.split)
     except ResourceError as error:  # a run folder that is read only, such as somebody else's
         print(f"no reliability diagram: {error}", file=sys.stderr)
 

@@ -8,8 +8,6 @@ number that makes the loss of the validation images least. The order of the clas
 import numpy as np
 import tensorflow as tf
 
-from training.dashboards.log import new_figure
-
 BINS = 15  # of the confidence, as in the paper
 STEPS = 5  # temperatures from one to its double
 TEMPERATURES = 2.0 ** (np.arange(-4 * STEPS, 4 * STEPS + 1) / STEPS)  # from 1/16 to 16
@@ -64,26 +62,3 @@ def calibration_error(bins):
     """
     images, confidences, right = bins
     return float(np.abs(confidences - right).sum() / max(images.sum(), 1))
-
-
-def reliability_figure(before, after, temperature):
-    """Draw the reliability diagrams before and after the division by the temperature: the accuracy by confidence, and
-    the share of the images in each bin.
-
-    Args:
-        before, after: As `reliability` returns them, summed over a split.
-        temperature: The temperature.
-    """
-    figure = new_figure(9, 4.5)
-    edges = np.linspace(0, 1, BINS + 1)
-    for place, (bins, title) in enumerate(((before, "temperature 1"), (after, f"temperature {temperature:.3g}")), 1):
-        images, confidences, right = bins
-        full = images > 0
-        axes = figure.add_subplot(1, 2, place)
-        axes.bar(edges[:-1], images / max(images.sum(), 1), 1 / BINS, align="edge", color="0.85", label="images")
-        axes.plot((0, 1), (0, 1), color="black", linewidth=1, linestyle="--", label="calibrated")
-        axes.plot(confidences[full] / images[full], right[full] / images[full], "o-", color="#0072B2", label="accuracy")
-        axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy, and share of the images")
-        axes.set_title(f"{title}: expected calibration error {calibration_error(bins):.1%}", fontsize=10)
-        axes.legend(loc="upper left", fontsize=9)
-    return figure

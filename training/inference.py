@@ -12,8 +12,6 @@ import keras
 import tensorflow as tf
 
 import keras_cnns
-from training import dashboards
-from training.calibration import reliability_figure
 from training.data import first_broken_file, load_data
 from training.data_record import DataRecord
 from training.errors import DataError, ImageError, StateError
@@ -95,21 +93,6 @@ def evaluate(run, split="test", *, data=None):
     with image_errors(data):
         evaluate_split = make_evaluation(network, len(data.class_names), run.recipe, run.temperature)
         return evaluate_split(getattr(data, split))
-
-
-def draw_reliability(run, split, evaluation, log=None):
-    """Write the reliability diagram of a run on a split into its TensorBoard.
-
-    Args:
-        run: The run.
-        split: Name of the split.
-        evaluation: The Evaluation.
-        log: The open log of the run, if there is one.
-    """
-    figure = reliability_figure(*evaluation.reliability, run.temperature)
-    log = log or dashboards.Log(run.tensorboard)
-    log.figure("reliability", figure, int(run.weights_metadata["epoch"]), split)
-    log.flush()
 
 
 def with_absolute_paths(run):

@@ -73,6 +73,7 @@ RECIPES = {
             model="VGG11",
             model_args={"batch_norm": True, "output_stride": 8},
             image_size=16,
+            epochs=5,
             learning_rate=3e-4,
         ),
         replace(
@@ -80,6 +81,7 @@ RECIPES = {
             name="googlenet_small_digits",
             model="GoogLeNet",
             model_args={"aux_heads": True, "output_stride": 8},
+            epochs=6,
         ),
         replace(
             DIGITS,

@@ -30,7 +30,7 @@ from training.devices import (
 from training.errors import Interrupted, ResourceError, UserError, WorkerLostError
 from training.evaluation import make_evaluation
 from training.finetuning import IMAGENET, freeze, initial_weights, initialize, trained_on, weights_file
-from training.inference import draw_reliability, export_network, image_errors, trained_network
+from training.inference import export_network, image_errors, trained_network
 from training.loop import train
 from training.machine import onednn_of_process, prepare, resolve
 from training.recipe import Recipe
@@ -208,7 +208,7 @@ def train_and_finish(run, begun, model, data, strategy, callbacks, options):
     scalars |= {"accuracy/top5": test.top5} if len(data.class_names) > 5 else {}
     log.scalars(progress.epoch, scalars, "test")
     if options.picture_epochs:
-        draw_reliability(run, "test", test, log)
+        dashboards.draw_reliability(log, test, run.temperature, progress.best_epoch, "test")
     if options.hparams_row:
         write_result(log, progress.epoch, test.accuracy)
     if options.export:

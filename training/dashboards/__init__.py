@@ -18,6 +18,7 @@ from training.dashboards.log import Board, Log, new_figure, png
 from training.dashboards.pictures import Pictures, answers
 from training.dashboards.probes import Probes
 from training.dashboards.profiling import Profile
+from training.dashboards.reliability import reliability_figure
 from training.dashboards.scalars import Scalars
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Profile",
     "Scalars",
     "draw_best",
+    "draw_reliability",
     "new_figure",
     "of_run",
     "png",
@@ -92,3 +94,17 @@ def draw_best(log, network, data, recipe, epoch):
     best.draw(epoch, "best/")
     seen = best.pass_over(evaluation_batches(data.test, recipe))
     best.write(answers(seen, data.class_names), epoch, "best/", "test")
+
+
+def draw_reliability(log, evaluation, temperature, epoch, split):
+    """Write the reliability diagram of a network on a split.
+
+    Args:
+        log: Where to write.
+        evaluation: The Evaluation of the split, made with the temperature.
+        temperature: The temperature.
+        epoch: The epoch, counted from 1, in which the network had these weights.
+        split: Name of the split.
+    """
+    log.figure("reliability", reliability_figure(*evaluation.reliability, temperature), epoch, split)
+    log.flush()
