@@ -9,6 +9,7 @@ travel in the format's own metadata.
 import contextlib
 import dataclasses
 import io
+import os
 import shutil
 import tempfile
 import zipfile
@@ -323,7 +324,7 @@ def open_openvino(file):
 def open_litert(file):
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(file)
+    interpreter = Interpreter(file, num_threads=os.cpu_count())
     (image,), (answer,) = interpreter.get_input_details(), interpreter.get_output_details()
 
     def run(images):

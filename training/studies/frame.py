@@ -130,7 +130,7 @@ class Lab:
         """
         if self.quick or tf.config.list_physical_devices("GPU"):
             return [function(*job) for job in jobs]
-        cores, context = len(os.sched_getaffinity(0)), multiprocessing.get_context("spawn")
+        cores, context = os.cpu_count(), multiprocessing.get_context("spawn")
         results = []
         with concurrent.futures.ProcessPoolExecutor(cores, context, initializer=begin_worker) as pool:
             with hidden_stderr():  # that of the processes, which start here
