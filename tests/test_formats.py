@@ -11,7 +11,7 @@ import keras_cnns
 from tests.small_networks import DISTINCT, images, network
 from training import formats, runtimes
 from training.__main__ import main
-from training.errors import UserError
+from training.errors import DataError, UserError
 from training.export import Description, on_pixels
 from training.run_folder import Run
 
@@ -78,6 +78,17 @@ def test_a_run_answers_alike_from_its_export(photo_run, photos, kind, capsys):
     assert about.origin["recipe"] == Run.open(photo_run).digest and about.origin["licence"] is None
     assert about.temperature == Run.open(photo_run).temperature
     assert not list(photo_run.glob("exports.tmp*"))
+
+
+def test_without_the_data_photographs_are_compared(photo_run, capsys, monkeypatch):
+    def gone(*_, **__):
+        raise DataError("the data are not here")
+
+    monkeypatch.setattr(formats, "load_data", gone)
+    assert main(["export", str(photo_run), "--format", "onnx"]) == 0
+    assert "on 2 images its probabilities differ" in capsys.readouterr().out
+    assert main(["export", str(photo_run), "--format", "litert", "--quantize", "int8"]) == DataError.exit_code
+    assert "the data are not here" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("quantize", runtimes.QUANTIZED)

@@ -8,6 +8,7 @@ import base64
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -108,9 +109,10 @@ def sent(digits_run, tmp_path_factory):
 
 @pytest.mark.parametrize("kind", ["onnx", pytest.param("savedmodel", marks=pytest.mark.slow)])
 def test_eight_clients_and_broken_requests(kind, digits_run, sent, tmp_path):
-    assert main(["export", str(digits_run), "--format", kind]) == 0
+    run = shutil.copytree(digits_run, tmp_path / "run")
+    assert main(["export", str(run), "--format", kind]) == 0
     good, broken = sent
-    with served(digits_run / ("export" if kind == "savedmodel" else "exports/model.onnx"), tmp_path) as address:
+    with served(run / ("export" if kind == "savedmodel" else "exports/model.onnx"), tmp_path) as address:
 
         def client(number):
             for turn in range(ROUNDS):

@@ -24,7 +24,7 @@ import keras_cnns
 from training.batches import evaluation_batches
 from training.data import load_data
 from training.data_record import DataRecord
-from training.errors import StateError, UserError
+from training.errors import DataError, StateError, UserError
 from training.export import KEY, Description, extra_file, on_pixels, write_saved_model
 from training.files import locked
 from training.inference import description_of, trained_network, with_absolute_paths
@@ -65,7 +65,8 @@ class Written:
 def write(run, kind, *, quantize=None, fold=True):
     """Write an export of a run, and return what was Written.
 
-    The SavedModel is the run's folder `export`, the others are files in its folder `exports`.
+    The SavedModel is the run's folder `export`, the others are files in its folder `exports`. They are compared on test
+    images or, where the data are not on this machine, on two photographs of scikit-learn.
 
     Args:
         run: The run.
@@ -79,13 +80,18 @@ def write(run, kind, *, quantize=None, fold=True):
         StateError: What the runtime computes is not what the network computes.
     """
     check_format(kind, quantize)
-    network, recipe = trained_network(run), run.recipe
-    data = load_data(with_absolute_paths(run), record=DataRecord.read(run.folder))
-    images = first_images(data.test, recipe, COMPARED)
+    network, recipe, description = trained_network(run), run.recipe, description_of(run)
+    try:
+        data = load_data(with_absolute_paths(run), record=DataRecord.read(run.folder))
+        images = first_images(data.test, recipe, COMPARED)
+    except (UserError, DataError):  # the data are not on this machine
+        if quantize:
+            raise
+        images = photographs(description.image_size)
     ranges = first_images(data.train, recipe, REPRESENTATIVE) if quantize == "int8" else None
     with locked(run.folder), tempfile.TemporaryDirectory(dir=run.folder, prefix=f"{EXPORTS}.tmp-") as temporary:
         file = Path(temporary) / name_of(kind, quantize)
-        models = write_checked(network, description_of(run), file, kind, images, quantize, ranges, fold)
+        models = write_checked(network, description, file, kind, images, quantize, ranges, fold)
         written = judged(*models, images, quantize)
         if quantize:
             written = dataclasses.replace(written, accuracy=accuracies(models, data.test, recipe))
@@ -143,9 +149,7 @@ def export(network, path, *, class_names=None, images=None, quantize=None, repre
     image_size = image_size._replace(size=network.inputs[0].shape[1] or image_size.size)
     preprocessing = getattr(network, "preprocessing", "imagenet")
     description = Description(class_names, image_size, preprocessing, origin={"model": network.name})
-    if images is None:
-        images = [keras_cnns.resize_and_crop(photo, image_size) for photo in load_sample_images().images]
-    images = np.stack([np.asarray(image, "float32") for image in images])
+    images = photographs(image_size) if images is None else np.asarray(images, "float32")
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f"{path.name}.tmp-") as temporary:
         file = Path(temporary) / path.name
@@ -209,6 +213,12 @@ def refused_layers(network):
     special = (keras_cnns.layers.DeformableConv2D, keras_cnns.layers.LocalResponseNormalization)
     names = [layer.name for layer in network.layers if isinstance(layer, special)]
     return f"its special layers are {', '.join(names[:3])}" if names else "it has no special layers"
+
+
+def photographs(image_size):
+    """Return the two photographs of scikit-learn, (2, size, size, 3), for an ImageSize."""
+    photos = [keras_cnns.resize_and_crop(photo, image_size) for photo in load_sample_images().images]
+    return np.stack([np.asarray(photo) for photo in photos])
 
 
 def first_images(split, recipe, count):
