@@ -45,7 +45,7 @@ PHOTOGRAPHS = (
     *("astronaut", "brick", "camera", "cell", "chelsea", "clock", "coffee", "coins", "grass", "gravel"),
     *("hubble_deep_field", "immunohistochemistry", "microaneurysms", "moon", "page", "retina", "rocket"),
 )
-SECONDS = 3  # that a format is timed for, at each size of the batch
+SECONDS = 2  # that a format is timed for, at each size of the batch
 
 
 def photographs(size):
@@ -70,25 +70,28 @@ def per_second(export, images):
     return count * len(images) / taken
 
 
-def cells(name, kind):
-    """Return the figures of a network in a format, as texts; or why there are none."""
+def figures(name):
+    """Return {format: the figures of a network as texts, or why there are none}."""
     from training import formats
 
     network = keras_cnns.builder(name)(weights=None)
-    size = network.input_shape[1]
-    images, (file, quantize) = photographs(size), FORMATS[kind]
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            written = formats.export(
-                network, f"{folder}/{file}", images=images, quantize=quantize, representative=images
-            )
-        except UserError as error:
-            return ["-", str(error).partition("): ")[2].partition(". Export")[0] or str(error), "-", "-"]
-        export = formats.Export(written.file)
-        largest = float(np.asarray(export(images)).max())
-        speeds = [per_second(export, images[:batch]) for batch in (1, 8)]
-    # The probabilities of 1,000 classes are small before training: the error is in units of the largest.
-    return [f"{written.size / 2**20:.1f}", f"{written.difference / largest:.1e}", *(f"{speed:.1f}" for speed in speeds)]
+    images = photographs(network.input_shape[1])
+    found = {}
+    for kind, (file, quantize) in FORMATS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            options = {"images": images, "quantize": quantize, "representative": images}
+            try:
+                written = formats.export(network, f"{folder}/{file}", **options)
+            except UserError as error:
+                found[kind] = ["-", f"refused: {error}".partition(": ")[2].partition(". Export")[0], "-", "-"]
+                continue
+            export = formats.Export(written.file)
+            largest = float(np.asarray(export(images)).max())
+            speeds = [per_second(export, images[:batch]) for batch in (1, 8)]
+        # The probabilities of 1,000 classes are small before training: the error is in units of the largest.
+        error = f"{written.difference / largest:.1e}"
+        found[kind] = [f"{written.size / 2**20:.1f}", error, *(f"{speed:.1f}" for speed in speeds)]
+    return found
 
 
 def accuracies(folder):
@@ -110,9 +113,9 @@ def rows(runs):
     """Measure and yield the lines of the table."""
     digits = dict(alone(accuracies, run) for run in runs)
     for name in NETWORKS:
-        for kind in FORMATS:
+        for kind, texts in alone(figures, name).items():
             accuracy = digits.get(family(name), "") if kind == "LiteRT, int8" else ""
-            line = f"| {' | '.join((name, kind, *alone(cells, name, kind), accuracy))} |\n"
+            line = f"| {' | '.join((name, kind, *texts, accuracy))} |\n"
             print(line, end="", flush=True)
             yield line
 
