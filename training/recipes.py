@@ -67,6 +67,7 @@ RECIPES = {
         replace(DIGITS, name="efficientnetb0_digits", model="EfficientNetB0", epochs=20, learning_rate=2e-3),  # 96.67 %
         # The same families for small images: without the first strides their last maps have 4 x 4 pixels at 32, instead
         # of one. VGG and SENet, whose maps are then 16 times as costly, at 16 pixels.
+        # 99.44 %
         replace(
             DIGITS,
             name="vgg11_small_digits",
@@ -76,6 +77,7 @@ RECIPES = {
             epochs=5,
             learning_rate=3e-4,
         ),
+        # 99.17 %
         replace(
             DIGITS,
             name="googlenet_small_digits",
@@ -83,6 +85,7 @@ RECIPES = {
             model_args={"aux_heads": True, "output_stride": 8},
             epochs=6,
         ),
+        # 98.61 %
         replace(
             DIGITS,
             name="seresnet18_small_digits",
@@ -90,6 +93,7 @@ RECIPES = {
             model_args={"output_stride": 8},
             image_size=16,
         ),
+        # 98.61 %
         replace(
             DIGITS,
             name="efficientnetb0_small_digits",

@@ -16,7 +16,7 @@ from training.benchmarks.frame import DISTURBED
 from training.benchmarks.parts import FUNCTIONS
 from training.files import atomic, check_replaceable
 
-LIBRARIES = ("tensorflow", "keras", "torch", "torchvision", "timm", "onnxruntime", "openvino")
+LIBRARIES = ("tensorflow", "keras", "torch", "torchvision", "timm", "onnxruntime", "openvino", "ai-edge-litert")
 FEATURES = ("avx2", "avx512f", "avx512_vnni", "amx_tile")  # of CPUs, which decide about kernels
 
 
