@@ -10,6 +10,7 @@ import time
 import types
 
 import psutil
+import numpy as np
 import pytest
 
 from training import benchmarks
@@ -222,9 +223,19 @@ def test_work_that_is_measured_is_done(tmp_path):
 
 
 def test_a_network_and_its_export_are_called():
-    logits, served = (ours.inference("ResNetCIFAR", 2, exported)() for exported in (False, True))
-    assert logits.shape == (2, 1000)
-    assert served["probabilities"].numpy().sum(axis=1) == pytest.approx([1, 1])
+    results = [ours.inference("ResNet18", 2)()]
+    results += [ours.exported("ResNet18", 2, name)() for name in ("export", "model.onnx")]
+    for probabilities in results:
+        assert probabilities.shape == (2, 1000)
+        assert np.asarray(probabilities).sum(axis=1) == pytest.approx([1, 1], abs=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["savedmodel", "onnx", "openvino"])
+def test_exports_of_keras_are_called(kind):
+    answer = ours.keras_exported("MobileNetV2", 2, kind)()
+    probabilities = answer if kind == "savedmodel" else answer[0]
+    assert np.asarray(probabilities).sum(axis=1) == pytest.approx([1, 1], abs=1e-5)
 
 
 def test_forms_of_convolutions_are_measured_and_the_used_one_is_compared(monkeypatch):

@@ -366,10 +366,11 @@ def numbers(program):
 
 
 NUMBERS = [(program, *found) for program in (training, tuning) for found in numbers(program)]
-ZERO_IS_FINE = {"--picture_epochs", "--profile_steps", "--phi", "--workers", "--tolerance"}
+ZERO_IS_FINE = {"--picture_epochs", "--profile_steps", "--phi", "--workers", "--tolerance", "--unsure"}
 REST = {
     "fit": ["resnet18_digits"],
     "launch": ["fit", "resnet18_digits"],
+    "predict": ["nowhere", "nothing.png"],
     "scale": ["--coefficients", "nothing.json"],
     "recipe": ["--space", "rate"],
 }
@@ -394,6 +395,7 @@ def test_every_number_is_tried():
         ("fit", "--seeds"),
         ("study", "--seeds"),
         ("launch", "--workers"),
+        ("predict", "--unsure"),
         ("benchmark", "--rounds"),
         ("benchmark", "--seconds"),
         *((command, "--phi") for command in ("scale", "dimensions")),

@@ -216,7 +216,7 @@ def test_the_preprocessing_mode_of_the_file_is_used_everywhere(low_run, high_run
     file = tmp_path / "digit.png"
     image = next(iter(HIGH.test.load(None)))[0]
     tf.io.write_file(str(file), tf.io.encode_png(image))
-    expected = softmax(logits)
+    expected = softmax(logits / run.temperature)
     [found] = inference.predict(run, [file])
     np.testing.assert_allclose([dict(found)[name] for name in HIGH.class_names], expected[0], atol=1e-5)
     served = tf.saved_model.load(str(run.export)).signatures

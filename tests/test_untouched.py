@@ -14,7 +14,7 @@ import tensorflow as tf
 import keras_cnns
 from tests.photos import add_photo, content, fit, make_photos
 from training import files as durable
-from training import inference
+from training import formats
 from training import run as runs
 from training.__main__ import main
 from training.errors import UserError
@@ -293,14 +293,14 @@ def test_a_read_only_folder_is_reported(old, photos, monkeypatch, capsys):
 
 
 def test_an_export_that_fails_leaves_the_old_one(old, monkeypatch, capsys):
-    def full(network, class_names, recipe, folder):
+    def full(network, description, folder):
         folder.mkdir()
         (folder / "saved_model.pb").write_text("half")
         raise tf.errors.ResourceExhaustedError(None, None, "saved_model.pb; No space left on device")
 
     before = content(old)
     with monkeypatch.context() as patch:
-        patch.setattr(inference, "write_saved_model", full)
+        patch.setattr(formats, "write_saved_model", full)
         assert main(["export", str(old)]) == 4
     assert "the disk is full" in capsys.readouterr().err
     assert content(old) == before

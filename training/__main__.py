@@ -159,7 +159,7 @@ def parser(defaults=None):
         description="Measure statements of the lecture on convolutional networks. The same command resumes a study."
     )
     study.add_argument("name", type=Literal["list", "all", *STUDIES], help="a study, `all` of them, or `list`")
-    study.add_argument("--seeds", type=PositiveInt | None, help="runs of each recipe; by default 3, or 1 with --quick")
+    study.add_argument("--seeds", type=PositiveInt, help="runs of each recipe; by default 3, or 1 with --quick")
     study.add_argument("--quick", action="store_true", help="show in seconds that it runs; the verdicts mean nothing")
     study.add_argument("--output", help="folder of the studies; by default runs/studies, or runs/studies_quick")
 
