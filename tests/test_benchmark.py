@@ -9,8 +9,8 @@ import sys
 import time
 import types
 
-import psutil
 import numpy as np
+import psutil
 import pytest
 
 from training import benchmarks
