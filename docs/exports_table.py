@@ -1,5 +1,6 @@
-"""Write the table of exports in docs/exports.md: python -m docs.exports_table RUN...
+"""Write the table of exports in docs/exports.md: python -m docs.exports_table [NETWORK...] [RUN...]
 
+The rows of the networks and runs that are named are measured again, the others stay; without names all networks are.
 Every family in every format: the largest error on 20 photographs, the size, the images per second at batches of 1 and
 8, and, of the runs on the digits that are passed, the accuracy before and after int8 quantization. It needs
 requirements-export.txt and scikit-image, whose photographs it reads.
@@ -32,6 +33,7 @@ NETWORKS = (
     "EfficientNetB0",
     "DeformableResNet50",
 )
+LARGE = ("AlexNet", "VGG16")  # all their formats in one process would take more than 24 GiB
 # {format: (what is written, quantization)}
 FORMATS = {
     "SavedModel": ("export", None),
@@ -70,20 +72,26 @@ def per_second(export, images):
     return count * len(images) / taken
 
 
-def figures(name):
-    """Return {format: the figures of a network as texts, or why there are none}."""
+def figures(name, kinds):
+    """Return {format: the figures of a network as texts, or why there are none} for some formats."""
     from training import formats
 
     network = keras_cnns.builder(name)(weights=None)
     images = photographs(network.input_shape[1])
     found = {}
-    for kind, (file, quantize) in FORMATS.items():
+    for kind in kinds:
+        file, quantize = FORMATS[kind]
         with tempfile.TemporaryDirectory() as folder:
             options = {"images": images, "quantize": quantize, "representative": images}
             try:
                 written = formats.export(network, f"{folder}/{file}", **options)
             except UserError as error:
-                found[kind] = ["-", f"refused: {error}".partition(": ")[2].partition(". Export")[0], "-", "-"]
+                found[kind] = [
+                    "-",
+                    f"refused: {error}".partition(": ")[2].partition(". Export")[0].replace("|", "/"),
+                    "-",
+                    "-",
+                ]
                 continue
             export = formats.Export(written.file)
             largest = float(np.asarray(export(images)).max())
@@ -109,18 +117,35 @@ def family(name):
     return keras_cnns.builder(name).__module__.rpartition(".")[2].partition("_")[0]
 
 
-def rows(runs):
-    """Measure and yield the lines of the table."""
-    digits = dict(alone(accuracies, run) for run in runs)
-    for name in NETWORKS:
-        for kind, texts in alone(figures, name).items():
-            accuracy = digits.get(family(name), "") if kind == "LiteRT, int8" else ""
-            line = f"| {' | '.join((name, kind, *texts, accuracy))} |\n"
-            print(line, end="", flush=True)
-            yield line
+def in_page():
+    """Return {(network, format): the other cells} of the table in the page; "not measured" where it has none."""
+    table = PAGE.read_text().partition(BEGIN + HEADER)[2].partition(END)[0]
+    lines = ([cell.strip() for cell in line.strip().strip("|").split("|")] for line in table.splitlines())
+    nothing = {(name, kind): ["-", "not measured", "-", "-", ""] for name in NETWORKS for kind in FORMATS}
+    return nothing | {(name, kind): cells for name, kind, *cells in lines}
+
+
+def write(rows):
+    """Write the table into the page."""
+    before, _, rest = PAGE.read_text().partition(BEGIN)
+    lines = (f"| {' | '.join((*key, *cells))} |\n" for key, cells in rows.items())
+    PAGE.write_text(before + BEGIN + HEADER + "".join(lines) + END + rest.partition(END)[2])
+
+
+def main(names):
+    """Measure what is named and write the table after each network and run."""
+    rows = in_page()
+    for name in [name for name in names if name in NETWORKS] if names else NETWORKS:
+        for kinds in [[kind] for kind in FORMATS] if name in LARGE else [list(FORMATS)]:
+            for kind, texts in alone(figures, name, kinds).items():
+                rows[name, kind] = [*texts, rows[name, kind][-1]]
+            write(rows)
+    for run in [name for name in names if name not in NETWORKS]:
+        found, text = alone(accuracies, run)
+        [name] = [name for name in NETWORKS if family(name) == found]
+        rows[name, "LiteRT, int8"][-1] = text
+        write(rows)
 
 
 if __name__ == "__main__":
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    table = "".join(rows(sys.argv[1:]))
-    PAGE.write_text(before + BEGIN + HEADER + table + END + rest.partition(END)[2])
+    main(sys.argv[1:])
