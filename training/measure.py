@@ -2,9 +2,12 @@
 
 import functools
 import multiprocessing
+import os
 import re
 import resource
+import signal
 import statistics
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -92,13 +95,29 @@ def peak_flops(device, dtype):
     return products * 2 * size**3 / min(seconds)
 
 
+def end_with_parent():
+    """Let this process, which multiprocessing has started, end when its parent is gone, even by SIGKILL.
+
+    It gets SIGTERM, on which a run saves its state, and ends ten seconds later at the latest.
+    """
+    parent = multiprocessing.parent_process()
+
+    def follow():
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
 def alone(function, *arguments):
     """Call a function in a process of its own, so that no other network's memory and threads are in its figures.
 
     Raises:
         ResourceError: The process was killed.
     """
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), end_with_parent) as pool:
         try:
             return pool.submit(function, *arguments).result()
         except BrokenProcessPool as error:

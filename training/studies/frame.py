@@ -12,10 +12,8 @@ import json
 import math
 import multiprocessing
 import os
-import signal
 import statistics
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +28,7 @@ from training.dashboards import png
 from training.data import Data, Split, load_data
 from training.files import atomic, locked
 from training.intervals import interval
+from training.measure import end_with_parent
 from training.studies import STUDIES
 
 REPRODUCED, NOT_REPRODUCED, CONTRADICTED = "reproduced", "not reproduced", "contradicted"
@@ -194,15 +193,7 @@ def begin_worker():
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-    parent = multiprocessing.parent_process()
-
-    def follow():
-        parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)  # a run saves its state
-        time.sleep(10)
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
+    end_with_parent()
 
 
 def listed(function, *arguments):
