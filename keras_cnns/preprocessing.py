@@ -55,6 +55,12 @@ class ImageSize(NamedTuple):
         """The shorter side of the scaled image, in pixels."""
         return int(self.size / self.crop)
 
+    @classmethod
+    def of(cls, model):
+        """Return that of the weights that were last loaded into a model, at the size that the model takes."""
+        how = getattr(model, "image_size", cls())
+        return how._replace(size=model.inputs[0].shape[1] or how.size)
+
     def to_metadata(self):
         """Return it as metadata of a file of weights, {str: str}."""
         return {key: str(getattr(self, name)) for name, (key, _) in IMAGE_SIZE_KEYS.items()}
@@ -96,9 +102,7 @@ def resize_and_crop(image, how):
         (224, 224, 3)
     """
     if isinstance(how, keras.Model):
-        size = how.inputs[0].shape[1]
-        how = getattr(how, "image_size", ImageSize())
-        how = how._replace(size=size or how.size)
+        how = ImageSize.of(how)
     if len(image.shape) != 3 or image.shape[-1] != 3:
         raise ValueError(f"resize_and_crop got an image of shape {tuple(image.shape)}; it must be (height, width, 3).")
     height, width = image.shape[:2]

@@ -145,8 +145,7 @@ def export(network, path, *, class_names=None, images=None, quantize=None, repre
     class_names = list(class_names)
     if len(class_names) != classes:
         raise UserError(f"{network.name} has {classes} outputs, and class_names {len(class_names)} names.")
-    image_size = getattr(network, "image_size", keras_cnns.ImageSize())
-    image_size = image_size._replace(size=network.inputs[0].shape[1] or image_size.size)
+    image_size = keras_cnns.ImageSize.of(network)
     preprocessing = getattr(network, "preprocessing", "imagenet")
     description = Description(class_names, image_size, preprocessing, origin={"model": network.name})
     images = photographs(image_size) if images is None else np.asarray(images, "float32")
