@@ -11,6 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import keras
 import numpy as np
 
 import keras_cnns
@@ -62,6 +63,21 @@ def photographs(size):
     return np.stack([np.asarray(photo) for photo in photos])
 
 
+def see(network, images):
+    """Give a network the moving statistics of some images, RGB 0..255, and small offsets to its deformable layers.
+
+    With the initial statistics the activations of a ResNet would grow from block to block until one class had all of
+    the probability, and offsets begin at zero.
+    """
+    for layer in network.layers:
+        if isinstance(layer, keras_cnns.layers.DeformableConv2D):
+            kernel = layer.offset_kernel
+            kernel.assign(keras.random.normal(kernel.shape, stddev=0.01, seed=0))
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    network(keras_cnns.preprocess_input(images), training=True)
+
+
 def per_second(export, images):
     """Return the images per second of an export, after a first batch that does not count."""
     export(images)
@@ -78,6 +94,7 @@ def figures(name, kinds):
 
     network = keras_cnns.builder(name)(weights=None)
     images = photographs(network.input_shape[1])
+    see(network, images)
     found = {}
     for kind in kinds:
         file, quantize = FORMATS[kind]

@@ -2,8 +2,10 @@
 
 import numpy as np
 
+import keras_cnns
 from docs import exports_table
 from docs.exports_table import FORMATS, HEADER, NETWORKS, PAGE
+from tests.small_networks import build
 
 
 def test_the_networks_are_of_different_families():
@@ -26,3 +28,11 @@ def test_images_per_second_counts_images(monkeypatch):
     monkeypatch.setattr(exports_table.time, "perf_counter", lambda: float(next(clock)))
     calls = []
     assert exports_table.per_second(calls.append, np.zeros((8, 2))) == 8 * (len(calls) - 1) / 4
+
+
+def test_a_network_that_has_seen_the_images_has_their_statistics_and_offsets():
+    network, images = build("DeformableResNet50"), np.random.RandomState(0).uniform(0, 255, (4, 64, 64, 3))
+    exports_table.see(network, images)
+    x = keras_cnns.preprocess_input(images)
+    np.testing.assert_allclose(network(x, training=False), network(x, training=True), rtol=0.05)
+    assert all(np.any(variable) for variable in network.weights if variable.path.endswith("offset_kernel"))
