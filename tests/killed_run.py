@@ -76,6 +76,6 @@ def train(folder, point, count, epochs):
             killer.at("after_rename")
 
     files.Path.write_bytes, files.os.replace = write_bytes, rename
-    options = FitOptions(save_steps=4, picture_epochs=0)
+    options = FitOptions(save_steps=4, picture_epochs=0, export=False)
     fit(dataclasses.replace(RECIPE, epochs=epochs), folder, callbacks=[killer], options=options)
     return 0

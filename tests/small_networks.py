@@ -95,12 +95,21 @@ SMALL = {name: small for small, names in STANDS_FOR.items() for name in names}
 DISTINCT = [names[0] for names in STANDS_FOR.values()]
 CIFAR = [*STANDS_FOR[cifar], *STANDS_FOR[plain_cifar], *STANDS_FOR[dense_cifar]]
 FLATTENING = ("AlexNet", "AlexNetOneTower", "VGG11")
+# One of each family, for checks of which `make test` cannot afford more; `make test-all` has the others.
+FAMILIES = ("AlexNet", "VGG11", "GoogLeNet", "ResNet50", "ResNetCIFAR", "DenseNet121", "SEResNeXt50", "EfficientNet")
+FAMILIES += ("DeformableResNet50",)
 # Networks whose normalization and activation precede the convolution, except in the stem.
 PRE_ACTIVATION = ("DenseNet121", "DenseNetCIFAR")
 WITH_HEADS = ("GoogLeNet", "InceptionV1", "SEInceptionV1")
 
+
+def in_time(name, *arguments, **options):
+    """Return the case of a network for pytest, which is slow if its family has another one in `make test`."""
+    return pytest.param(name, *arguments, marks=[] if name in FAMILIES else [pytest.mark.slow], **options)
+
+
 every_builder = pytest.mark.parametrize("name", keras_cnns.list_models())
-every_network = pytest.mark.parametrize("name", DISTINCT)
+every_network = pytest.mark.parametrize("name", [in_time(name) for name in DISTINCT])
 
 
 def build(name, **arguments):

@@ -35,10 +35,9 @@ def test_the_contract_on_another_backend(backend, tmp_path):
 
 def test_the_contract_is_that_of_this_backend_too(tmp_path):
     """In this process, so that every run of the tests tries the checks themselves."""
-    for name in ("AlexNet", "DeformableResNet50"):
-        backends.write(name, tmp_path)
-        backends.learning(name)
-        assert backends.read(name, tmp_path) == ["tensorflow"]
+    backends.write("AlexNet", tmp_path)
+    backends.learning("AlexNet")
+    assert backends.read("AlexNet", tmp_path) == ["tensorflow"]
 
 
 def test_a_wrong_answer_is_found(tmp_path):

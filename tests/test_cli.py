@@ -96,9 +96,9 @@ def test_predict_prints_the_five_most_probable_classes(cli, digits_run, tmp_path
     assert shares == sorted(shares, reverse=True)
 
 
-def test_export_writes_the_saved_model_again(cli, digits_run, tmp_path):
+def test_export_writes_the_saved_model_again(cli, photo_run, tmp_path):
     copy = tmp_path / "copy"
-    shutil.copytree(digits_run, copy, ignore=shutil.ignore_patterns("export"))
+    shutil.copytree(photo_run, copy, ignore=shutil.ignore_patterns("export"))
     code, out, _ = cli("export", copy)
     assert code == 0
     assert out.startswith(f"{copy}/export: ")

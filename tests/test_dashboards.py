@@ -70,7 +70,8 @@ def digits(tmp_path_factory):
         optimizer="adam",
         learning_rate=0.01,
     )
-    return fit(recipe, tmp_path_factory.mktemp("runs") / "digits", options=FitOptions(picture_epochs=9)).folder
+    options = FitOptions(picture_epochs=9, export=False)
+    return fit(recipe, tmp_path_factory.mktemp("runs") / "digits", options=options).folder
 
 
 def test_training_with_every_dashboard_gives_the_same_bits_as_without(tiny, tmp_path):

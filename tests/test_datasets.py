@@ -103,7 +103,8 @@ def test_the_documented_pipeline_trains_resumes_and_is_evaluated(tmp_path, monke
     ):
         with pytest.raises(UserError, match=words):
             fit(recipe, run.folder, data=other)
-    assert fit(recipe, run.folder, data=data, options=FitOptions(picture_epochs=0)).results()["test"]["images"] == 16
+    resumed = fit(recipe, run.folder, data=data, options=FitOptions(picture_epochs=0, export=False))
+    assert resumed.results()["test"]["images"] == 16
     assert main(["evaluate", str(run.folder)]) == 2
     assert "data='custom': these images were passed to fit() in Python" in capsys.readouterr().err
 

@@ -27,7 +27,7 @@ from training.evaluation import make_evaluation
 from training.loop import train
 from training.machine import prepare
 from training.recipe import Recipe
-from training.run import fit
+from training.run import FitOptions, fit
 from training.run_folder import Run
 
 SGD = dataclasses.replace(RECIPE, optimizer="sgd", learning_rate=0.1, epochs=2)  # 12 steps
@@ -258,7 +258,8 @@ def launched(folder, started):
     recipe.write_text(PROCESSES.to_json())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(launch, "subprocess", SimpleNamespace(Popen=start, DEVNULL=subprocess.DEVNULL))
-        return main(["launch", "--workers", "2", "fit", str(recipe), "--run", str(folder), "--save_steps", "2"])
+        options = ["--run", str(folder), "--save_steps", "2", "--export", "false"]
+        return main(["launch", "--workers", "2", "fit", str(recipe), *options])
 
 
 def assert_equal_runs(one, other, tolerance):
@@ -309,7 +310,8 @@ def test_two_processes_train_as_one_although_one_is_killed_and_one_asked_to_stop
     assert [process.returncode for process in started] == [0, 0]
     assert "Epoch 2/4" not in capfd.readouterr().out
 
-    fit(dataclasses.replace(PROCESSES, distribution="none"), tmp_path / "one")
+    options = FitOptions(export=False)
+    fit(dataclasses.replace(PROCESSES, distribution="none"), tmp_path / "one", options=options)
     assert_equal_runs(tmp_path / "one", folder, 1e-4)
     assert sorted(os.listdir(folder)) == sorted(os.listdir(tmp_path / "one"))
     assert len(os.listdir(folder / "tensorboard" / "train")) == 3  # one for each start: only the first worker writes

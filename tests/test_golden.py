@@ -43,13 +43,17 @@ SIZES_OF = {name: ("2x224x224", "1x95x127") for name in NETWORKS if name.startsw
 SIZES_OF |= dict.fromkeys(("efficientnetb4", "efficientnetb4_keras"), ("1x380x380", "2x149x193"))
 
 
-def large(name, size):
-    """Return whether a network has more than 100 million weights to draw; most of VGG's are in one dense layer."""
-    return name == "senet154" or (name.startswith("vgg") and size == "2x224x224")
+# Deeper or larger than another one, with the same blocks.
+DEEPER = ("densenet161", "resnet101", "efficientnetb4", "senet154")
+
+
+def slow(name, size):
+    """Return whether a network is left to `make test-all`: of VGG with its large dense layer, too."""
+    return name in DEEPER or (name.startswith("vgg") and size == "2x224x224")
 
 
 CASES = [
-    pytest.param(name, size, marks=[pytest.mark.slow] if large(name, size) else [])
+    pytest.param(name, size, marks=[pytest.mark.slow] if slow(name, size) else [])
     for name in NETWORKS
     for size in SIZES_OF.get(name, SIZES)
 ]

@@ -13,7 +13,7 @@ from training import compare
 from training.group import group_summary
 from training.run_folder import Run
 
-SEEDS = ["fit", "resnet18_digits", "--name", "tiny", "--picture_epochs", "0"]
+SEEDS = ["fit", "resnet18_digits", "--name", "tiny", "--picture_epochs", "0", "--export", "false"]
 SEEDS += [
     word
     for name in ("model", "image_size", "batch_size", "epochs", "optimizer", "warmup_epochs")

@@ -12,7 +12,7 @@ NETWORKS += ("EfficientNetB0", "EfficientNetLite0", "DeformableResNet50")
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("output_stride", [8, 16, 32])
+@pytest.mark.parametrize("output_stride", [8, *(pytest.param(s, marks=pytest.mark.slow) for s in (16, 32))])
 def test_the_last_map_of_a_small_image(name, output_stride):
     shape = {"input_shape": (32, 32, 3), "include_top": False}
     model = structure(name, output_stride=output_stride, **shape)

@@ -295,7 +295,7 @@ def test_the_same_call_resumes_on_another_machine_and_without_init(small_run, ph
         **dict.fromkeys(machine.DECIDED_ONCE, "auto"),
     )
     with pytest.raises(KeyboardInterrupt):
-        options = run.FitOptions(save_steps=1, picture_epochs=0)
+        options = run.FitOptions(save_steps=1, picture_epochs=0, export=False)
         run.fit(recipe, callbacks=[StopInStep(2)], options=options)
     opening = capsys.readouterr().out
     assert f"network      ResNetCIFAR, {5007:,} parameters, 8 pixels" in opening
@@ -306,7 +306,7 @@ def test_the_same_call_resumes_on_another_machine_and_without_init(small_run, ph
     monkeypatch.setattr(machine, "found_distribution", lambda: "mirrored")
     there = run.environment()
     monkeypatch.setattr(run, "environment", lambda: there | {"devices": ["GPU", "GPU"]})
-    again = run.FitOptions(picture_epochs=0)
+    again = run.FitOptions(picture_epochs=0, export=False)
     with pytest.raises(UserError, match=r"devices: \['CPU.* there, \['GPU', 'GPU'\] now.*--force"):
         run.fit(recipe, callbacks=[StopInStep(99)], options=again)
     resumed = run.fit(recipe, callbacks=[StopInStep(99)], options=dataclasses.replace(again, force=True))

@@ -156,7 +156,7 @@ def claim_about(study, quantity):
 
 
 def test_without_shortcuts_the_study_of_gradients_ends_differently(monkeypatch):
-    """In its quick form, with 32 layers."""
+    """In its quick form, with 20 layers."""
     lab, claims = Lab(None, (0,), quick=True), [claim for claim in gradients.CLAIMS if claim.statement == "L14"]
     outcomes = []
     for residual in ("ResNetCIFAR", "PlainNetCIFAR"):

@@ -59,6 +59,7 @@ def parser(defaults=None):
     )
     fit.add_argument("--seeds", type=PositiveInt, default=1, help="runs, with this many seeds from --seed on")
     fit.add_argument("--profile_steps", type=NonNegativeInt, default=0, help="steps that the profiler records")
+    fit.add_argument("--export", type=bool, default=True, help="write the SavedModel; `export` can do so later")
     fit.add_class_arguments(Recipe)
     if defaults:
         fit.set_defaults({name: getattr(defaults, name) for name in Recipe.__dataclass_fields__})

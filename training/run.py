@@ -438,6 +438,6 @@ def summary(run):
         f"{run.recipe.model} on {run.recipe.data}: {test['accuracy']:.2%} of {test['images']} test images right "
         f"(epoch {results['best_epoch']} of {run.recipe.epochs}, the best on the validation images)\n"
         f"run folder   {run.folder}\n"
-        f"TensorBoard  tensorboard --logdir {run.folder.parent}\n"
-        f"SavedModel   {run.export}"
+        f"TensorBoard  tensorboard --logdir {run.folder.parent}"
+        + (f"\nSavedModel   {run.export}" if run.export.exists() else "")
     )

@@ -91,7 +91,7 @@ def measure(candidate, folder, seeds, classes):
 def train(recipe, folder):
     """Train a recipe in a run folder, or resume it there, and return the validation accuracy of its best epoch."""
     keras.backend.clear_session()  # frees the networks of earlier trials
-    run = runs.fit(recipe, folder, options=runs.FitOptions(picture_epochs=0, hparams_row=False))
+    run = runs.fit(recipe, folder, options=runs.FitOptions(picture_epochs=0, hparams_row=False, export=False))
     metrics = read_json(run.metrics)
     try:
         return float(metrics["history"][metrics["best_epoch"] - 1][OBJECTIVE])

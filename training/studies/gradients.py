@@ -78,7 +78,7 @@ layers of a residual network, since every block adds to the signal.
 
 def measure(lab):
     """Yield the norms by layer, and what the claims are about."""
-    depth, size, batch = (32, 8, 8) if lab.quick else (56, 32, 32)
+    depth, size, batch = (20, 8, 8) if lab.quick else (56, 32, 32)
     images, labels = arrays(replace(DIGITS, image_size=size), "train", batch)
     for seed in lab.seeds:
         logs = {}
