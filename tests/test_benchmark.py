@@ -163,6 +163,7 @@ def all_groups():
         parts.deformable_groups,
         lambda: parts.input_groups(["file"]),
         parts.predict_groups,
+        parts.export_groups,
         lambda: parts.command_groups("run", "image"),
         parts.building_groups,
         lambda: parts.run_groups("folder"),

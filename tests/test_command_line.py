@@ -144,6 +144,8 @@ def test_standard_error_is_hidden_within_the_context_only(capfd):
         ),
         (training, ["fit", "digits", "--jit", "x"], "--jit x: it must be true or false or one of auto."),
         (training, ["fit", "digits", "--save_steps", "0"], "--save_steps 0: it must be above 0."),
+        (training, ["fit", "digits", "--save_steps", "0.5"], "--save_steps 0.5: it must be a whole number."),
+        (training, ["benchmark", "--rounds", "x"], "--rounds x: it must be a whole number."),
         (training, ["fit", "digits", "--milestones", "1,2"], "--milestones 1,2: it must be a list, such as [30,60]."),
         (tuning, ["compound", "--budget", "0.5"], "--budget 0.5: it must be at least 1.0 and at most 32.0."),
         (tuning, ["scale", "--coefficients", "c.json", "--phi", "x"], "--phi x: it must be a finite number."),

@@ -65,12 +65,15 @@ def in_plain_words(message):
     """Return jsonargparse's message about an invalid value in the words of a recipe's own errors."""
     option = re.match(r'Parser key "(.+?)"', message)
     expected = re.findall(r"Expected a (<class '\w+'>|typing\.Literal\[.*?\])", message)
-    value = re.search(r"(?:Got|Given) value: (.*)|Not of type \w+: (?:could not convert .*: '(.*)'|(\S+))", message)
+    value = re.search(
+        r"(?:Got|Given) value: (.*)|Not of type \w+: (?:(?:could not|invalid literal) .*: '(.*)'|(\S+))", message
+    )
     bounds = re.search(r"restriction (.*)", message)
     if not (option and value):
         return message
     kinds = [KINDS.get(kind) or "one of " + ", ".join(re.findall("'(.*?)'", kind)) for kind in expected]
-    must = bounds[1] if bounds else " or ".join(kinds) or "a finite number"
+    number = "a whole number" if re.search(r"Not of type \w*Int:", message) else "a finite number"
+    must = bounds[1] if bounds else " or ".join(kinds) or number
     for sign, words in BOUNDS.items():
         must = must.replace(sign, words)
     return f"--{option[1]} {value[1] or value[2] or value[3]}: it must be {must}."

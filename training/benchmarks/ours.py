@@ -242,9 +242,10 @@ def keras_exported(model, batch_size, kind):
     with tempfile.TemporaryDirectory() as folder:
         if kind == "savedmodel":
             network.export(folder, verbose=False)
-            serve = tf.saved_model.load(folder).serve
-            return lambda: serve(images).numpy()
+            loaded = tf.saved_model.load(folder)
+            return lambda: loaded.serve(images).numpy()
         file = f"{folder}/model.onnx"
+        network(images[:1])  # or Keras would refuse to export it
         network.export(file, format="onnx", verbose=False)
         if kind == "onnx":
             import onnxruntime

@@ -224,7 +224,7 @@ def export_groups():
         # OpenVINO is the fastest: the target is that of our fastest format.
         ratios += [Ratio("OpenVINO", other.name, EXPORT) for other in others]
         variants = (*saved.values(), *theirs.values(), *files, *others)
-        yield Group(f"{model}, batch {batch_size}", variants, tuple(ratios), images=batch_size)
+        yield Group(f"exports of {model}, batch {batch_size}", variants, tuple(ratios), images=batch_size)
 
 
 def command_groups(run, image):
