@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 import keras_cnns
-from training.errors import UserError
+from training.errors import ResourceError, UserError
 from training.measure import alone
 
 PAGE = Path(__file__).parent / "exports.md"
@@ -154,7 +154,11 @@ def main(names):
     rows = in_page()
     for name in [name for name in names if name in NETWORKS] if names else NETWORKS:
         for kinds in [[kind] for kind in FORMATS] if name in LARGE else [list(FORMATS)]:
-            for kind, texts in alone(figures, name, kinds).items():
+            try:
+                found = alone(figures, name, kinds)
+            except ResourceError:  # the process was killed
+                found = {kind: ["-", "not enough memory", "-", "-"] for kind in kinds}
+            for kind, texts in found.items():
                 rows[name, kind] = [*texts, rows[name, kind][-1]]
             write(rows)
     for run in [name for name in names if name not in NETWORKS]:
