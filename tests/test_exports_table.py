@@ -6,6 +6,7 @@ import keras_cnns
 from docs import exports_table
 from docs.exports_table import FORMATS, HEADER, NETWORKS, PAGE
 from tests.small_networks import build
+from training.errors import ResourceError
 
 
 def test_the_networks_are_of_different_families():
@@ -36,3 +37,16 @@ def test_a_network_that_has_seen_the_images_has_their_statistics_and_offsets():
     x = keras_cnns.preprocess_input(images)
     np.testing.assert_allclose(network(x, training=False), network(x, training=True), rtol=0.05)
     assert all(np.any(variable) for variable in network.weights if variable.path.endswith("offset_kernel"))
+
+
+def test_a_process_that_was_killed_is_a_reason(monkeypatch, tmp_path):
+    def killed(*arguments):
+        raise ResourceError("killed")
+
+    monkeypatch.setattr(exports_table, "PAGE", tmp_path / "exports.md")
+    monkeypatch.setattr(exports_table, "alone", killed)
+    exports_table.PAGE.write_text(PAGE.read_text())
+    exports_table.main(["VGG16"])
+    rows = exports_table.in_page()
+    assert {rows["VGG16", kind][1] for kind in FORMATS} == {"not enough memory"}
+    assert rows["VGG16", "LiteRT, int8"][-1].startswith("VGG11: ")  # the accuracy stays
