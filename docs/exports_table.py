@@ -103,12 +103,8 @@ def figures(name, kinds):
             try:
                 written = formats.export(network, f"{folder}/{file}", **options)
             except UserError as error:
-                found[kind] = [
-                    "-",
-                    f"refused: {error}".partition(": ")[2].partition(". Export")[0].replace("|", "/"),
-                    "-",
-                    "-",
-                ]
+                layers = str(error).partition(" (")[2].partition("): ")[0]
+                found[kind] = ["-", f"refused: {layers}", "-", "-"]
                 continue
             export = formats.Export(written.file)
             largest = float(np.asarray(export(images)).max())
