@@ -103,13 +103,13 @@ PRE_ACTIVATION = ("DenseNet121", "DenseNetCIFAR")
 WITH_HEADS = ("GoogLeNet", "InceptionV1", "SEInceptionV1")
 
 
-def in_time(name, *arguments, **options):
+def case_of(name, *arguments, **options):
     """Return the case of a network for pytest, which is slow if its family has another one in `make test`."""
     return pytest.param(name, *arguments, marks=[] if name in FAMILIES else [pytest.mark.slow], **options)
 
 
 every_builder = pytest.mark.parametrize("name", keras_cnns.list_models())
-every_network = pytest.mark.parametrize("name", [in_time(name) for name in DISTINCT])
+every_network = pytest.mark.parametrize("name", [case_of(name) for name in DISTINCT])
 
 
 def build(name, **arguments):

@@ -17,9 +17,9 @@ from tests.small_networks import (
     WITH_HEADS,
     assert_same_outputs,
     build,
+    case_of,
     every_network,
     images,
-    in_time,
     network,
     outputs,
     same_weights,
@@ -39,7 +39,7 @@ VARIANTS += [("DenseNetCIFAR", {"bottleneck": True, "compression": 0.5})]
 VARIANTS += [("DeformableResNet50", {"modulated": False})]
 
 every_variant = pytest.mark.parametrize(
-    ("name", "arguments"), [in_time(n, kw, id=f"{n}({kw or ''})") for n, kw in VARIANTS]
+    ("name", "arguments"), [case_of(n, kw, id=f"{n}({kw or ''})") for n, kw in VARIANTS]
 )
 
 
@@ -61,7 +61,7 @@ def test_names_are_levels(name, arguments):
 BLOCK = r"(stage\d+_block\d+|inception\d[a-z]|dense\d_layer\d+|conv\d(?=_\d|_out))(?=_)"  # the last is VGG's
 
 
-@pytest.mark.parametrize("name", [in_time(n) for n in DISTINCT if not n.startswith("AlexNet")])  # without blocks
+@pytest.mark.parametrize("name", [case_of(n) for n in DISTINCT if not n.startswith("AlexNet")])  # without blocks
 def test_every_block_ends_in_out(name):
     """The only tensor of a block that is used outside the block is its last one, whose name ends in _out."""
     model = network(name)
@@ -216,7 +216,7 @@ HALVES = [(name, {}, "bfloat16") for name in DISTINCT] + [(name, arguments, "flo
 
 
 @pytest.mark.parametrize(
-    ("name", "arguments", "half"), [in_time(n, kw, half, id=f"{n}({kw or ''})-{half}") for n, kw, half in HALVES]
+    ("name", "arguments", "half"), [case_of(n, kw, half, id=f"{n}({kw or ''})-{half}") for n, kw, half in HALVES]
 )
 def test_head_is_float32_in_half_precision(name, arguments, half):
     keras.config.set_dtype_policy(f"mixed_{half}")

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import keras_cnns
 from keras_cnns import fold_batch_norm
-from tests.small_networks import DISTINCT, WITH_HEADS, images, in_time, network, outputs
+from tests.small_networks import DISTINCT, WITH_HEADS, case_of, images, network, outputs
 
 WITHOUT = ("AlexNet", "AlexNetOneTower", "VGG11", "GoogLeNet")  # their papers are older
 VARIANTS = [(name, {}) for name in DISTINCT]
@@ -19,7 +19,7 @@ def norms(model):
     return [layer.name for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
 
 
-@pytest.mark.parametrize(("name", "arguments"), [in_time(n, kw, id=f"{n}({kw or ''})") for n, kw in VARIANTS])
+@pytest.mark.parametrize(("name", "arguments"), [case_of(n, kw, id=f"{n}({kw or ''})") for n, kw in VARIANTS])
 def test_the_outputs_stay(name, arguments):
     model = network(name, **arguments)
     folded, x = fold_batch_norm(model), images(2, 64, 64, 3)
@@ -29,7 +29,7 @@ def test_the_outputs_stay(name, arguments):
     assert {layer.name for layer in model.layers} - left <= set(norms(model))
 
 
-@pytest.mark.parametrize("name", [in_time(name) for name in DISTINCT if name not in WITHOUT])
+@pytest.mark.parametrize("name", [case_of(name) for name in DISTINCT if name not in WITHOUT])
 def test_what_is_folded(name):
     """Everything but what DenseNet normalizes before a ReLU and a convolution."""
     model, folded = network(name), fold_batch_norm(network(name))

@@ -11,6 +11,7 @@ from tests.tiny import TINY
 from training import __main__ as training
 from training import compare
 from training.group import group_summary
+from training.run import summary
 from training.run_folder import Run
 
 SEEDS = ["fit", "resnet18_digits", "--name", "tiny", "--picture_epochs", "0", "--export", "false"]
@@ -38,6 +39,7 @@ def test_each_seed_has_its_run(group):
     runs = [Run.open(folder) for folder in sorted(group.glob("seed*"))]
     assert [run.recipe.seed for run in runs] == [3, 4]
     assert dataclasses.replace(runs[0].recipe, seed=4) == runs[1].recipe
+    assert not any(run.export.exists() or "SavedModel" in summary(run) for run in runs)  # --export false
     accuracies = [run.results()["test"]["accuracy"] for run in runs]
     assert f"{statistics.mean(accuracies):.2%} of the test images right" in group_summary(runs)
     assert f"{min(accuracies):.2%} to {max(accuracies):.2%}" in group_summary(runs)
