@@ -224,9 +224,8 @@ def test_work_that_is_measured_is_done(tmp_path):
 
 
 def test_a_network_and_its_export_are_called():
-    results = [ours.inference("ResNet18", 2)()]
-    results += [ours.exported("ResNet18", 2, "model.onnx")()]
-    for probabilities in results:
+    for call in (ours.inference("ResNet18", 2), ours.exported("ResNet18", 2, "model.onnx")):
+        probabilities = call()
         assert probabilities.shape == (2, 1000)
         assert np.asarray(probabilities).sum(axis=1) == pytest.approx([1, 1])
 

@@ -29,7 +29,7 @@ from training.export import KEY, Description, extra_file, on_pixels, write_saved
 from training.files import locked
 from training.inference import description_of, trained_network, with_absolute_paths
 from training.run_folder import EXPORTS
-from training.runtimes import RUNTIMES, SUFFIXES, check_format, format_of
+from training.runtimes import FEW_COPIES, RUNTIMES, SUFFIXES, check_format, format_of
 
 COMPARED = 20  # test images
 REPRESENTATIVE = 100  # training images that int8's ranges are measured on
@@ -237,8 +237,8 @@ def accuracies(models, split, recipe):
 def write_onnx(network, description, file, quantize=None, ranges=None):
     import onnx
 
-    # Otherwise tf2onnx copies the graph, with all weights, before each optimization: VGG16 would take more than 24 GiB.
-    os.environ.setdefault("TF2ONNX_CATCH_ERRORS", "FALSE")
+    for name, value in FEW_COPIES.items():
+        os.environ.setdefault(name, value)
     model = on_pixels(network, description)
     signature = [tf.TensorSpec(model.inputs[0].shape, tf.float32, name="images")]
     model.export(str(file), format="onnx", verbose=False, input_signature=signature)

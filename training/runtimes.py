@@ -16,6 +16,8 @@ RUNTIMES = {
 }
 SUFFIXES = tuple(name[name.index(".") :] for name, _ in RUNTIMES.values())
 QUANTIZED = ("float16", "int8")  # of LiteRT
+# Without this variable tf2onnx copies the graph, with all weights, before each optimization: VGG16 takes above 24 GiB.
+FEW_COPIES = {"TF2ONNX_CATCH_ERRORS": "FALSE"}
 
 
 def check_format(kind, quantize=None):

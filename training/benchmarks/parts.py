@@ -14,13 +14,11 @@ from training.measure import alone
 from training.onednn import VARIABLE, best_setting
 from training.recipe import Recipe
 from training.recipes import DIGITS, RECIPES
+from training.runtimes import FEW_COPIES
 
 TENSORFLOW = ("tensorflow", "keras_cnns")
 TORCH = ("torch", "torchvision", "timm")
 ONEDNN = {setting: {VARIABLE: str(int(setting == "on"))} for setting in ("off", "on")}
-
-# Ten exports are in memory at the same time, and tf2onnx would copy each before every optimization (training.formats).
-FEW_COPIES = {"TF2ONNX_CATCH_ERRORS": "FALSE"}
 
 # The least ratios of speed, on two cores. A target that is not reached stands here all the same.
 
@@ -224,7 +222,7 @@ def export_groups():
         ]
         ratios = [Ratio(saved[setting].name, theirs[setting].name, SAVED_MODEL) for setting in ONEDNN]
         ratios += [Ratio("ONNX", "Keras's ONNX"), Ratio("LiteRT, int8", "LiteRT")]
-        # OpenVINO is the fastest: the target is that of our fastest format.
+        # The target is that of our fastest format, for which OpenVINO stands here.
         ratios += [Ratio("OpenVINO", other.name, EXPORT) for other in others]
         variants = (*saved.values(), *theirs.values(), *files, *others)
         yield Group(f"exports of {model}, batch {batch_size}", variants, tuple(ratios), images=batch_size)
