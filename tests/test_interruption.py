@@ -45,6 +45,25 @@ def test_a_signal_stops_what_has_nothing_unsaved_even_if_it_came_before():
 
 
 @pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_in_a_destructor_is_not_lost(number, capsys):
+    """Python ignores exceptions of destructors and of weak references' functions, wherever they run."""
+
+    class Interrupted:
+        def __del__(self):
+            os.kill(os.getpid(), number)
+            time.sleep(0.01)
+
+    before = sys.unraisablehook
+    with Interruption() as interruption:
+        with pytest.raises(Stopped) as stopped, interruption.at_once():
+            Interrupted()
+            time.sleep(10)
+        assert stopped.value.signal == interruption.signal == number
+    assert sys.unraisablehook is before
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_command_ends_at_once_with_a_line_and_the_code_of_the_signal(capsys, number):
     before, cleaned = handlers(), []
 
