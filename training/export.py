@@ -83,27 +83,37 @@ def write_saved_model(network, description, folder):
         evaluation -> probabilities (batch, classes), top_classes (batch, 5) as names, top_probabilities (batch, 5).
         The error for an image that cannot be decoded gives its position in the batch.
 
-    The description is the file keras_cnns.json of its extra assets, which TensorFlow leaves alone.
+    The weights are constants of its graph, once for both signatures: of variables, TensorFlow with oneDNN would arrange
+    the filters anew for each batch, which takes longer than the convolutions of a single image. The description is the
+    file keras_cnns.json of its extra assets, which TensorFlow leaves alone.
 
     Args:
         network: A network whose only output is logits or probabilities.
         description: Its Description.
         folder: The folder of the SavedModel, which is created.
     """
-    model, names = on_pixels(network, description), tf.constant(description.classes)
+    model, module, names = on_pixels(network, description), tf.Module(), tf.constant(description.classes)
+    pixels = tf.TensorSpec(model.inputs[0].shape, tf.float32, name="images")
+    kinds = model.trainable_variables, model.non_trainable_variables
+    weights = [[variable.numpy() for variable in variables] for variables in kinds]
 
+    @tf.function(input_signature=[pixels], autograph=False)
+    def probabilities(images):
+        constants = [[tf.constant(values) for values in arrays] for arrays in weights]
+        return model.stateless_call(*constants, images, training=False)[0]
+
+    @tf.function(input_signature=[pixels], autograph=False)
     def serve(images):
-        return {"probabilities": model(tf.ensure_shape(images, shape), training=False)}
+        return {"probabilities": probabilities(tf.ensure_shape(images, pixels.shape))}
 
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="images")], autograph=False)
     def serve_bytes(images):
-        result = model(decode_batch(images, *description.image_size), training=False)
+        result = probabilities(decode_batch(images, *description.image_size))
         top, indices = tf.math.top_k(result, k=min(5, len(description.classes)))
         return {"probabilities": result, "top_classes": tf.gather(names, indices), "top_probabilities": top}
 
-    archive, shape = keras.export.ExportArchive(), model.inputs[0].shape
-    archive.add_endpoint("serving_default", serve, [tf.TensorSpec(shape, tf.float32, name="images")])
-    archive.add_endpoint("serve_bytes", serve_bytes, [tf.TensorSpec((None,), tf.string, name="images")])
-    archive.write_out(str(folder), verbose=False)
+    module.serving_default, module.serve_bytes = serve, serve_bytes
+    tf.saved_model.save(module, str(folder), {"serving_default": serve, "serve_bytes": serve_bytes})
     extra = extra_file(folder)
     extra.parent.mkdir()
     extra.write_text(description.to_json() + "\n")
