@@ -117,6 +117,8 @@ def test_a_ratio_is_the_median_of_those_of_the_rounds():
     ratio, limit = Ratio("fast", "slow", 3.0), Limit("slow", 0.5, "fast")
     assert ratio.values(SECONDS) == [2, 4, 3]
     assert ratio.holds(3.0) and not ratio.holds(2.9) and Ratio("fast", "slow").holds(0.0)
+    either = Ratio("slow", "slow", alternatives=("fast", "absent"))
+    assert either.values(SECONDS) == [2, 4, 3] and str(either) == "fastest of slow, fast, absent / slow"
     assert limit.values(SECONDS) == [0.25, 0.75, 0.5] and Limit("fast", 1).values(SECONDS) == SECONDS["fast"]
     assert limit.holds(0.5) and not limit.holds(0.51)
     rows = list(report.comparison_rows(result(ratio, dataclasses.replace(ratio, at_least=3.1), RATIOS[-1])))
@@ -179,7 +181,8 @@ def test_the_groups_are_consistent():
         names = [variant.name for variant in group.variants]
         assert len(set(names)) == len(names)
         for comparison in group.comparisons:
-            assert {comparison.variant, comparison.other} - {None} <= set(names)
+            alternatives = getattr(comparison, "alternatives", ())
+            assert {comparison.variant, comparison.other, *alternatives} - {None} <= set(names)
         for variant in group.variants:
             inspect.signature(variant.build).bind(**variant.arguments)
             if variant.build.__module__ == peers.__name__:

@@ -12,6 +12,7 @@ import importlib.util
 import multiprocessing
 import os
 import signal
+import statistics
 import time
 import traceback
 from collections.abc import Callable
@@ -62,18 +63,23 @@ class Ratio:
     Attributes:
         variant, other: Names of the variants.
         at_least: The target; None if there is none.
+        alternatives: Names of further variants; the one with the least median is compared.
     """
 
     variant: str
     other: str
     at_least: float | None = None
+    alternatives: tuple[str, ...] = ()
 
     def __str__(self):
-        return f"{self.variant} / {self.other}"
+        names = (self.variant, *self.alternatives)
+        return f"{'fastest of ' * bool(self.alternatives)}{', '.join(names)} / {self.other}"
 
     def values(self, seconds):
         """Return the ratio of each round."""
-        return [other / own for own, other in zip(seconds[self.variant], seconds[self.other], strict=True)]
+        measured = [name for name in (self.variant, *self.alternatives) if name in seconds]
+        fastest = min(measured, key=lambda name: statistics.median(seconds[name]))
+        return [other / own for own, other in zip(seconds[fastest], seconds[self.other], strict=True)]
 
     def holds(self, value):
         """Return whether a value reaches the target."""

@@ -204,7 +204,7 @@ def inference(model, batch_size):
     return lambda: forward(images)
 
 
-def exported(model, batch_size, name, quantize=None):
+def exported(model, batch_size, name, quantize=None, options=None):
     """Return a forward pass at 224 pixels of a network of this project, exported and loaded by the export's runtime;
     it normalizes the pixels.
 
@@ -213,15 +213,15 @@ def exported(model, batch_size, name, quantize=None):
         batch_size: Number of images.
         name: What to write, see `training.formats.export`.
         quantize: As there.
+        options: Further arguments of the network's builder.
     """
     import keras_cnns
     from training import formats
 
     images = random_images(batch_size, 224)
     with tempfile.TemporaryDirectory() as folder:
-        formats.export(
-            keras_cnns.builder(model)(weights=None), f"{folder}/{name}", quantize=quantize, representative=images
-        )
+        network = keras_cnns.builder(model)(weights=None, **options or {})
+        formats.export(network, f"{folder}/{name}", quantize=quantize, representative=images)
         export = formats.Export(f"{folder}/{name}")
     return lambda: export(images)
 
