@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import platform
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from training.image_file import FORMATS
 from training.pixels import decode, resize
 
 KEY = "keras_cnns"  # of the description in the metadata of a format
+# TensorFlow holds about twelve copies of a constant, and twenty while it loads a graph.
+CONSTANTS = 128 * 2**20  # bytes
 
 
 @dataclass(frozen=True)
@@ -83,9 +86,9 @@ def write_saved_model(network, description, folder):
         evaluation -> probabilities (batch, classes), top_classes (batch, 5) as names, top_probabilities (batch, 5).
         The error for an image that cannot be decoded gives its position in the batch.
 
-    The weights are constants of its graph, once for both signatures: of variables, TensorFlow with oneDNN would arrange
-    the filters anew for each batch, which takes longer than the convolutions of a single image. The description is the
-    file keras_cnns.json of its extra assets, which TensorFlow leaves alone.
+    Filters of up to CONSTANTS bytes are constants of its graph, once for both signatures: those of variables TensorFlow
+    with oneDNN arranges anew for each batch, which takes longer than the convolutions of a single image. The
+    description is the file keras_cnns.json of its extra assets, which TensorFlow leaves alone.
 
     Args:
         network: A network whose only output is logits or probabilities.
@@ -94,13 +97,16 @@ def write_saved_model(network, description, folder):
     """
     model, module, names = on_pixels(network, description), tf.Module(), tf.constant(description.classes)
     pixels = tf.TensorSpec(model.inputs[0].shape, tf.float32, name="images")
-    kinds = model.trainable_variables, model.non_trainable_variables
-    weights = [[variable.numpy() for variable in variables] for variables in kinds]
+    filters = [variable for variable in model.weights if len(variable.shape) == 4]
+    if sum(4 * math.prod(variable.shape) for variable in filters) > CONSTANTS:
+        filters = []
+    values = {id(variable): variable.numpy() for variable in filters}
+    module.weights = [variable.value for variable in model.weights if id(variable) not in values]
 
     @tf.function(input_signature=[pixels], autograph=False)
     def probabilities(images):
-        constants = [[tf.constant(values) for values in arrays] for arrays in weights]
-        return model.stateless_call(*constants, images, training=False)[0]
+        with keras.StatelessScope([(variable, tf.constant(values[id(variable)])) for variable in filters]):
+            return model(images, training=False)
 
     @tf.function(input_signature=[pixels], autograph=False)
     def serve(images):
