@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import platform
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,15 +97,15 @@ def write_saved_model(network, description, folder):
     """
     model, module, names = on_pixels(network, description), tf.Module(), tf.constant(description.classes)
     pixels = tf.TensorSpec(model.inputs[0].shape, tf.float32, name="images")
-    filters = [variable for variable in model.weights if len(variable.shape) == 4]
-    if sum(4 * math.prod(variable.shape) for variable in filters) > CONSTANTS:
-        filters = []
-    values = {id(variable): variable.numpy() for variable in filters}
-    module.weights = [variable.value for variable in model.weights if id(variable) not in values]
+    filters = {id(variable): variable.numpy() for variable in model.weights if len(variable.shape) == 4}
+    if sum(values.nbytes for values in filters.values()) > CONSTANTS:
+        filters = {}
+    module.weights = [variable.value for variable in model.weights if id(variable) not in filters]
 
     @tf.function(input_signature=[pixels], autograph=False)
     def probabilities(images):
-        with keras.StatelessScope([(variable, tf.constant(values[id(variable)])) for variable in filters]):
+        constant = [(v, tf.constant(filters[id(v)])) for v in model.weights if id(v) in filters]
+        with keras.StatelessScope(constant):
             return model(images, training=False)
 
     @tf.function(input_signature=[pixels], autograph=False)

@@ -72,8 +72,9 @@ class Ratio:
     alternatives: tuple[str, ...] = ()
 
     def __str__(self):
-        names = (self.variant, *self.alternatives)
-        return f"{'fastest of ' * bool(self.alternatives)}{', '.join(names)} / {self.other}"
+        if self.alternatives:
+            return f"fastest of {', '.join((self.variant, *self.alternatives))} / {self.other}"
+        return f"{self.variant} / {self.other}"
 
     def values(self, seconds):
         """Return the ratio of each round."""
