@@ -143,6 +143,19 @@ def test_many_filters_stay_variables(monkeypatch, tmp_path):
     assert sum(len(shape) == 4 for shape in shapes) == 1 + 3 * 2
 
 
+def test_a_layer_that_was_only_counted_stays_without_values(tmp_path):
+    initialized = []
+
+    def initializer(shape, dtype=None):
+        initialized.append(shape)
+        return keras.ops.zeros(shape, dtype)
+
+    with keras.StatelessScope(initialize_variables=False):
+        keras.layers.Dense(3, kernel_initializer=initializer).build((None, 2))
+    formats.export(build("ResNetCIFAR"), tmp_path / "export")
+    assert not initialized
+
+
 def test_onednn_meets_no_kernel_that_is_slow_for_one_image(photo_run):
     """A convolution with a merged batch normalization, or with filters that it arranges anew for each batch."""
     nodes = exported_nodes(photo_run)

@@ -105,7 +105,8 @@ def write_saved_model(network, description, folder):
     @tf.function(input_signature=[pixels], autograph=False)
     def probabilities(images):
         constant = [(v, tf.constant(filters[id(v)])) for v in model.weights if id(v) in filters]
-        with keras.StatelessScope(constant):
+        # The default would initialize all networks that were built without values, to be counted.
+        with keras.StatelessScope(constant, initialize_variables=False):
             return model(images, training=False)
 
     @tf.function(input_signature=[pixels], autograph=False)

@@ -29,7 +29,7 @@ from training.export import KEY, Description, extra_file, on_pixels, write_saved
 from training.files import locked
 from training.inference import description_of, trained_network, with_absolute_paths
 from training.run_folder import EXPORTS
-from training.runtimes import FEW_COPIES, RUNTIMES, SUFFIXES, check_format, format_of
+from training.runtimes import FEW_COPIES, FLOAT32, RUNTIMES, SUFFIXES, check_format, format_of
 
 COMPARED = 20  # test images
 REPRESENTATIVE = 100  # training images that int8's ranges are measured on
@@ -328,7 +328,7 @@ def open_openvino(file):
     import openvino
 
     model = openvino.Core().read_model(file)
-    compiled = openvino.compile_model(model, "CPU")
+    compiled = openvino.compile_model(model, "CPU", FLOAT32)
     return lambda images: next(iter(compiled(images).values())), model.get_rt_info(KEY).astype(str)
 
 

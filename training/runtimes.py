@@ -18,6 +18,8 @@ SUFFIXES = tuple(name[name.index(".") :] for name, _ in RUNTIMES.values())
 QUANTIZED = ("float16", "int8")  # of LiteRT
 # Without this variable tf2onnx copies the graph, with all weights, before each optimization: VGG16 takes above 24 GiB.
 FEW_COPIES = {"TF2ONNX_CATCH_ERRORS": "FALSE"}
+# OpenVINO computes float32 networks in bfloat16 on CPUs that have it, and probabilities differ in the third digit.
+FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
 
 
 def check_format(kind, quantize=None):

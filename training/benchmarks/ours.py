@@ -19,6 +19,7 @@ from PIL import Image
 
 from training.command_line import import_tensorflow
 from training.onednn import choose
+from training.runtimes import FLOAT32
 
 ROOT = Path(__file__).parents[2]
 
@@ -258,7 +259,7 @@ def keras_exported(model, batch_size, kind):
             return lambda: session.run(None, inputs)
         import openvino
 
-        compiled = openvino.compile_model(openvino.convert_model(file), "CPU")
+        compiled = openvino.compile_model(openvino.convert_model(file), "CPU", FLOAT32)
     return lambda: compiled(images)
 
 

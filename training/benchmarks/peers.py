@@ -5,6 +5,7 @@ libraries.
 """
 
 from training.benchmarks.ours import random_images, seconds_of_batches
+from training.runtimes import FLOAT32
 
 
 def torch_network(model, classes, heads=False):
@@ -179,5 +180,5 @@ def openvino_inference(model, batch_size):
     images = torch_images(batch_size, 224).contiguous()
     network = openvino.convert_model(torch_network(model, 1000).eval(), example_input=images)
     network.reshape(list(images.shape))
-    compiled, pixels = openvino.compile_model(network, "CPU"), images.numpy()
+    compiled, pixels = openvino.compile_model(network, "CPU", FLOAT32), images.numpy()
     return lambda: compiled(pixels)
