@@ -30,7 +30,7 @@ LEAST = ["resnet18_digits", "--name", "least", "--model", "ResNetCIFAR", "--mode
 LEAST += ["--image_size", "8", "--batch_size", "8", "--epochs", "1", "--warmup_epochs", "0", "--optimizer", "sgd"]
 
 # The files that take longest, which begin first so that no worker is alone at the end.
-LONGEST = "devices cli kill tuning_processes golden studies contract published formats docs finetuning".split()
+LONGEST = ("devices", "cli", "kill", "tuning_processes", "golden", "studies", "contract", "published", "formats")
 
 
 def pytest_collection_modifyitems(items):
