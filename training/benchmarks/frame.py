@@ -336,10 +336,6 @@ def measure(group, settings, others_seconds=others_seconds):
         resource_tracker.ensure_running()
     with contextlib.ExitStack() as stack:
         processes = {}
-        for variant in group.variants:
-            if variant.name not in result.missing:
-                processes[variant.name] = Process(variant)
-                stack.callback(processes[variant.name].end)
 
         def of_each(function, names):
             """Return {variant: function(its process)}; a variant that fails is left out from then on."""
@@ -354,7 +350,11 @@ def measure(group, settings, others_seconds=others_seconds):
                 processes.pop(name, None)
             return values
 
-        of_each(Process.answer, list(processes))
+        for variant in group.variants:  # one after the other: building takes more memory than what is measured
+            if variant.name not in result.missing:
+                processes[variant.name] = Process(variant)
+                stack.callback(processes[variant.name].end)
+                of_each(Process.answer, [variant.name])
         rounds = []
         while processes and undisturbed(rounds) < settings.rounds and len(rounds) < 2 * settings.rounds:
             order = list(processes)[:: -1 if len(rounds) % 2 else 1]

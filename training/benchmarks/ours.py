@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from training.command_line import import_tensorflow
+from training.measure import alone
 from training.onednn import choose
 from training.runtimes import FLOAT32
 
@@ -216,18 +217,25 @@ def exported(model, batch_size, name, quantize=None, options=None):
         quantize: As there.
         options: Further arguments of the network's builder.
     """
-    import keras_cnns
     from training import formats
 
     images = random_images(batch_size, 224)
     with tempfile.TemporaryDirectory() as folder:
-        network = keras_cnns.builder(model)(weights=None, **options or {})
-        # Or the probabilities, which are compared, would be 0 and 1 up to rounding errors.
-        kernel = network.get_layer("head_dense").kernel
-        kernel.assign(1e-3 * kernel)
-        formats.export(network, f"{folder}/{name}", quantize=quantize, representative=images)
+        alone(write_export, model, f"{folder}/{name}", quantize, options or {})
         export = formats.Export(f"{folder}/{name}")
     return lambda: export(images)
+
+
+def write_export(model, path, quantize, options):
+    """Write what `exported` loads, in a process of its own: converters need more memory than runtimes."""
+    import keras_cnns
+    from training import formats
+
+    network = keras_cnns.builder(model)(weights=None, **options)
+    # Or the probabilities, which are compared, would be 0 and 1 up to rounding errors.
+    kernel = network.get_layer("head_dense").kernel
+    kernel.assign(1e-3 * kernel)
+    formats.export(network, path, quantize=quantize, representative=random_images(8, 224))
 
 
 def keras_exported(model, batch_size, kind):
@@ -239,18 +247,15 @@ def keras_exported(model, batch_size, kind):
         batch_size: Number of images.
         kind: "savedmodel", "onnx" or "openvino".
     """
-    import keras
-    import tensorflow as tf
-
-    images, network = random_images(batch_size, 224), getattr(keras.applications, model)(weights=None)
+    images = random_images(batch_size, 224)
     with tempfile.TemporaryDirectory() as folder:
+        file = f"{folder}/model.onnx"
+        alone(write_keras_export, model, folder if kind == "savedmodel" else file)
         if kind == "savedmodel":
-            network.export(folder, verbose=False)
+            import tensorflow as tf
+
             loaded = tf.saved_model.load(folder)
             return lambda: loaded.serve(images).numpy()
-        file = f"{folder}/model.onnx"
-        network(images[:1])  # or Keras would refuse to export it
-        network.export(file, format="onnx", verbose=False)
         if kind == "onnx":
             import onnxruntime
 
@@ -261,6 +266,15 @@ def keras_exported(model, batch_size, kind):
 
         compiled = openvino.compile_model(openvino.convert_model(file), "CPU", FLOAT32)
     return lambda: compiled(images)
+
+
+def write_keras_export(model, path):
+    """Write what `keras_exported` loads: a SavedModel, or an ONNX file if the path ends so."""
+    import keras
+
+    network = getattr(keras.applications, model)(weights=None)
+    network(random_images(1, 224))  # or Keras would refuse to export it
+    network.export(path, format="onnx" if path.endswith(".onnx") else "tf_saved_model", verbose=False)
 
 
 def keras_inference(model, batch_size):
