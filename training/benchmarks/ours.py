@@ -273,6 +273,9 @@ def write_keras_export(model, path):
     import keras
 
     network = getattr(keras.applications, model)(weights=None)
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.Normalization):  # Keras would make its tensors inputs of the ONNX file
+            layer.mean, layer.variance = np.asarray(layer.mean), np.asarray(layer.variance)
     network(random_images(1, 224))  # or Keras would refuse to export it
     network.export(path, format="onnx" if path.endswith(".onnx") else "tf_saved_model", verbose=False)
 
