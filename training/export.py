@@ -14,8 +14,8 @@ from training.image_file import FORMATS
 from training.pixels import decode, resize
 
 KEY = "keras_cnns"  # of the description in the metadata of a format
-# TensorFlow holds many copies of a constant: a program that serves ResNet50 takes 1.5 GB more with its filters
-# (90 MiB) as constants, and answers 1.1 to 1.5 times as fast.
+# TensorFlow holds many copies of a constant: a program that serves ResNet50 takes 1.5 GB more with 90 MiB of
+# constants, and answers 1.1 to 1.5 times as fast.
 CONSTANTS = 128 * 2**20  # bytes
 
 
@@ -86,8 +86,9 @@ def write_saved_model(network, description, folder):
         evaluation -> probabilities (batch, classes), top_classes (batch, 5) as names, top_probabilities (batch, 5).
         The error for an image that cannot be decoded gives its position in the batch.
 
-    Filters of up to CONSTANTS bytes are constants of its graph, once for both signatures: those of variables TensorFlow
-    with oneDNN arranges anew for each batch, which takes longer than the convolutions of a single image. The
+    Weights of up to CONSTANTS bytes are constants of its graph, once for both signatures, besides the kernels of dense
+    layers. Filters that are variables TensorFlow with oneDNN arranges anew for each batch, which takes longer than the
+    convolutions of a single image; and from variables the scale of a batch normalization is computed anew. The
     description is the file keras_cnns.json of its extra assets, which TensorFlow leaves alone.
 
     Args:
@@ -97,16 +98,16 @@ def write_saved_model(network, description, folder):
     """
     model, module, names = on_pixels(network, description), tf.Module(), tf.constant(description.classes)
     pixels = tf.TensorSpec(model.inputs[0].shape, tf.float32, name="images")
-    filters = {id(variable): variable.numpy() for variable in model.weights if len(variable.shape) == 4}
-    if sum(values.nbytes for values in filters.values()) > CONSTANTS:
-        filters = {}
-    module.weights = [variable.value for variable in model.weights if id(variable) not in filters]
+    constants = {id(variable): variable.numpy() for variable in model.weights if len(variable.shape) != 2}
+    if sum(values.nbytes for values in constants.values()) > CONSTANTS:
+        constants = {}
+    module.weights = [variable.value for variable in model.weights if id(variable) not in constants]
 
     @tf.function(input_signature=[pixels], autograph=False)
     def probabilities(images):
-        constant = [(v, tf.constant(filters[id(v)])) for v in model.weights if id(v) in filters]
+        mapping = [(v, tf.constant(constants[id(v)])) for v in model.weights if id(v) in constants]
         # The default would initialize all networks that were built without values, to be counted.
-        with keras.StatelessScope(constant, initialize_variables=False):
+        with keras.StatelessScope(mapping, initialize_variables=False):
             return model(images, training=False)
 
     @tf.function(input_signature=[pixels], autograph=False)
