@@ -98,15 +98,16 @@ def write_saved_model(network, description, folder):
     """
     model, module, names = on_pixels(network, description), tf.Module(), tf.constant(description.classes)
     pixels = tf.TensorSpec(model.inputs[0].shape, tf.float32, name="images")
-    constants = {id(variable): variable.numpy() for variable in model.weights if len(variable.shape) != 2}
-    if sum(values.nbytes for values in constants.values()) > CONSTANTS:
-        constants = {}
-    module.weights = [variable.value for variable in model.weights if id(variable) not in constants]
+    constants = [(variable, variable.numpy()) for variable in model.weights if len(variable.shape) != 2]
+    if sum(values.nbytes for _, values in constants) > CONSTANTS:
+        constants = []
+    replaced = {id(variable) for variable, _ in constants}
+    module.weights = [variable.value for variable in model.weights if id(variable) not in replaced]
 
     @tf.function(input_signature=[pixels], autograph=False)
     def probabilities(images):
-        mapping = [(v, tf.constant(constants[id(v)])) for v in model.weights if id(v) in constants]
-        # The default would initialize all networks that were built without values, to be counted.
+        mapping = [(variable, tf.constant(values)) for variable, values in constants]
+        # By default Keras would then also give values to all networks that were built without, to be counted.
         with keras.StatelessScope(mapping, initialize_variables=False):
             return model(images, training=False)
 

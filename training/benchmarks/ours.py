@@ -273,11 +273,14 @@ def write_keras_export(model, path):
     import keras
 
     network = getattr(keras.applications, model)(weights=None)
+    if not path.endswith(".onnx"):
+        network.export(path, verbose=False)
+        return
     for layer in network.layers:
-        if isinstance(layer, keras.layers.Normalization):  # Keras would make its tensors inputs of the ONNX file
+        if isinstance(layer, keras.layers.Normalization):  # Keras would make its tensors inputs of the file
             layer.mean, layer.variance = np.asarray(layer.mean), np.asarray(layer.variance)
     network(random_images(1, 224))  # or Keras would refuse to export it
-    network.export(path, format="onnx" if path.endswith(".onnx") else "tf_saved_model", verbose=False)
+    network.export(path, format="onnx", verbose=False)
 
 
 def keras_inference(model, batch_size):
