@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import gc
 import os
 import re
 import signal
@@ -109,12 +110,21 @@ def carry_out(command, arguments):
 
 def import_tensorflow(arguments):
     """Import TensorFlow, and hide its messages unless --debug is among the arguments."""
-    if "--debug" in arguments:
-        import tensorflow
-    elif "tensorflow" not in sys.modules:
+    if "tensorflow" in sys.modules:
+        return
+    debug = "--debug" in arguments
+    if not debug:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors are raised as exceptions all the same
-        with hidden_stderr():
+    # Python's garbage collection would go through all that is imported again and again, and once more at the end of the
+    # process: more than a second.
+    gc.disable()
+    try:
+        with contextlib.nullcontext() if debug else hidden_stderr():
             import tensorflow  # noqa: F401
+    finally:
+        gc.freeze()
+        gc.enable()
+    if not debug:
         import absl.logging
 
         absl.logging.set_verbosity(absl.logging.ERROR)  # TensorFlow Datasets too

@@ -9,11 +9,10 @@ trained.
 from typing import NamedTuple
 
 import keras
-import tensorflow as tf
 
 import keras_cnns
 from training.compare import draw_circle, place_labels
-from training.inference import with_zeros
+from training.inference import undrawn
 from training.measure import alone, peak_memory, seconds_per_image
 from training.studies import drawing
 from training.studies.frame import Claim, Row, values
@@ -107,7 +106,7 @@ def measure(lab):
 def forward_cost(name, repetitions=5):
     """Return the milliseconds per image and the MiB of forward passes of a network with a thousand classes."""
     before = peak_memory()
-    with tf.variable_creator_scope(with_zeros):
+    with undrawn():
         network = keras_cnns.builder(name)()
     seconds = seconds_per_image(network, network.input_shape[1:], BATCH, repetitions)
     return 1000 * seconds, peak_memory() - before

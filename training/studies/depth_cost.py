@@ -6,10 +6,9 @@ measured: the time of a forward pass.
 """
 
 import keras
-import tensorflow as tf
 
 import keras_cnns
-from training.inference import with_zeros
+from training.inference import undrawn
 from training.measure import seconds_per_image
 from training.studies import drawing
 from training.studies.frame import Claim, Row, by_x
@@ -69,7 +68,7 @@ def counts_of(name, series, depth, build, arguments):
 def forward_time(name, size, repetitions, batch=4):
     """Return the median seconds per image of a forward pass."""
     keras.backend.clear_session()
-    with tf.variable_creator_scope(with_zeros):
+    with undrawn():
         network = keras_cnns.builder(name)(input_shape=(size, size, 3))
     return seconds_per_image(network, (size, size, 3), batch, repetitions)
 
