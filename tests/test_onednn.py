@@ -11,7 +11,7 @@ from tests.small_networks import SMALL
 from training import __main__ as training
 from training import machine
 from training.errors import UserError
-from training.onednn import DEPTHWISE, VARIABLE, best_setting, choose
+from training.onednn import DEPTHWISE, KEEP_PREPARED, VARIABLE, best_setting, choose
 from training.recipe import Recipe
 from training.run import environment as environment_of_run
 from tuning import __main__ as tuning
@@ -76,10 +76,18 @@ def test_the_recipe_decides_before_the_run_the_variable_and_the_rule(environment
     assert environment.get(VARIABLE) == after
 
 
+def test_prepared_gradients_are_kept_unless_the_variable_says_otherwise(environment):
+    choose(ON)
+    assert environment["TF_MKL_OPTIMIZE_PRIMITIVE_MEMUSE"] == "0"
+    environment["TF_MKL_OPTIMIZE_PRIMITIVE_MEMUSE"] = "1"
+    choose(ON)
+    assert environment["TF_MKL_OPTIMIZE_PRIMITIVE_MEMUSE"] == "1"
+
+
 def test_nothing_is_set_once_tensorflow_is_imported(environment, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     choose(ON)
-    assert VARIABLE not in environment
+    assert not environment.keys() & {VARIABLE, *KEEP_PREPARED}
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ import os
 import sys
 
 VARIABLE = "TF_ENABLE_ONEDNN_OPTS"
+# TensorFlow would prepare oneDNN's gradients of convolutions anew in each step; the results are the same to the bit.
+KEEP_PREPARED = {"TF_MKL_OPTIMIZE_PRIMITIVE_MEMUSE": "0"}
 
 DEPTHWISE = ("EfficientNet",)  # beginnings of the names of the networks with depthwise convolutions
 LEAST_SIZE = 128  # pixels; oneDNN is slower for depthwise convolutions on smaller images
@@ -18,10 +20,10 @@ def best_setting(recipe):
 
 
 def choose(recipe, begun=None):
-    """Set the environment variable for the TensorFlow that is imported next.
+    """Set the environment variables for the TensorFlow that is imported next.
 
-    It is, in this order, what the recipe says, what the resumed run was begun with, what the variable says already, and
-    what is faster.
+    Whether it uses oneDNN is, in this order, what the recipe says, what the resumed run was begun with, what the
+    variable says already, and what is faster.
 
     Args:
         recipe: The recipe.
@@ -29,6 +31,8 @@ def choose(recipe, begun=None):
     """
     if "tensorflow" in sys.modules:
         return
+    for variable, value in KEEP_PREPARED.items():
+        os.environ.setdefault(variable, value)
     setting = begun.onednn if begun and recipe.onednn == "auto" else recipe.onednn
     if setting != "auto":
         os.environ[VARIABLE] = "1" if setting == "on" else "0"
