@@ -1,5 +1,6 @@
 """The evaluation of a network on a split: loss, accuracies and the confusion matrix of the main head."""
 
+import functools
 from dataclasses import dataclass
 
 import keras
@@ -104,9 +105,13 @@ def make_evaluation(model, classes, recipe, temperature=1.0):
         values = *strategy.run(replica_step, (images, labels)), strategy.run(lambda: tf.cast(stop, tf.int64))
         return [strategy.reduce("SUM", value, axis=None) for value in values]
 
+    @functools.cache  # tracing the pipeline takes a tenth of a second
+    def batches_of(split):
+        return strategy.distribute_datasets_from_function(lambda context: evaluation_batches(split, recipe, context))
+
     def evaluate(split, stop=lambda: False):
         nonlocal step
-        batches = strategy.distribute_datasets_from_function(lambda context: evaluation_batches(split, recipe, context))
+        batches = batches_of(split)
         # One graph for all batch sizes: the smaller last batch would otherwise be traced again.
         specs = *batches.element_spec, tf.TensorSpec((), tf.bool)
         step = step or tf.function(all_replicas, input_signature=specs, autograph=False)

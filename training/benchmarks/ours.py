@@ -301,11 +301,16 @@ def building(model):
     return keras_cnns.builder(model)
 
 
-def keras_building(model):
-    """Return a step that builds a network of keras.applications."""
+def keras_building(model, he_normal=False):
+    """Return a step that builds a network of keras.applications, on request with he_normal for Keras's default
+    glorot_uniform."""
     import keras
 
-    return lambda: getattr(keras.applications, model)(weights=None)
+    def step():
+        with keras.utils.custom_object_scope({"glorot_uniform": keras.initializers.HeNormal} if he_normal else {}):
+            getattr(keras.applications, model)(weights=None)
+
+    return step
 
 
 def python(words, code=0):
