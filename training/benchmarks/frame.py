@@ -26,7 +26,7 @@ from training.launch import ending_with_parent
 from training.measure import process_memory
 
 # The CPU is measured: networks of other libraries are not placed on a GPU by themselves, ours are.
-CPU = {"CUDA_VISIBLE_DEVICES": "-1"}
+CPU = {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}  # without the messages of TensorFlow
 WARM_UP = 2  # steps before the first round: the first traces and compiles
 DISTURBED = 0.15  # cores that others may use during a turn
 
