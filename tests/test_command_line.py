@@ -1,6 +1,7 @@
 """Errors on the command lines: a line and an exit code, or with --debug the traceback."""
 
 import errno
+import gc
 import os
 import subprocess
 import sys
@@ -9,13 +10,24 @@ import pytest
 import tensorflow as tf
 
 from training import __main__ as training
-from training.command_line import carry_out, hidden_stderr
+from training.command_line import carry_out, hidden_stderr, import_tensorflow
 from training.errors import DataError
 from tuning import __main__ as tuning
 
 EXHAUSTED = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor\nwith pages of hints")
 
 FULL = tf.errors.ResourceExhaustedError(None, None, "/dev/full; No space left on device")
+
+
+def test_no_garbage_is_collected_while_tensorflow_is_imported(tmp_path, monkeypatch):
+    (tmp_path / "tensorflow.py").write_text("import gc\ncollected = gc.isenabled()\n")
+    monkeypatch.delitem(sys.modules, "tensorflow")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(gc, "freeze", lambda: frozen.append(gc.isenabled()))
+    frozen = []
+    import_tensorflow(())
+    assert sys.modules["tensorflow"].collected is False
+    assert frozen == [False] and gc.isenabled()
 
 
 def raising(error):

@@ -12,9 +12,9 @@ import tensorflow as tf
 from sklearn.datasets import load_digits
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-from tests.small_networks import build
+from tests.small_networks import build, every_network
 from training import export, formats
-from training.inference import predict, trained_network
+from training.inference import predict, trained_network, undrawn
 from training.run_folder import Run
 
 CLIENT = """
@@ -78,6 +78,14 @@ def answers(digits_run, tmp_path_factory):
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return files, pixels, json.loads(done.stdout)
+
+
+@every_network
+def test_no_kernel_is_drawn_for_weights_that_are_read(name):
+    with undrawn():
+        model = build(name)
+    kernels = [variable for variable in model.trainable_variables if variable.path.endswith("kernel")]
+    assert kernels and not any(np.any(kernel) for kernel in kernels)
 
 
 def test_float_pixels_give_the_networks_probabilities_at_any_size(digits_run, answers):
