@@ -19,6 +19,7 @@ from training.runtimes import FEW_COPIES
 TENSORFLOW = ("tensorflow", "keras_cnns")
 TORCH = ("torch", "torchvision", "timm")
 ONEDNN = {setting: {VARIABLE: str(int(setting == "on"))} for setting in ("off", "on")}
+TRAINING = {setting: environment | KEEP_PREPARED for setting, environment in ONEDNN.items()}  # what `fit` sets
 
 # The least ratios of speed, on two cores. A target that is not reached stands here all the same.
 
@@ -92,17 +93,12 @@ WATCHED = {
 LEAST = dataclasses.replace(DIGITS, name="least", model="ResNetCIFAR", model_args={"depth": 8})
 
 
-def with_and_without_onednn(what, build, environment=None, **arguments):
-    """Return two variants, {setting of oneDNN: Variant}, with further environment variables."""
+def with_and_without_onednn(what, build, environments=ONEDNN, **arguments):
+    """Return two variants, {setting of oneDNN: Variant}; the environments are ONEDNN or TRAINING."""
     return {
-        setting: Variant(f"{what}, oneDNN {setting}", build, arguments, kernels | (environment or {}), TENSORFLOW)
-        for setting, kernels in ONEDNN.items()
+        setting: Variant(f"{what}, oneDNN {setting}", build, arguments, environment, TENSORFLOW)
+        for setting, environment in environments.items()
     }
-
-
-def of_training(what, build, **arguments):
-    """Return two variants with the environment that `fit` has, {setting of oneDNN: Variant}."""
-    return with_and_without_onednn(what, build, KEEP_PREPARED, **arguments)
 
 
 def against(mine, best, other, at_least=None):
@@ -115,7 +111,7 @@ def small_steps():
     """Yield the groups of training steps on small images."""
     for name, target in SMALL_STEPS.items():
         recipe = dataclasses.replace(RECIPES[name], image_size=32)
-        mine = of_training("ours", ours.training_steps, recipe=recipe)
+        mine = with_and_without_onednn("ours", ours.training_steps, TRAINING, recipe=recipe)
         shape = {"image_size": recipe.image_size, "batch_size": recipe.batch_size, "optimizer": recipe.optimizer}
         heads = {"heads": "aux_heads" in recipe.model_args}
         torch = Variant("torch", peers.torch_training_step, {"model": recipe.model} | shape | heads, needs=TORCH)
@@ -127,7 +123,7 @@ def large_steps():
     """Yield the groups of training steps on images of 224 pixels."""
     for model, (target, keras_target) in LARGE_STEPS.items():
         recipe = Recipe(model=model, data="synthetic", image_size=224, batch_size=8, learning_rate=0.01)
-        mine = of_training("ours", ours.training_steps, recipe=recipe)
+        mine = with_and_without_onednn("ours", ours.training_steps, TRAINING, recipe=recipe)
         best, shape = best_setting(recipe), {"model": model, "image_size": 224, "batch_size": 8}
         torch = Variant("torch", peers.torch_training_step, shape | {"optimizer": "sgd"}, needs=TORCH)
         variants, ratios = [*mine.values(), torch], against(mine, best, torch, target)
@@ -148,7 +144,7 @@ def other_steps():
             recipe = Recipe(model=model, **fields)
             name = "ours, memory_efficient" if "memory_efficient" in recipe.model_args else "ours"
             setting = best_setting(recipe)
-            variants.append(of_training(name, ours.training_steps, recipe=recipe)[setting])
+            variants.append(with_and_without_onednn(name, ours.training_steps, TRAINING, recipe=recipe)[setting])
         size, batch = recipe.image_size, recipe.batch_size
         yield Group(f"{model}, {size} px, batch {batch}", tuple(variants), images=batch)
 
@@ -167,7 +163,7 @@ def deformable_groups():
     """Yield the groups of deformable convolutions."""
     for (size, channels), (what, target) in itertools.product(((56, 64), (14, 256)), DEFORMABLE.items()):
         arguments = {"size": size, "channels": channels, "batch_size": 8, "backward": what != "forward"}
-        mine = of_training("ours", ours.deformable, **arguments)
+        mine = with_and_without_onednn("ours", ours.deformable, TRAINING, **arguments)
         torch = Variant("torchvision", peers.torch_deformable, arguments, needs=("torch", "torchvision"))
         ratios = against(mine, "on", torch, target)
         yield Group(f"(8, {size}, {size}, {channels}), {what}", (*mine.values(), torch), tuple(ratios), unit="ms")
@@ -284,7 +280,7 @@ def run_groups(folder):
     """
     recipe, steps = dataclasses.replace(RECIPES["googlenet_digits"], epochs=1000), 40
     shared = {"recipe": recipe, "steps": steps}
-    environment = ONEDNN[best_setting(recipe)] | KEEP_PREPARED
+    environment = TRAINING[best_setting(recipe)]
     bare = Variant("bare step", ours.training_steps, shared, environment, TENSORFLOW)
     runs = []
     for name, validate in (("run", False), ("run, with its validation", True)):
@@ -306,9 +302,9 @@ def step(settings):
 
 
 def layers(settings):
-    for setting, environment in ONEDNN.items():
+    for setting, environment in TRAINING.items():
         shapes = [shape for shape in convolutions.SHAPES if settings.only in convolutions.title(shape)]
-        with changed_environment(CPU | KEEP_PREPARED | environment):
+        with changed_environment(CPU | environment):
             measured_forms = alone(convolutions.measure_forms, shapes, settings.rounds, settings.seconds)
         for figures in measured_forms:
             yield forms_result(setting, *figures)
@@ -351,7 +347,7 @@ def run(settings):
 def dashboards(settings):
     for title, (recipe, steps) in WATCHED.items():
         if settings.only in title:
-            with changed_environment(CPU | KEEP_PREPARED | ONEDNN[best_setting(recipe)]):
+            with changed_environment(CPU | TRAINING[best_setting(recipe)]):
                 measures = alone(ours.measure_dashboards, recipe, steps, 2 * settings.rounds)
             yield dashboards_result(title, recipe.batch_size, *measures)
 
