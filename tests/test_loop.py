@@ -3,6 +3,8 @@
 import dataclasses
 import os
 import signal
+import threading
+import time
 
 import keras
 import numpy as np
@@ -12,7 +14,8 @@ import tensorflow as tf
 import keras_cnns
 from tests.stripes import DATA, RECIPE, network, run_in
 from training import loop
-from training.errors import DivergedError, Interrupted, UserError
+from training.checkpoint import Checkpoints
+from training.errors import DivergedError, Interrupted, ResourceError, UserError
 from training.evaluation import in_top, make_evaluation
 from training.loop import train
 from training.machine import prepare
@@ -269,6 +272,35 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path, straight):
     resumed, parts = trained(tmp_path / "broken", LONG)
     assert parts == whole
     assert_equal_bits(model, resumed)
+
+
+def test_training_goes_on_while_a_state_is_written(tmp_path, monkeypatch):
+    save, going_on, waited = Checkpoints.save, threading.Event(), []
+
+    class GoesOn(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if waited:
+                going_on.set()
+
+    def save_slowly(*arguments):
+        waited.append(None)
+        if len(waited) == 2:  # the end of the first epoch
+            assert going_on.wait(10)
+        time.sleep(0.1)
+        save(*arguments)
+
+    monkeypatch.setattr(Checkpoints, "save", save_slowly)
+    trained(tmp_path / "run", callbacks=[GoesOn()])
+    assert run_in(tmp_path / "run").checkpoints.epochs() == RECIPE.epochs  # all of them are on the disk
+
+
+def test_a_state_that_cannot_be_written_ends_the_run(tmp_path, monkeypatch):
+    def full(*_):
+        raise ResourceError("the disk is full")
+
+    monkeypatch.setattr(Checkpoints, "save", full)
+    with pytest.raises(ResourceError, match="the disk is full"):
+        trained(tmp_path / "run", callbacks=[Stop(step=2)])  # not Interrupted, which would promise that nothing is lost
 
 
 def test_the_best_epoch_is_kept_with_ties_broken_by_the_loss(straight):

@@ -6,6 +6,7 @@ import functools
 import json
 import math
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import keras
@@ -73,7 +74,7 @@ class Progress:
 
 
 class Saver:
-    """Saves what a run resumes from.
+    """Saves what a run resumes from, while training goes on; as a context, it ends when the last state is on the disk.
 
     Args:
         run: The run.
@@ -86,6 +87,20 @@ class Saver:
     def __init__(self, run, model, averaged, callbacks, save_steps):
         self.run, self.model, self.callbacks, self.save_steps = run, model, callbacks, save_steps
         self.state, self.saved = state_of(model, averaged), time.monotonic()
+        self.writer, self.writing = ThreadPoolExecutor(1), None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.writer.shutdown()
+        self.wait()
+
+    def wait(self):
+        """Wait until the last state is on the disk; raise a ResourceError if it cannot be written."""
+        if self.writing:
+            writing, self.writing = self.writing, None
+            writing.result()
 
     def resume(self):
         """Restore the newest state, if there is one, and return its Progress."""
@@ -100,14 +115,16 @@ class Saver:
         return Progress(**progress)
 
     def save(self, progress):
-        """Save the state; raise a DivergedError if a variable is not finite."""
+        """Save the state; raise a DivergedError if a variable is not finite, a ResourceError if the last one failed."""
+        self.wait()  # no more than one copy of the variables is in memory
         arrays, values = to_arrays(self.state, self.callbacks)
         for name, array in arrays.items():
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 where = f"after {progress.step} steps of epoch {progress.epoch + 1}"
                 raise self.diverged(f"{name} is no longer finite {where}, {rate_text(self.model)}.")
         if self.run.chief:
-            self.run.checkpoints.save(arrays, dataclasses.asdict(progress) | {"callbacks": values})
+            described = dataclasses.asdict(progress) | {"callbacks": values}
+            self.writing = self.writer.submit(self.run.checkpoints.save, arrays, described)
         self.saved = time.monotonic()
 
     def save_if_due(self, progress, steps):
@@ -119,6 +136,7 @@ class Saver:
 
     def diverged(self, fact):
         """Return a DivergedError that says a fact, what to do and what is left of the run."""
+        self.wait()
         best = self.run.best if self.run.best.exists() else "No weights"
         return DivergedError(
             f"{fact} Pass a smaller --learning_rate or a longer --warmup_epochs. "
@@ -159,7 +177,7 @@ def train(model, data, recipe, run, callbacks=(), *, save_steps=500):
     listed.on_train_begin()
     saver = Saver(run, model, averaged, callbacks, save_steps)
     progress = saver.resume()
-    with Interruption() as interruption:
+    with Interruption() as interruption, saver:
         while progress.epoch < recipe.epochs and not progress.done:
             train_epoch(train_step, data, recipe, progress, listed, saver, interruption)
             validation = evaluate(data.validation, lambda: interruption.signal is not None)
