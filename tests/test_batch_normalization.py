@@ -45,6 +45,15 @@ def assert_close(ours, theirs, tolerance):
         np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance * np.abs(other).max())
 
 
+@pytest.mark.parametrize(("channels", "kept_apart"), [(12, True), (16, False)])
+def test_the_kernel_is_not_merged_with_a_relu_where_that_is_slow(channels, kept_apart):
+    layer, shape = BatchNormalization(), (4, 5, 6, channels)
+    layer.build(shape)
+    graph = tf.function(lambda x: tf.nn.relu(layer(x, training=True)), autograph=False)
+    operations = graph.get_concrete_function(tf.TensorSpec(shape)).graph.get_operations()
+    assert ("EnsureShape" in [operation.type for operation in operations]) == kept_apart
+
+
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("arguments", [{}, {"scale": False}, {"center": False}, {"epsilon": 0.1}])
 @pytest.mark.parametrize(
