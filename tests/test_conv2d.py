@@ -1,4 +1,4 @@
-"""Conv2D is Keras's: the same variables, values and gradients, whichever form its gradients are computed in."""
+"""Conv2D is Keras's: the same variables, values and gradients, whichever forms they are computed in."""
 
 import itertools
 
@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 import keras_cnns
-from keras_cnns.layers import Conv2D, conv2d, convolution_gradients
-from keras_cnns.layers.convolution_gradients import FILTER_GRADIENTS, INPUT_GRADIENTS, fastest_forms
+from keras_cnns.layers import Conv2D, conv2d, convolution_forms
+from keras_cnns.layers.convolution_forms import FILTER_GRADIENTS, INPUT_GRADIENTS, OUTPUTS, fastest_forms
 
 # Kernel, stride and padding; map; channels and filters.
 CASES = [
@@ -29,7 +29,7 @@ CASES = [
 @pytest.fixture(params=[False, True], ids=["without oneDNN", "with oneDNN"])
 def onednn(request, monkeypatch):
     """The choice of forms with and without oneDNN, whatever this process computes with."""
-    monkeypatch.setattr(convolution_gradients, "onednn_is_on", lambda: request.param)
+    monkeypatch.setattr(convolution_forms, "onednn_is_on", lambda: request.param)
     return request.param
 
 
@@ -102,6 +102,16 @@ def test_the_other_cases_equal_keras_too(options):
     assert_close(results(ours, x), results(reference, x), 2e-6)
 
 
+@pytest.mark.parametrize("form", [form for form in OUTPUTS if form != "product"])
+@pytest.mark.parametrize("stride, padding", [*itertools.product((1, 2), ("same", "valid"))])
+@pytest.mark.parametrize("kernel, size", [((3, 5), (6, 7)), ((1, 1), (3, 3)), ((3, 3), (3, 4))], ids=str)
+def test_every_form_of_the_output(form, kernel, size, stride, padding):
+    random = np.random.RandomState(0)
+    x, weights = random.normal(size=(2, *size, 3)), random.normal(size=(*kernel, 3, 4))
+    arguments = tf.constant(x), tf.constant(weights), stride, padding
+    assert_close([OUTPUTS[form](*arguments)], [OUTPUTS["tensorflow"](*arguments)], 1e-13)
+
+
 @pytest.mark.parametrize("form", INPUT_GRADIENTS)
 @pytest.mark.parametrize("kernel, size", [((3, 5), (6, 7)), ((1, 1), (3, 3)), ((5, 3), (2, 3))], ids=str)
 def test_every_form_of_the_gradient_of_the_input(form, kernel, size):
@@ -124,23 +134,30 @@ def test_every_form_of_the_gradient_of_the_filter(form, kernel, size, stride, pa
     assert_close([FILTER_GRADIENTS[form](*arguments)], [FILTER_GRADIENTS["tensorflow"](*arguments)], 1e-13)
 
 
+# The forms of the output and of the gradients of the input and the filter.
+PRODUCT, TENSORFLOW = ("product",) * 3, ("tensorflow",) * 3
+TAPS, TURNED = ("tensorflow", "taps", "tensorflow"), ("tensorflow", "convolution", "tensorflow")
+TINY = ("eigen", "taps", "taps")
+
+
 @pytest.mark.parametrize(
     "kernel, size, stride, padding, without, with_onednn",
     [
-        ((1, 1, 512, 128), (2, 2), 1, "same", ("product", "product"), ("product", "product")),
-        ((1, 1, 64, 256), (56, 56), 1, "same", ("product", "product"), ("tensorflow", "tensorflow")),
-        ((1, 1, 64, 256), (None, None), 1, "same", ("product", "product"), ("tensorflow", "tensorflow")),
-        ((1, 1, 1024, 2048), (14, 14), 2, "valid", ("taps", "tensorflow"), ("taps", "tensorflow")),
-        ((1, 1, 512, 1024), (28, 28), 2, "valid", ("taps", "tensorflow"), ("tensorflow", "tensorflow")),
-        ((1, 1, 256, 512), (56, 56), 2, "valid", ("tensorflow", "tensorflow"), ("tensorflow", "tensorflow")),
-        ((3, 3, 256, 256), (2, 2), 1, "same", ("convolution", "tensorflow"), ("taps", "taps")),
-        ((3, 3, 256, 256), (14, 14), 1, "same", ("convolution", "tensorflow"), ("tensorflow", "tensorflow")),
-        ((3, 3, 32, 32), (8, 8), 1, "same", ("tensorflow", "tensorflow"), ("tensorflow", "tensorflow")),
-        ((3, 3, 200, 12), (8, 8), 1, "same", ("convolution", "tensorflow"), ("tensorflow", "tensorflow")),
-        ((3, 3, 256, 512), (6, 6), 2, "valid", ("taps", "tensorflow"), ("taps", "tensorflow")),
-        ((3, 3, 64, 64), (58, 58), 2, "valid", ("tensorflow", "tensorflow"), ("tensorflow", "tensorflow")),
-        ((3, 3, 256, 256), (None, None), 2, "valid", ("tensorflow", "tensorflow"), ("tensorflow", "tensorflow")),
-        ((2, 2, 256, 256), (14, 14), 1, "same", ("tensorflow", "tensorflow"), ("tensorflow", "tensorflow")),
+        ((1, 1, 512, 128), (2, 2), 1, "same", PRODUCT, PRODUCT),
+        ((1, 1, 64, 256), (56, 56), 1, "same", PRODUCT, TENSORFLOW),
+        ((1, 1, 64, 256), (None, None), 1, "same", PRODUCT, TENSORFLOW),
+        ((1, 1, 1024, 2048), (14, 14), 2, "valid", TAPS, TAPS),
+        ((1, 1, 512, 1024), (28, 28), 2, "valid", TAPS, TENSORFLOW),
+        ((1, 1, 256, 512), (56, 56), 2, "valid", TENSORFLOW, TENSORFLOW),
+        ((3, 3, 256, 256), (2, 2), 1, "same", TURNED, TINY),
+        ((3, 3, 256, 256), (14, 14), 1, "same", TURNED, TENSORFLOW),
+        ((3, 3, 32, 32), (8, 8), 1, "same", TENSORFLOW, TENSORFLOW),
+        ((3, 3, 200, 12), (8, 8), 1, "same", TURNED, TENSORFLOW),
+        ((3, 3, 256, 512), (4, 4), 2, "valid", TAPS, TINY),
+        ((3, 3, 256, 512), (10, 10), 2, "valid", TAPS, TAPS),
+        ((3, 3, 64, 64), (58, 58), 2, "valid", TENSORFLOW, TENSORFLOW),
+        ((3, 3, 256, 256), (None, None), 2, "valid", TENSORFLOW, TENSORFLOW),
+        ((2, 2, 256, 256), (14, 14), 1, "same", TENSORFLOW, TENSORFLOW),
     ],
 )
 def test_forms_that_were_measured_to_be_the_fastest(kernel, size, stride, padding, without, with_onednn):
@@ -174,9 +191,9 @@ def test_keras_computes_on_gpus(monkeypatch):
 
 def test_taps_outside_the_map_are_left_out():
     kernel = tf.reshape(tf.range(25.0), (5, 5, 1, 1))
-    assert convolution_gradients.without_outer_taps(kernel, (1, 1)).numpy().ravel() == [12]
-    assert convolution_gradients.without_outer_taps(kernel, (2, 9)).shape == (3, 5, 1, 1)
-    assert convolution_gradients.without_outer_taps(kernel, (3, None)).shape == (5, 5, 1, 1)
+    assert convolution_forms.without_outer_taps(kernel, (1, 1)).numpy().ravel() == [12]
+    assert convolution_forms.without_outer_taps(kernel, (2, 9)).shape == (3, 5, 1, 1)
+    assert convolution_forms.without_outer_taps(kernel, (3, None)).shape == (5, 5, 1, 1)
 
 
 def test_second_derivatives():

@@ -58,7 +58,7 @@ TESTED_IN = {
     "keras_cnns/efficientnet_lite.py": "test_efficientnet.py",
     "keras_cnns/layers/__init__.py": "test_house_rules.py",
     "keras_cnns/conversion.py": "test_convert.py",
-    "keras_cnns/layers/convolution_gradients.py": "test_conv2d.py",
+    "keras_cnns/layers/convolution_forms.py": "test_conv2d.py",
     "keras_cnns/layers/recomputation.py": "test_densenet.py",
     "training/__main__.py": "test_cli.py",
     "training/batches.py": "test_data.py",

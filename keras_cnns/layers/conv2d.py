@@ -1,19 +1,19 @@
-"""Convolution whose gradients are fast on CPUs too."""
+"""Convolution that trains fast on CPUs too."""
 
 import keras
 from keras import ops
 
-from keras_cnns.layers import convolution_gradients
+from keras_cnns.layers import convolution_forms
 
 
 @keras.saving.register_keras_serializable("keras_cnns")
 class Conv2D(keras.layers.Conv2D):
-    """Keras's convolution; on CPUs with TensorFlow, its gradients are computed several times as fast on small maps.
+    """Keras's convolution; on CPUs with TensorFlow, it trains several times as fast on small maps.
 
     Arguments, variables, results and gradients are those of `keras.layers.Conv2D`, so that weights are interchangeable.
-    In training on CPUs, the gradients are computed in the form that is measured to be the fastest for the size of the
-    kernel and of the feature map (`python -m training benchmark layers`). Keras computes all other cases: inference,
-    GPUs, XLA, half precision, groups, dilation, strides above 2 and other backends.
+    In training on CPUs, output and gradients are computed in the forms that are measured to be the fastest for the size
+    of the kernel and of the feature map (`python -m training benchmark layers`). Keras computes all other cases:
+    inference, GPUs, XLA, half precision, groups, dilation, strides above 2 and other backends.
 
     Shapes: (batch, height, width, channels) -> (batch, new height, new width, filters).
 
@@ -24,17 +24,17 @@ class Conv2D(keras.layers.Conv2D):
     """
 
     def call(self, inputs, training=None):
-        if not training or not self._has_fast_gradients(inputs):
+        if not training or not self._has_fast_forms(inputs):
             return super().call(inputs)
-        outputs = convolution_gradients.convolution(inputs, self.kernel, self.strides[0], self.padding)
+        outputs = convolution_forms.convolution(inputs, self.kernel, self.strides[0], self.padding)
         if self.use_bias:
             outputs = ops.add(outputs, self.bias)
         return outputs if self.activation is None else self.activation(outputs)
 
     # What `python -m training benchmark layers` measures.
-    gradient_forms = staticmethod(convolution_gradients.gradient_forms)
+    forms_of = staticmethod(convolution_forms.forms_of)
 
-    def _has_fast_gradients(self, inputs):
+    def _has_fast_forms(self, inputs):
         return (
             self.groups == 1
             and self.strides in ((1, 1), (2, 2))

@@ -3,7 +3,7 @@
 # {part: what is measured}; training.benchmarks.parts has the function of each.
 PARTS = {
     "step": "a training step (forward, backward, optimizer) of a batch in memory",
-    "layers": "the forms of the gradients of convolutions, the one that Conv2D uses and the others",
+    "layers": "the forms of convolutions and their gradients, the one that Conv2D uses and the others",
     "deformable": "DeformableConv2D, version 2, 3x3, with the convolutions of its offsets and mask",
     "input": "from JPEG files of 300x400 pixels to training batches of 32 images of 224 pixels",
     "predict": "a forward pass at 224 pixels; the export normalizes the pixels too",

@@ -1,4 +1,4 @@
-"""The forms of the gradients of convolutions at shapes that networks have: what `Conv2D` chooses among."""
+"""The forms of convolutions and their gradients at shapes that networks have: what `Conv2D` chooses among."""
 
 from training.benchmarks.frame import seconds_per_step
 
@@ -16,6 +16,7 @@ SHAPES = (
     (32, 1, 3, 1, 512, 512),
     (32, 2, 3, 1, 64, 64),
     (32, 2, 3, 1, 256, 256),
+    (32, 2, 3, 1, 192, 384),
     (32, 4, 3, 1, 128, 128),
     (32, 8, 3, 1, 64, 64),
     (32, 8, 3, 1, 200, 12),
@@ -27,6 +28,7 @@ SHAPES = (
     (8, 28, 3, 1, 128, 32),
     (8, 28, 3, 1, 128, 128),
     (8, 56, 3, 1, 64, 64),
+    (32, 2, 3, 2, 256, 512),
     (32, 4, 3, 2, 128, 256),
     (32, 8, 3, 2, 64, 128),
     (8, 14, 3, 2, 512, 512),
@@ -42,25 +44,25 @@ def title(shape):
 
 
 def measure_forms(shapes, rounds, seconds):
-    """Measure the forms of both gradients, in turn.
+    """Measure the forms of the output and of both gradients, in turn.
 
     Args:
         shapes: Some of SHAPES.
         rounds: Turns of each form.
-        seconds: Seconds of the turns of all forms of a gradient together, at least one call each.
+        seconds: Seconds of the turns of all forms together, at least one call each.
 
     Returns:
-        A list of (shape, "input" or "filter", {form: seconds per call in each round}, the form that Conv2D uses).
+        A list of (shape, what is computed, {form: seconds per call in each round}, the form that Conv2D uses).
     """
     return [
-        (shape, gradient, turns(forms, rounds, seconds), chosen)
+        (shape, what, turns(forms, rounds, seconds), chosen)
         for shape in shapes
-        for gradient, (forms, chosen) in forms_of(shape).items()
+        for what, (forms, chosen) in forms_of(shape).items()
     ]
 
 
 def forms_of(shape):
-    """Return {gradient: ({form: function that computes it}, the form that Conv2D uses)} of a shape."""
+    """Return {what is computed: ({form: function that computes it}, the form that Conv2D uses)}."""
     import numpy as np
     import tensorflow as tf
 
@@ -73,8 +75,8 @@ def forms_of(shape):
     kernel = tf.constant(random.normal(size=(taps, taps, channels, filters)), tf.float32)
     dy = tf.nn.conv2d(x, kernel, stride, padding.upper())
     return {
-        gradient: ({form: compiled(function, dy) for form, function in forms.items()}, used)
-        for gradient, (forms, used) in keras_cnns.layers.Conv2D.gradient_forms(x, kernel, stride, padding).items()
+        what: ({form: compiled(function, x if what == "output" else dy) for form, function in forms.items()}, used)
+        for what, (forms, used) in keras_cnns.layers.Conv2D.forms_of(x, kernel, stride, padding).items()
     }
 
 

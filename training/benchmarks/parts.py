@@ -41,7 +41,7 @@ LARGE_STEPS = {
     "DenseNet121": (1.15, 1.25),
     "EfficientNetB0": (1.1, 1.3),
 }
-FORM = 1.0  # of a gradient of convolutions, against TensorFlow's own kernel
+FORM = 1.0  # of a convolution or its gradient, against TensorFlow's own kernel
 DEFORMABLE = {"forward": 2.5, "with backward": 6.0}  # against torchvision
 INPUT = 1.0  # against torchvision
 WHOLE_RUN = 0.95  # against the bare step
@@ -149,11 +149,11 @@ def other_steps():
         yield Group(f"{model}, {size} px, batch {batch}", tuple(variants), images=batch)
 
 
-def forms_result(setting, shape, gradient, seconds, chosen):
-    """Return the Result of one gradient of `measure_forms`; the form that Conv2D uses has the target."""
+def forms_result(setting, shape, what, seconds, chosen):
+    """Return the Result of one item of `measure_forms`; the form that Conv2D uses has the target."""
     names = {form: f"{form}, used" if form == chosen else form for form in seconds}
     others = [Ratio(names[chosen], names["tensorflow"], FORM)] if chosen != "tensorflow" else []
-    title = f"oneDNN {setting}, {convolutions.title(shape)}, gradient of the {gradient}"
+    title = f"oneDNN {setting}, {convolutions.title(shape)}, {what}"
     return Result(
         Group(title, (), tuple(others), unit="ms"), {names[form]: figures for form, figures in seconds.items()}
     )

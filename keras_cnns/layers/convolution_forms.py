@@ -1,8 +1,10 @@
-"""The gradients of convolutions in several forms, and the choice of the fastest on a CPU; for TensorFlow only.
+"""Convolutions and their gradients in several forms, and the choice of the fastest on a CPU; for TensorFlow only.
 
 TensorFlow's own kernels are slow where maps are small or channels many. The forms, for stride 1 or 2:
 
 - product: a 1x1 convolution is a product of matrices, and so are its gradients.
+- eigen: the output by the kernel that TensorFlow has without oneDNN. oneDNN's rearranges the weights in every call,
+  which takes longer than the convolution where they outnumber the pixels.
 - taps: one product of matrices per tap, that is position, of the kernel; the input's gradient is the sum of the moved
   products, the filter's the products themselves. With stride 2, even and odd positions of the input meet different taps
   and are summed separately.
@@ -13,7 +15,7 @@ TensorFlow's own kernels are slow where maps are small or channels many. The for
 import functools
 import math
 
-WIDE = 2**14  # channels times filters from which TensorFlow's gradient of the input is slow without oneDNN
+WIDE = 2**14  # channels times filters from which TensorFlow's kernels are slow on small maps
 
 
 def onednn_is_on():
@@ -24,7 +26,7 @@ def onednn_is_on():
 
 
 def convolution(x, kernel, stride, padding):
-    """Return `tf.nn.conv2d(x, kernel, stride, padding)` with the fastest known gradients.
+    """Return `tf.nn.conv2d(x, kernel, stride, padding)` and its gradients, computed in the fastest known forms.
 
     Args:
         x: Feature maps (batch, height, width, channels), float32 or float64; the sizes may be unknown.
@@ -34,11 +36,10 @@ def convolution(x, kernel, stride, padding):
     """
     import tensorflow as tf
 
-    size, kernel, (input_form, filter_form) = choose(x, tf.convert_to_tensor(kernel), stride, padding)
-    if input_form == filter_form == "tensorflow":
-        return tf.nn.conv2d(x, kernel, stride, padding.upper())
-    if input_form == filter_form == "product":  # needs no gradients of its own, which take time to trace
-        return product(x, kernel)
+    size, kernel, forms = choose(x, tf.convert_to_tensor(kernel), stride, padding)
+    output_form, input_form, filter_form = forms
+    if set(forms) <= {"tensorflow", "product"}:  # gradients of its own would take time to trace
+        return OUTPUTS[output_form](x, kernel, stride, padding)
 
     @tf.custom_gradient
     def with_gradients(x, kernel):
@@ -48,21 +49,23 @@ def convolution(x, kernel, stride, padding):
                 FILTER_GRADIENTS[filter_form](x, dy, kernel.shape, stride, padding),
             )
 
-        return tf.nn.conv2d(x, kernel, stride, padding.upper()), gradients
+        return OUTPUTS[output_form](x, kernel, stride, padding), gradients
 
     return with_gradients(x, kernel)
 
 
 def choose(x, kernel, stride, padding):
-    """Return the size of the map, the part of the kernel that is needed, and the forms of the gradients."""
+    """Return the size of the map, the part of the kernel that is needed, and the fastest forms."""
     size = tuple(x.shape[1:3])
     if stride == 1 and padding == "same":
         kernel = without_outer_taps(kernel, size)
     return size, kernel, fastest_forms(kernel.shape, size, stride, padding, onednn_is_on())
 
 
-def gradient_forms(x, kernel, stride, padding):
-    """Return {"input" or "filter": ({form: function (gradient of the output) -> gradient}, the form that is used)}.
+def forms_of(x, kernel, stride, padding):
+    """Return {"output", "gradient of the input" or "of the filter": ({form: function}, the form that is used)}.
+
+    The function of an output takes x, the maps; that of a gradient takes the gradient of the output.
 
     Args:
         x, kernel, stride, padding: As for `convolution`; sizes are known.
@@ -71,16 +74,22 @@ def gradient_forms(x, kernel, stride, padding):
 
     size, needed, used = choose(x, kernel, stride, padding)
     single = stride == 1 and tuple(needed.shape[:2]) == (1, 1)
+    left_out = {"eigen", "convolution"} if single else {"product"}
+    left_out |= set() if stride == 1 else {"convolution"}
+    left_out |= set() if onednn_is_on() else {"eigen"}
 
-    def forms(gradients, compute):
+    def forms(functions, compute):
         """A single tap is a product of matrices. TensorFlow's own forms know nothing of taps outside the map."""
         return {
             "product" if single and form == "taps" else form: functools.partial(
-                compute, gradient, kernel if form == "tensorflow" else needed
+                compute, function, kernel if form == "tensorflow" else needed
             )
-            for form, gradient in gradients.items()
-            if form != "convolution" or (stride == 1 and not single)
+            for form, function in functions.items()
+            if form not in left_out
         }
+
+    def output(function, kernel, x):
+        return function(x, kernel, stride, padding)
 
     def of_input(gradient, kernel, dy):
         return gradient(dy, kernel, tf.shape(x), size, stride, padding)
@@ -89,19 +98,10 @@ def gradient_forms(x, kernel, stride, padding):
         return gradient(x, dy, kernel.shape, stride, padding)
 
     return {
-        "input": (forms(INPUT_GRADIENTS, of_input), used[0]),
-        "filter": (forms(FILTER_GRADIENTS, of_filter), used[1]),
+        "output": (forms(OUTPUTS, output), used[0]),
+        "gradient of the input": (forms(INPUT_GRADIENTS, of_input), used[1]),
+        "gradient of the filter": (forms(FILTER_GRADIENTS, of_filter), used[2]),
     }
-
-
-def product(x, kernel):
-    """Return the convolution of maps (batch, height, width, channels) with a 1x1 kernel as a product of matrices."""
-    import tensorflow as tf
-
-    channels, filters = kernel.shape[2:]
-    y = tf.matmul(tf.reshape(x, (-1, channels)), tf.reshape(kernel, (channels, filters)))
-    sizes = x.shape[1:3]
-    return tf.reshape(y, (-1, *(sizes if None not in sizes else tf.unstack(tf.shape(x)[1:3])), filters))
 
 
 def without_outer_taps(kernel, size):
@@ -110,12 +110,15 @@ def without_outer_taps(kernel, size):
     unused = [max(0, r - (pixels - 1)) if pixels else 0 for r, pixels in zip(reach, size, strict=True)]
     if not any(unused) or not all(taps % 2 for taps in kernel.shape[:2]):
         return kernel
-    (top, left), (height, width) = unused, kernel.shape[:2]
-    return kernel[top : height - top, left : width - left]
+    import tensorflow as tf
+
+    (top, left), (height, width, *channels) = unused, kernel.shape
+    # The gradient of tf.slice is padding, which is faster than that of Python's slices.
+    return tf.slice(kernel, (top, left, 0, 0), (height - 2 * top, width - 2 * left, *channels))
 
 
 def fastest_forms(kernel, size, stride, padding, onednn):
-    """Return the names of the fastest forms of the input's and of the filter's gradient; "product" is always of both.
+    """Return the names of the fastest forms of the output and of the input's and the filter's gradient.
 
     The limits are those of `python -m training benchmark layers`.
 
@@ -132,15 +135,18 @@ def fastest_forms(kernel, size, stride, padding, onednn):
         outputs = max(output_size(*pair, stride, padding) for pair in zip(size, (height, width), strict=True))
     wide = channels * filters >= WIDE
     if one_by_one and stride == 1:
-        return ("product", "product") if not onednn or outputs <= 8 else ("tensorflow", "tensorflow")
+        return ("product" if not onednn or outputs <= 8 else "tensorflow",) * 3
     if onednn:
+        output_form = "eigen" if outputs <= 3 and wide else "tensorflow"
         filter_form = "taps" if outputs <= (3 if stride == 1 else 1) and not one_by_one else "tensorflow"
         few = outputs <= 2 or (stride == 2 and outputs <= 7 and (wide or one_by_one))
-        return "taps" if few else "tensorflow", filter_form
-    if stride == 2:
-        return "taps" if outputs <= 14 and (wide or one_by_one) else "tensorflow", "tensorflow"
+        return output_form, "taps" if few else "tensorflow", filter_form
     symmetric = padding == "same" and height % 2 == width % 2 == 1
-    return "convolution" if symmetric and (wide or outputs >= 12 or filters < 32) else "tensorflow", "tensorflow"
+    if stride == 2:
+        input_form = "taps" if outputs <= 14 and (wide or one_by_one) else "tensorflow"
+    else:
+        input_form = "convolution" if symmetric and (wide or outputs >= 12 or filters < 32) else "tensorflow"
+    return "tensorflow", input_form, "tensorflow"
 
 
 def output_size(pixels, taps, stride, padding):
@@ -152,6 +158,28 @@ def padded_before(pixels, taps, stride, padding):
     """Return the zeros that TensorFlow adds before the first pixel along an axis."""
     outputs = output_size(pixels, taps, stride, padding)
     return max((outputs - 1) * stride + taps - pixels, 0) // 2 if padding == "same" else 0
+
+
+def output_by_tensorflow(x, kernel, stride, padding):
+    import tensorflow as tf
+
+    return tf.nn.conv2d(x, kernel, stride, padding.upper())
+
+
+def output_by_eigen(x, kernel, stride, padding):
+    import tensorflow as tf
+
+    # oneDNN takes the place of Conv2D, but not of the general Conv.
+    return tf.raw_ops.Conv(input=x, filter=kernel, strides=[1, stride, stride, 1], padding=padding.upper())
+
+
+def output_by_product(x, kernel, stride, padding):
+    import tensorflow as tf
+
+    channels, filters = kernel.shape[2:]
+    y = tf.matmul(tf.reshape(x, (-1, channels)), tf.reshape(kernel, (channels, filters)))
+    sizes = x.shape[1:3]
+    return tf.reshape(y, (-1, *(sizes if None not in sizes else tf.unstack(tf.shape(x)[1:3])), filters))
 
 
 def input_gradient_by_tensorflow(dy, kernel, shape, size, stride, padding):
@@ -176,10 +204,11 @@ def input_gradient_by_taps(dy, kernel, shape, size, stride, padding):
     import tensorflow as tf
 
     height, width, channels, filters = kernel.shape
-    vectors = tf.reshape(dy, (-1, filters))
+    # A slice of the first axis needs no copy.
+    vectors, matrices = tf.reshape(dy, (-1, filters)), tf.reshape(kernel, (-1, channels, filters))
 
     def product_of(row, column):
-        maps = tf.matmul(vectors, kernel[row, column], transpose_b=True)
+        maps = tf.matmul(vectors, matrices[row * width + column], transpose_b=True)
         return tf.reshape(maps, (shape[0], *dy.shape[1:3], channels))
 
     before = [padded_before(*pair, stride, padding) for pair in zip(size, (height, width), strict=True)]
@@ -266,6 +295,7 @@ def filter_gradient_by_taps(x, dy, shape, stride, padding):
     )
 
 
+OUTPUTS = {"tensorflow": output_by_tensorflow, "eigen": output_by_eigen, "product": output_by_product}
 INPUT_GRADIENTS = {
     "tensorflow": input_gradient_by_tensorflow,
     "convolution": input_gradient_by_convolution,
