@@ -21,6 +21,7 @@ from keras_cnns import _blocks
 from keras_cnns._builder import SharedArguments, builder
 from keras_cnns._model import classifier_head, finish, image_input
 from keras_cnns.coefficients import as_coefficients
+from keras_cnns.layers import DepthwiseConv2D
 
 
 class Conv(NamedTuple):
@@ -140,7 +141,7 @@ conv_bn = functools.partial(_blocks.conv_bn, padding="same", initializer=FAN_OUT
 
 def depthwise_bn(x, kernel_size, strides, *, name):
     """Apply `conv_bn` with a kernel of its own for each channel."""
-    x = layers.DepthwiseConv2D(
+    x = DepthwiseConv2D(
         kernel_size, strides, "same", use_bias=False, depthwise_initializer=FAN_OUT, name=f"{name}_conv"
     )(x)
     return _blocks.batch_norm(x, **NORM, name=name)

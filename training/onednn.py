@@ -11,7 +11,7 @@ VARIABLE = "TF_ENABLE_ONEDNN_OPTS"
 KEEP_PREPARED = {"TF_MKL_OPTIMIZE_PRIMITIVE_MEMUSE": "0"}
 
 DEPTHWISE = ("EfficientNet",)  # beginnings of the names of the networks with depthwise convolutions
-LEAST_SIZE = 128  # pixels; oneDNN is slower for depthwise convolutions on smaller images
+LEAST_SIZE = 64  # pixels; oneDNN is slower for networks with depthwise convolutions on smaller images
 
 
 def best_setting(recipe):

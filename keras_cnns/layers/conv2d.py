@@ -24,7 +24,7 @@ class Conv2D(keras.layers.Conv2D):
     """
 
     def call(self, inputs, training=None):
-        if not training or not self._has_fast_forms(inputs):
+        if not training or self.groups > 1 or not has_fast_forms(self, inputs):
             return super().call(inputs)
         outputs = convolution_forms.convolution(inputs, self.kernel, self.strides[0], self.padding)
         if self.use_bias:
@@ -34,15 +34,16 @@ class Conv2D(keras.layers.Conv2D):
     # What `python -m training benchmark layers` measures.
     forms_of = staticmethod(convolution_forms.forms_of)
 
-    def _has_fast_forms(self, inputs):
-        return (
-            self.groups == 1
-            and self.strides in ((1, 1), (2, 2))
-            and self.dilation_rate == (1, 1)
-            and self.data_format == "channels_last"
-            and keras.backend.standardize_dtype(inputs.dtype) in ("float32", "float64")
-            and on_tensorflow_cpu()
-        )
+
+def has_fast_forms(layer, inputs):
+    """Return whether a convolution of this layer can be computed in the forms of `convolution_forms`."""
+    return (
+        layer.strides in ((1, 1), (2, 2))
+        and tuple(layer.dilation_rate) == (1, 1)
+        and layer.data_format == "channels_last"
+        and keras.backend.standardize_dtype(inputs.dtype) in ("float32", "float64")
+        and on_tensorflow_cpu()
+    )
 
 
 def on_tensorflow_cpu():

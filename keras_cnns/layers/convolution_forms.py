@@ -3,8 +3,9 @@
 TensorFlow's own kernels are slow where maps are small or channels many. The forms, for stride 1 or 2:
 
 - product: a 1x1 convolution is a product of matrices, and so are its gradients.
-- eigen: the output by the kernel that TensorFlow has without oneDNN. oneDNN's rearranges the weights in every call,
-  which takes longer than the convolution where they outnumber the pixels.
+- eigen: the kernel that TensorFlow has without oneDNN, for the output and for the gradient of a depthwise filter.
+  oneDNN's rearranges the weights in every call, which takes longer than the convolution where they outnumber the
+  pixels; and its gradient of depthwise filters is slow for more than three columns.
 - taps: one product of matrices per tap, that is position, of the kernel; the input's gradient is the sum of the moved
   products, the filter's the products themselves. With stride 2, even and odd positions of the input meet different taps
   and are summed separately.
@@ -13,6 +14,7 @@ TensorFlow's own kernels are slow where maps are small or channels many. The for
 """
 
 import functools
+import itertools
 import math
 
 WIDE = 2**14  # channels times filters from which TensorFlow's kernels are slow on small maps
@@ -52,6 +54,55 @@ def convolution(x, kernel, stride, padding):
         return OUTPUTS[output_form](x, kernel, stride, padding), gradients
 
     return with_gradients(x, kernel)
+
+
+def depthwise_convolution(x, kernel, stride, padding):
+    """Return `tf.nn.depthwise_conv2d` and its gradients, computed in the fastest known forms.
+
+    Args:
+        x, stride, padding: As for `convolution`.
+        kernel: Kernel (height, width, channels, multiplier).
+    """
+    import tensorflow as tf
+
+    kernel, form = choose_depthwise(x, tf.convert_to_tensor(kernel), stride, padding)
+    options = {"strides": [1, stride, stride, 1], "padding": padding.upper()}
+    if form == "tensorflow":
+        return tf.nn.depthwise_conv2d(x, kernel, **options)
+
+    @tf.custom_gradient
+    def with_gradients(x, kernel):
+        def gradients(dy):
+            return (
+                tf.raw_ops.DepthwiseConv2dNativeBackpropInput(
+                    input_sizes=tf.shape(x), filter=kernel, out_backprop=dy, **options
+                ),
+                DEPTHWISE_FILTER_GRADIENTS[form](x, dy, kernel.shape, stride, padding),
+            )
+
+        return tf.nn.depthwise_conv2d(x, kernel, **options), gradients
+
+    return with_gradients(x, kernel)
+
+
+def choose_depthwise(x, kernel, stride, padding):
+    """Return the part of a depthwise kernel that is needed, and the fastest form of its gradient."""
+    size = tuple(x.shape[1:3])
+    if stride == 1 and padding == "same":
+        kernel = without_outer_taps(kernel, size)
+    slow = kernel.shape[1] > 3 or outputs_of(kernel.shape, size, stride, padding) <= 2
+    return kernel, "eigen" if onednn_is_on() and slow and None not in size else "tensorflow"
+
+
+def depthwise_forms_of(x, kernel, stride, padding):
+    """Return what `forms_of` returns, of a depthwise convolution."""
+    kernel, used = choose_depthwise(x, kernel, stride, padding)
+    forms = {
+        form: lambda dy, gradient=gradient: gradient(x, dy, kernel.shape, stride, padding)
+        for form, gradient in DEPTHWISE_FILTER_GRADIENTS.items()
+        if form != "eigen" or onednn_is_on()
+    }
+    return {"gradient of the filter": (forms, used)}
 
 
 def choose(x, kernel, stride, padding):
@@ -130,9 +181,7 @@ def fastest_forms(kernel, size, stride, padding, onednn):
         onednn: Whether TensorFlow computes with oneDNN.
     """
     height, width, channels, filters = kernel
-    one_by_one, outputs = (height, width) == (1, 1), math.inf
-    if None not in size:
-        outputs = max(output_size(*pair, stride, padding) for pair in zip(size, (height, width), strict=True))
+    one_by_one, outputs = (height, width) == (1, 1), outputs_of(kernel, size, stride, padding)
     wide = channels * filters >= WIDE
     if one_by_one and stride == 1:
         return ("product" if not onednn or outputs <= 8 else "tensorflow",) * 3
@@ -147,6 +196,13 @@ def fastest_forms(kernel, size, stride, padding, onednn):
     else:
         input_form = "convolution" if symmetric and (wide or outputs >= 12 or filters < 32) else "tensorflow"
     return "tensorflow", input_form, "tensorflow"
+
+
+def outputs_of(kernel, size, stride, padding):
+    """Return the greater side of the output; infinity if the size of the input is unknown."""
+    if None in size:
+        return math.inf
+    return max(output_size(*pair, stride, padding) for pair in zip(size, kernel[:2], strict=True))
 
 
 def output_size(pixels, taps, stride, padding):
@@ -274,12 +330,7 @@ def filter_gradient_by_taps(x, dy, shape, stride, padding):
     import tensorflow as tf
 
     height, width, channels, filters = shape
-    borders = [[0, 0]]
-    for pixels, taps in zip(x.shape[1:3], (height, width), strict=True):
-        before = padded_before(pixels, taps, stride, padding)
-        used = (output_size(pixels, taps, stride, padding) - 1) * stride + taps
-        borders.append([before, max(0, used - pixels - before)])
-    x, vectors = tf.pad(x, [*borders, [0, 0]]), tf.reshape(dy, (-1, filters))
+    x, vectors = tf.pad(x, borders(x, shape, stride, padding)), tf.reshape(dy, (-1, filters))
     rows, columns = ((outputs - 1) * stride + 1 for outputs in dy.shape[1:3])
     return tf.reshape(
         [
@@ -295,6 +346,38 @@ def filter_gradient_by_taps(x, dy, shape, stride, padding):
     )
 
 
+def borders(x, kernel, stride, padding):
+    """Return the zeros before and after each axis of a map that a kernel of this shape meets."""
+    sides = []
+    for pixels, taps in zip(x.shape[1:3], kernel[:2], strict=True):
+        before = padded_before(pixels, taps, stride, padding)
+        used = (output_size(pixels, taps, stride, padding) - 1) * stride + taps
+        sides.append([before, max(0, used - pixels - before)])
+    return [[0, 0], *sides, [0, 0]]
+
+
+def depthwise_filter_gradient_by_tensorflow(x, dy, shape, stride, padding):
+    import tensorflow as tf
+
+    return tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
+        input=x, filter_sizes=shape, out_backprop=dy, strides=[1, stride, stride, 1], padding=padding.upper()
+    )
+
+
+def depthwise_filter_gradient_by_eigen(x, dy, shape, stride, padding):
+    import tensorflow as tf
+
+    # oneDNN takes the place of this operation unless its padding is explicit.
+    return tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
+        input=x,
+        filter_sizes=shape,
+        out_backprop=dy,
+        strides=[1, stride, stride, 1],
+        padding="EXPLICIT",
+        explicit_paddings=[*itertools.chain(*borders(x, shape, stride, padding))],
+    )
+
+
 OUTPUTS = {"tensorflow": output_by_tensorflow, "eigen": output_by_eigen, "product": output_by_product}
 INPUT_GRADIENTS = {
     "tensorflow": input_gradient_by_tensorflow,
@@ -302,3 +385,7 @@ INPUT_GRADIENTS = {
     "taps": input_gradient_by_taps,
 }
 FILTER_GRADIENTS = {"tensorflow": filter_gradient_by_tensorflow, "taps": filter_gradient_by_taps}
+DEPTHWISE_FILTER_GRADIENTS = {
+    "tensorflow": depthwise_filter_gradient_by_tensorflow,
+    "eigen": depthwise_filter_gradient_by_eigen,
+}

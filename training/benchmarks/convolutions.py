@@ -1,8 +1,9 @@
-"""The forms of convolutions and their gradients at shapes that networks have: what `Conv2D` chooses among."""
+"""The forms of convolutions and their gradients at shapes that networks have, among which our layers choose."""
 
 from training.benchmarks.frame import seconds_per_step
 
-# Batch, pixels of the map, kernel, stride, channels, filters; with stride 2 the map is padded by half the kernel.
+# Batch, pixels of the map, kernel, stride, channels, filters; with stride 2 the map is padded by half the kernel. A
+# depthwise convolution has None for its filters.
 SHAPES = (
     (32, 1, 1, 1, 832, 384),
     (32, 4, 1, 1, 256, 64),
@@ -34,13 +35,20 @@ SHAPES = (
     (8, 14, 3, 2, 512, 512),
     (8, 28, 3, 2, 256, 256),
     (8, 56, 3, 2, 128, 128),
+    (32, 2, 3, 1, 480, None),
+    (32, 4, 5, 1, 240, None),
+    (8, 7, 5, 1, 1152, None),
+    (8, 14, 5, 1, 672, None),
+    (8, 28, 5, 1, 240, None),
+    (8, 56, 5, 2, 144, None),
 )
 
 
 def title(shape):
     """Return a shape as text."""
     batch, size, taps, stride, channels, filters = shape
-    return f"({batch}, {size}, {size}, {channels}), {taps}x{taps}, stride {stride}, {filters} filters"
+    kind = "depthwise" if filters is None else f"{filters} filters"
+    return f"({batch}, {size}, {size}, {channels}), {taps}x{taps}, stride {stride}, {kind}"
 
 
 def measure_forms(shapes, rounds, seconds):
@@ -72,11 +80,15 @@ def forms_of(shape):
     padding, pixels = ("same", pixels) if stride == 1 else ("valid", pixels + 2 * (taps // 2))
     random = np.random.RandomState(0)
     x = tf.constant(random.normal(size=(batch, pixels, pixels, channels)), tf.float32)
-    kernel = tf.constant(random.normal(size=(taps, taps, channels, filters)), tf.float32)
-    dy = tf.nn.conv2d(x, kernel, stride, padding.upper())
+    kernel = tf.constant(random.normal(size=(taps, taps, channels, filters or 1)), tf.float32)
+    if filters is None:
+        layer, dy = "DepthwiseConv2D", tf.nn.depthwise_conv2d(x, kernel, [1, stride, stride, 1], padding.upper())
+    else:
+        layer, dy = "Conv2D", tf.nn.conv2d(x, kernel, stride, padding.upper())
+    forms_of_layer = getattr(keras_cnns.layers, layer).forms_of(x, kernel, stride, padding)
     return {
         what: ({form: compiled(function, x if what == "output" else dy) for form, function in forms.items()}, used)
-        for what, (forms, used) in keras_cnns.layers.Conv2D.forms_of(x, kernel, stride, padding).items()
+        for what, (forms, used) in forms_of_layer.items()
     }
 
 
