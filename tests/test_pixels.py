@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tests.image_files import black_png
 from training.augment import augment
-from training.pixels import decode, resize, resize_window, scaled_sides
+from training.pixels import KERNELS, decode, resize, resize_window, scale_and_translate, scaled_sides
 from training.recipe import Recipe
 
 
@@ -38,6 +38,23 @@ def test_resize_window_equals_a_crop_of_the_whole_resized_image(height, width, s
         top, left = corner.numpy()
         window = resize_window(tf.constant(image), target, corner, size).numpy()
         np.testing.assert_allclose(window, whole[top : top + size, left : left + size], atol=0.02)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(("height", "width", "size"), [(300, 400, 224), (7, 9, 50), (1, 30, 32), (90, 2, 16)])
+def test_one_axis_after_the_other_gives_the_bits_of_both_at_once(height, width, size, interpolation):
+    image = np.random.RandomState(0).randint(0, 256, (height, width, 3)).astype(np.uint8)
+    scale, translation = np.float32([0.8, 1.1]) * size / np.float32([height, width]), np.float32([-3.5, 2.25])
+    both = tf.raw_ops.ScaleAndTranslate(
+        images=image[None],
+        size=[size, size],
+        scale=scale,
+        translation=translation,
+        kernel_type=KERNELS[interpolation][0],
+        antialias=True,
+    )
+    each = scale_and_translate(tf.constant(image), scale, translation, size, interpolation)
+    np.testing.assert_array_equal(each, np.clip(both[0], 0, 255))
 
 
 def peak_memory(function, *arguments):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from training.pixels import decode, resize, resize_window, scaled_sides
+from training.pixels import decode, resize, resize_window, scale_and_translate, scaled_sides
 
 CROP, FLIP, POLICY, JITTER, LIGHTING, ERASING, MIX = range(7)  # numbers folded into the key
 
@@ -57,7 +57,7 @@ def crop(image, recipe, key):
     size = recipe.image_size
     if recipe.crop == "area":
         part = random_area(image, (recipe.crop_min, recipe.crop_max), key)
-        return tf.image.resize(part, (size, size), antialias=True)
+        return scale_and_translate(part, size / tf.cast(tf.shape(part)[:2], tf.float32), tf.zeros(2), size)
     image, draws = decode(image), tf.random.stateless_uniform((2,), tf.random.fold_in(key, 1))
     if recipe.crop == "scale":
         draw = tf.random.stateless_uniform((), key, recipe.crop_min, recipe.crop_max)

@@ -4,6 +4,7 @@ On several devices a batch has the same images, mixed with the same partners, as
 image of it.
 """
 
+import os
 import zlib
 
 import tensorflow as tf
@@ -83,7 +84,9 @@ def prefetched(batches):
     """Return batches that are prepared ahead, with as many parallel calls from the beginning as there will be.
 
     tf.data's tuner would change their number meanwhile, and the end of an epoch can wait five seconds for its thread.
+    The threads of TensorFlow's own pool, one for each core, are not enough: some of them wait for others.
     """
     options = tf.data.Options()
     options.autotune.enabled = False
+    options.threading.private_threadpool_size = 4 * (os.cpu_count() or 1)
     return batches.prefetch(tf.data.AUTOTUNE).with_options(options)

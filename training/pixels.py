@@ -66,20 +66,44 @@ def resize_window(image, target, corner, size, interpolation="bilinear"):
     Returns:
         (size, size, 3), float32 RGB 0..255, antialiased where the image shrinks.
     """
-    kernel, width = KERNELS[interpolation]
     sides = tf.cast(tf.shape(image)[:2], tf.float64)
     scale, corner = tf.cast(target, tf.float64) / sides, tf.cast(corner, tf.float64)
-    reach = width * tf.maximum(1 / scale, 1) + 1  # of the kernel, in pixels of the image
+    reach = KERNELS[interpolation][1] * tf.maximum(1 / scale, 1) + 1  # of the kernel, in pixels of the image
     begin = tf.cast(tf.maximum(corner / scale - reach, 0), tf.int32)
     end = tf.cast(tf.minimum((corner + size) / scale + reach, sides), tf.int32)
-    resized = tf.raw_ops.ScaleAndTranslate(
-        images=image[tf.newaxis, begin[0] : end[0], begin[1] : end[1]],
-        size=[size, size],
-        scale=tf.cast(scale, tf.float32),
-        translation=tf.cast(tf.cast(begin, tf.float64) * scale - corner, tf.float32),
-        kernel_type=kernel,
-        antialias=True,
-    )
-    if interpolation == "bicubic":  # it overshoots at edges
-        resized = tf.clip_by_value(resized, 0, 255)
-    return tf.ensure_shape(resized[0], (size, size, 3))
+    translation = tf.cast(tf.cast(begin, tf.float64) * scale - corner, tf.float32)
+    window = image[begin[0] : end[0], begin[1] : end[1]]
+    return scale_and_translate(window, tf.cast(scale, tf.float32), translation, size, interpolation)
+
+
+def scale_and_translate(image, scale, translation, size, interpolation="bilinear"):
+    """Scale an image, move it, and cut a square out of its top left corner.
+
+    Args:
+        image: (height, width, 3), integers or floating point.
+        scale: Factors of height and width, float32 (2,).
+        translation: Pixels of the result by which it is moved down and right, float32 (2,).
+        size: Side of the square in pixels.
+        interpolation: See `resize`.
+
+    Returns:
+        (size, size, 3), float32 RGB 0..255, antialiased where the image shrinks.
+    """
+    kernel, _ = KERNELS[interpolation]
+
+    def along_first_axis(image, scale, translation):
+        # A row of pixels as one pixel of many channels, over which TensorFlow's loops are several times as fast.
+        resized = tf.raw_ops.ScaleAndTranslate(
+            images=tf.reshape(image, (1, tf.shape(image)[0], 1, -1)),
+            size=[size, 1],
+            scale=[scale, 1.0],
+            translation=[translation, 0.0],
+            kernel_type=kernel,
+            antialias=True,
+        )
+        return tf.reshape(resized, (size, -1, 3))
+
+    resized = along_first_axis(image, scale[0], translation[0])
+    resized = along_first_axis(tf.transpose(resized, (1, 0, 2)), scale[1], translation[1])
+    resized = tf.ensure_shape(tf.transpose(resized, (1, 0, 2)), (size, size, 3))
+    return tf.clip_by_value(resized, 0, 255) if interpolation == "bicubic" else resized  # it overshoots at edges
