@@ -51,8 +51,8 @@ RECIPES = {
             DIGITS, name="vgg11_digits", model="VGG11", model_args={"batch_norm": True}, learning_rate=3e-4
         ),  # 100.00 %
         # The recipe of `make train`: the network of the paper with its two auxiliary heads (section 5: weight 0.3).
-        # 99.44, 100.00, 99.44 % with seeds 0, 1, 2.
-        replace(DIGITS, name="googlenet_digits", model="GoogLeNet", model_args={"aux_heads": True}, epochs=20),
+        # 99.44, 99.17, 98.89 % with seeds 0, 1, 2; with 20 epochs 99.44, 100.00, 99.44 %.
+        replace(DIGITS, name="googlenet_digits", model="GoogLeNet", model_args={"aux_heads": True}, epochs=16),
         replace(DIGITS, name="inceptionv1_digits", model="InceptionV1", model_args={"aux_heads": True}),  # 98.61 %
         replace(DIGITS, name="resnet18_digits", model="ResNet18"),  # 98.33 %
         # 99.72 %
