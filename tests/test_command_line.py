@@ -127,7 +127,7 @@ def test_help_of_a_recipe_shows_its_own_values(capsys):
     with pytest.raises(SystemExit):
         training.main(["fit", "googlenet_digits", "--help"])
     out = " ".join(capsys.readouterr().out.split())
-    assert "(type: float, default: 0.001)" in out and "Passes over the training images. (type: int, default: 20)" in out
+    assert "(type: float, default: 0.001)" in out and "Passes over the training images. (type: int, default: 16)" in out
 
 
 def test_tensorflow_prints_nothing_before_the_command_does():
