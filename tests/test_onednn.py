@@ -36,22 +36,19 @@ def test_the_networks_with_depthwise_convolutions_are_known(module):
     assert [name.startswith(DEPTHWISE) for name in names] == [depthwise] * len(names)
 
 
-def test_it_is_on_except_for_depthwise_convolutions_on_small_images():
+def test_it_is_on_except_for_narrow_networks_of_depthwise_convolutions_on_small_images():
     settings = {
-        (model, size): best_setting(Recipe(model=model, image_size=size))
-        for model in ("ResNet18", "EfficientNetB0", "EfficientNetLite4")
+        (width, size): best_setting(Recipe(model="EfficientNet", model_args={"width": width}, image_size=size))
+        for width in (0.25, 1.0, 1.4)
         for size in (32, 48, 64, 224)
     }
-    assert [key for key, setting in settings.items() if setting == "off"] == [
-        ("EfficientNetB0", 32),
-        ("EfficientNetB0", 48),
-        ("EfficientNetLite4", 32),
-        ("EfficientNetLite4", 48),
-    ]
+    assert [key for key, setting in settings.items() if setting == "off"] == [(0.25, 32), (0.25, 48)]
+    whole = ("ResNet18", "EfficientNetB0", "EfficientNetLite4")
+    assert {best_setting(Recipe(model=model, image_size=32)) for model in whole} == {"on"}
 
 
 AUTO, ON, OFF = (Recipe(onednn=setting) for setting in ("auto", "on", "off"))
-SMALL_DEPTHWISE = Recipe(model="EfficientNetB0", image_size=32)
+SMALL_DEPTHWISE = Recipe(model="EfficientNet", model_args={"width": 0.25}, image_size=32)
 
 
 @pytest.mark.parametrize(
@@ -114,9 +111,9 @@ def chosen(environment, monkeypatch, tmp_path):
     ("program", "words", "setting"),
     [
         (training, ["fit", "googlenet_digits"], "1"),
-        (training, ["fit", "efficientnetb0_digits"], "0"),
-        (training, ["fit", "efficientnetb0_digits", "--onednn", "on"], "1"),
-        (tuning, ["recipe", "--space", "rate", "efficientnetb0_digits"], "0"),
+        (training, ["fit", "efficientnet_narrow_digits"], "0"),
+        (training, ["fit", "efficientnet_narrow_digits", "--onednn", "on"], "1"),
+        (tuning, ["recipe", "--space", "rate", "efficientnet_narrow_digits"], "0"),
         (tuning, ["recipe", "--space", "rate", "googlenet_digits"], "1"),
         (tuning, ["recipe", "--space", "rate", "googlenet_digits", "--onednn=off"], "0"),
     ],

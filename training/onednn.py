@@ -11,12 +11,13 @@ VARIABLE = "TF_ENABLE_ONEDNN_OPTS"
 KEEP_PREPARED = {"TF_MKL_OPTIMIZE_PRIMITIVE_MEMUSE": "0"}
 
 DEPTHWISE = ("EfficientNet",)  # beginnings of the names of the networks with depthwise convolutions
-LEAST_SIZE = 64  # pixels; oneDNN is slower for networks with depthwise convolutions on smaller images
+LEAST_SIZE = 64  # pixels; with fewer channels than EfficientNetB0's, oneDNN is slower on smaller images
 
 
 def best_setting(recipe):
     """Return what is usually faster for a recipe, "on" or "off"; `python -m training benchmark` measures both."""
-    return "off" if recipe.model.startswith(DEPTHWISE) and recipe.image_size < LEAST_SIZE else "on"
+    narrow = recipe.model.startswith(DEPTHWISE) and recipe.model_args.get("width", 1.0) < 1
+    return "off" if narrow and recipe.image_size < LEAST_SIZE else "on"
 
 
 def choose(recipe, begun=None):

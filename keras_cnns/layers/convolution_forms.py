@@ -40,7 +40,7 @@ def convolution(x, kernel, stride, padding):
 
     size, kernel, forms = choose(x, tf.convert_to_tensor(kernel), stride, padding)
     output_form, input_form, filter_form = forms
-    if set(forms) <= {"tensorflow", "product"}:  # gradients of its own would take time to trace
+    if set(forms) in ({"tensorflow"}, {"product"}):  # gradients of its own would take time to trace
         return OUTPUTS[output_form](x, kernel, stride, padding)
 
     @tf.custom_gradient
@@ -125,16 +125,14 @@ def forms_of(x, kernel, stride, padding):
 
     size, needed, used = choose(x, kernel, stride, padding)
     single = stride == 1 and tuple(needed.shape[:2]) == (1, 1)
-    left_out = {"eigen", "convolution"} if single else {"product"}
+    left_out = {"eigen", "convolution", "taps"} if single else {"product"}
     left_out |= set() if stride == 1 else {"convolution"}
     left_out |= set() if onednn_is_on() else {"eigen"}
 
     def forms(functions, compute):
-        """A single tap is a product of matrices. TensorFlow's own forms know nothing of taps outside the map."""
+        """TensorFlow's own forms know nothing of taps outside the map."""
         return {
-            "product" if single and form == "taps" else form: functools.partial(
-                compute, function, kernel if form == "tensorflow" else needed
-            )
+            form: functools.partial(compute, function, kernel if form == "tensorflow" else needed)
             for form, function in functions.items()
             if form not in left_out
         }
@@ -184,7 +182,9 @@ def fastest_forms(kernel, size, stride, padding, onednn):
     one_by_one, outputs = (height, width) == (1, 1), outputs_of(kernel, size, stride, padding)
     wide = channels * filters >= WIDE
     if one_by_one and stride == 1:
-        return ("product" if not onednn or outputs <= 8 else "tensorflow",) * 3
+        if onednn and outputs > 8:
+            return ("tensorflow",) * 3
+        return "tensorflow" if 8 < outputs < math.inf else "product", "product", "product"
     if onednn:
         output_form = "eigen" if outputs <= 3 and wide else "tensorflow"
         filter_form = "taps" if outputs <= (3 if stride == 1 else 1) and not one_by_one else "tensorflow"
@@ -383,8 +383,13 @@ INPUT_GRADIENTS = {
     "tensorflow": input_gradient_by_tensorflow,
     "convolution": input_gradient_by_convolution,
     "taps": input_gradient_by_taps,
+    "product": input_gradient_by_taps,  # of a single tap
 }
-FILTER_GRADIENTS = {"tensorflow": filter_gradient_by_tensorflow, "taps": filter_gradient_by_taps}
+FILTER_GRADIENTS = {
+    "tensorflow": filter_gradient_by_tensorflow,
+    "taps": filter_gradient_by_taps,
+    "product": filter_gradient_by_taps,  # of a single tap
+}
 DEPTHWISE_FILTER_GRADIENTS = {
     "tensorflow": depthwise_filter_gradient_by_tensorflow,
     "eigen": depthwise_filter_gradient_by_eigen,
