@@ -26,10 +26,7 @@ class Conv2D(keras.layers.Conv2D):
     def call(self, inputs, training=None):
         if not training or self.groups > 1 or not has_fast_forms(self, inputs):
             return super().call(inputs)
-        outputs = convolution_forms.convolution(inputs, self.kernel, self.strides[0], self.padding)
-        if self.use_bias:
-            outputs = ops.add(outputs, self.bias)
-        return outputs if self.activation is None else self.activation(outputs)
+        return fast_outputs(self, inputs, convolution_forms.convolution)
 
     # What `python -m training benchmark layers` measures.
     forms_of = staticmethod(convolution_forms.forms_of)
@@ -44,6 +41,14 @@ def has_fast_forms(layer, inputs):
         and keras.backend.standardize_dtype(inputs.dtype) in ("float32", "float64")
         and on_tensorflow_cpu()
     )
+
+
+def fast_outputs(layer, inputs, convolution):
+    """Return the outputs of a layer whose convolution is computed by a function of `convolution_forms`."""
+    outputs = convolution(inputs, layer.kernel, layer.strides[0], layer.padding)
+    if layer.use_bias:
+        outputs = ops.add(outputs, layer.bias)
+    return outputs if layer.activation is None else layer.activation(outputs)
 
 
 def on_tensorflow_cpu():

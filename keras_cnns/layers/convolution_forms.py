@@ -87,9 +87,7 @@ def depthwise_convolution(x, kernel, stride, padding):
 
 def choose_depthwise(x, kernel, stride, padding):
     """Return the part of a depthwise kernel that is needed, and the fastest form of its gradient."""
-    size = tuple(x.shape[1:3])
-    if stride == 1 and padding == "same":
-        kernel = without_outer_taps(kernel, size)
+    size, kernel = needed_part(x, kernel, stride, padding)
     slow = kernel.shape[1] > 3 or outputs_of(kernel.shape, size, stride, padding) <= 2
     return kernel, "eigen" if onednn_is_on() and slow and None not in size else "tensorflow"
 
@@ -107,9 +105,7 @@ def depthwise_forms_of(x, kernel, stride, padding):
 
 def choose(x, kernel, stride, padding):
     """Return the size of the map, the part of the kernel that is needed, and the fastest forms."""
-    size = tuple(x.shape[1:3])
-    if stride == 1 and padding == "same":
-        kernel = without_outer_taps(kernel, size)
+    size, kernel = needed_part(x, kernel, stride, padding)
     return size, kernel, fastest_forms(kernel.shape, size, stride, padding, onednn_is_on())
 
 
@@ -151,6 +147,12 @@ def forms_of(x, kernel, stride, padding):
         "gradient of the input": (forms(INPUT_GRADIENTS, of_input), used[1]),
         "gradient of the filter": (forms(FILTER_GRADIENTS, of_filter), used[2]),
     }
+
+
+def needed_part(x, kernel, stride, padding):
+    """Return the size of the map, and the part of the kernel that is needed."""
+    size = tuple(x.shape[1:3])
+    return size, without_outer_taps(kernel, size) if stride == 1 and padding == "same" else kernel
 
 
 def without_outer_taps(kernel, size):

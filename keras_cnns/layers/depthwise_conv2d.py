@@ -1,10 +1,9 @@
 """Depthwise convolution that trains fast on CPUs too."""
 
 import keras
-from keras import ops
 
 from keras_cnns.layers import convolution_forms
-from keras_cnns.layers.conv2d import has_fast_forms
+from keras_cnns.layers.conv2d import fast_outputs, has_fast_forms
 
 
 @keras.saving.register_keras_serializable("keras_cnns")
@@ -25,10 +24,7 @@ class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
     def call(self, inputs, training=None):
         if not training or not has_fast_forms(self, inputs):
             return super().call(inputs)
-        outputs = convolution_forms.depthwise_convolution(inputs, self.kernel, self.strides[0], self.padding)
-        if self.use_bias:
-            outputs = ops.add(outputs, self.bias)
-        return outputs if self.activation is None else self.activation(outputs)
+        return fast_outputs(self, inputs, convolution_forms.depthwise_convolution)
 
     # What `python -m training benchmark layers` measures.
     forms_of = staticmethod(convolution_forms.depthwise_forms_of)
