@@ -107,8 +107,8 @@ class Recipe:
         precision: Data type of the computation; auto is half precision on GPUs with tensor cores.
         jit: Whether to compile the step with XLA; auto does so on a single GPU.
         deterministic: Whether equal runs give equal bits; auto does so on CPUs.
-        onednn: Whether TensorFlow uses the kernels of oneDNN on CPUs; auto is on, except for networks with depthwise
-            convolutions on small images, and follows TF_ENABLE_ONEDNN_OPTS if that is set.
+        onednn: Whether TensorFlow uses the kernels of oneDNN on CPUs; auto is on, except for narrow networks with
+            depthwise convolutions on small images, and follows TF_ENABLE_ONEDNN_OPTS if that is set.
     """
 
     name: str = "recipe"
